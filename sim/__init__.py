@@ -1,0 +1,1 @@
+"""Where a workload meets hardware: mapping, program, engine, timeline, account of time."""

@@ -1,0 +1,45 @@
+"""Errors that a user can cause and mend.
+
+MemorywallError
+├── InputError      a file, key or flag breaks a rule
+├── Infeasible      a split or a batch that this model or system cannot do
+│   └── OutOfMemory it does not fit into HBM
+└── Deadlock        tasks that wait for one another
+
+The command line prints the one sentence and exits with code 2. A sweep may skip what is
+Infeasible; anything else that is raised is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class MemorywallError(Exception):
+    """Base of all errors that come with one clear sentence for the user."""
+
+
+class InputError(MemorywallError):
+    """A file, key, value or flag breaks a rule."""
+
+
+class Infeasible(MemorywallError):
+    """The model or the system cannot do what was asked; the arithmetic is in the text."""
+
+
+class OutOfMemory(Infeasible):
+    """Weights, KV and activations exceed a device's HBM."""
+
+
+class Deadlock(MemorywallError):
+    """Tasks wait for one another; the text names the cycle."""
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` if something like `word` is known, else the list of them."""
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names)}" if names else ""

@@ -1,0 +1,1 @@
+"""What is computed: models, requests, batches, operators and their graphs. No hardware."""
