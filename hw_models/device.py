@@ -22,7 +22,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the frozen, keyword-only, strictly loaded records."""
 
 
-class Peak(Record):
+class Peak(Record, frozen=True, kw_only=True):
     """Dense peak arithmetic rate by number format, TFLOP/s (2 per multiply-add)."""
 
     TFLOPS: dict[str, Positive]
@@ -42,7 +42,7 @@ class Peak(Record):
         return None if rate is None else rate * 1e12
 
 
-class Hbm(Record):
+class Hbm(Record, frozen=True, kw_only=True):
     """The device's main memory (HBM, GDDR or DDR). Decimal GB and GB/s."""
 
     capacity_GB: Positive
@@ -60,7 +60,7 @@ class Hbm(Record):
         return self.bandwidth_GBps * 1e9
 
 
-class OnChip(Record):
+class OnChip(Record, frozen=True, kw_only=True):
     """One on-chip memory, per core or shared by all. KiB is 1024 bytes.
 
     `bandwidth_GBps` is for the whole device (all cores together); left out, this level
@@ -74,14 +74,14 @@ class OnChip(Record):
     source: Source
 
 
-class Launch(Record):
+class Launch(Record, frozen=True, kw_only=True):
     """Time that passes before a kernel's first byte or multiply, once a kernel."""
 
     overhead_us: NonNegative
     source: Source
 
 
-class Efficiency(Record):
+class Efficiency(Record, frozen=True, kw_only=True):
     """How near real kernels come to the peaks. The defaults are neutral.
 
     matrix, vector, hbm: the fraction of the peak that a large kernel reaches.
@@ -103,7 +103,7 @@ class Efficiency(Record):
     source: Source = "neutral: the datasheet as it is"
 
 
-class Device(Record):
+class Device(Record, frozen=True, kw_only=True):
     """One accelerator.
 
     `overlap` tells how its tile pipeline hides loads: "double-buffered" fills two

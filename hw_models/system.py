@@ -7,6 +7,7 @@ which routes are shortest paths. `SystemSpec` is what a TOML file says: either t
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -16,7 +17,7 @@ import networkx as nx
 from hw_models.device import Name, NonNegative, Positive, Record, Source
 
 
-class Link(Record):
+class Link(Record, frozen=True, kw_only=True):
     """A full-duplex cable: `bandwidth_GBps` each way, `latency_us` for a first byte."""
 
     a: str
@@ -36,7 +37,7 @@ class Link(Record):
         return self.latency_us * 1e-6
 
 
-class Tier(Record):
+class Tier(Record, frozen=True, kw_only=True):
     """`size` equal members joined by a switch, a ring or a full mesh.
 
     The first tier joins devices; the next joins groups of the tier below it, every
@@ -52,7 +53,7 @@ class Tier(Record):
     source: Source
 
 
-class SystemSpec(Record):
+class SystemSpec(Record, frozen=True, kw_only=True):
     """A system as a file states it: a device by name, and tiers or explicit links."""
 
     name: Name
@@ -128,7 +129,7 @@ class System:
             path = nx.shortest_path(
                 self.graph, self.devices[src], self.devices[dst], weight=_latency_then_hops
             )
-            self._routes[key] = tuple(zip(path, path[1:], strict=False))
+            self._routes[key] = tuple(itertools.pairwise(path))
         return self._routes[key]
 
     def link(self, hop: tuple[str, str]) -> Link:

@@ -111,9 +111,7 @@ def _fields_at(kind: Any, path: str) -> list[str]:
     info = msgspec.inspect.type_info(kind)
     for step in _steps(path):
         if isinstance(info, msgspec.inspect.UnionType):
-            info = next(
-                (t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info
-            )
+            info = next((t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info)
         if isinstance(info, msgspec.inspect.StructType):
             fields = {f.encode_name: f.type for f in info.fields}
             info = fields.get(str(step), info)

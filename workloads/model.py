@@ -23,7 +23,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of the frozen, keyword-only, strictly loaded records."""
 
 
-class Latent(Record):
+class Latent(Record, frozen=True, kw_only=True):
     """Multi-head latent attention: keys and values are rebuilt from one short vector.
 
     Source: DeepSeek-V2, arXiv 2405.04434, section 2.1. `query_rank` 0 means that the
@@ -35,7 +35,7 @@ class Latent(Record):
     rope_dim: Size
 
 
-class Attention(Record):
+class Attention(Record, frozen=True, kw_only=True):
     """One attention of `heads` query heads over `kv_heads` key/value heads.
 
     `head_dim` is the width of a query or key, `value_dim` that of a value (in MLA they
@@ -76,7 +76,7 @@ class Attention(Record):
         return self.kv_heads * (self.head_dim + self.value_dim)
 
 
-class Dense(Record, tag="dense", tag_field="kind"):
+class Dense(Record, frozen=True, kw_only=True, tag="dense", tag_field="kind"):
     """A feed-forward block: up (and gate), activation, down."""
 
     inner: Size
@@ -85,7 +85,7 @@ class Dense(Record, tag="dense", tag_field="kind"):
     bias: bool = False
 
 
-class Experts(Record, tag="experts", tag_field="kind"):
+class Experts(Record, frozen=True, kw_only=True, tag="experts", tag_field="kind"):
     """A mixture of experts: a router picks `top_k` of `experts` for each token.
 
     `shared_inner` is the total inner width of the experts that every token visits.
@@ -107,7 +107,7 @@ class Experts(Record, tag="experts", tag_field="kind"):
             )
 
 
-class Layer(Record):
+class Layer(Record, frozen=True, kw_only=True):
     """One transformer layer: self-attention, cross-attention if any, feed-forward."""
 
     attention: Attention
@@ -117,7 +117,7 @@ class Layer(Record):
     place: NormPlace = "pre"
 
 
-class Convolution(Record):
+class Convolution(Record, frozen=True, kw_only=True):
     """A 1-d convolution that turns `channels` x `length` into `hidden` x `length`/stride."""
 
     channels: Size
@@ -125,7 +125,7 @@ class Convolution(Record):
     stride: Size = 1
 
 
-class Embedding(Record):
+class Embedding(Record, frozen=True, kw_only=True):
     """Tables that turn ids into vectors. A table with 0 rows does not exist."""
 
     tokens: Count = 0
@@ -136,7 +136,7 @@ class Embedding(Record):
     shared: bool = False  # the token table belongs to the other stack (T5's encoder)
 
 
-class Head(Record):
+class Head(Record, frozen=True, kw_only=True):
     """What follows the last layer: a pooler on one row, or logits over a vocabulary."""
 
     vocab: Count = 0
@@ -145,7 +145,7 @@ class Head(Record):
     pooler: bool = False
 
 
-class Stack(Record):
+class Stack(Record, frozen=True, kw_only=True):
     """A run of layers with what stands before and behind them.
 
     `relative_buckets` counts the rows of a table of relative position biases
@@ -159,7 +159,7 @@ class Stack(Record):
     relative_buckets: Count = 0
 
 
-class Model(Record):
+class Model(Record, frozen=True, kw_only=True):
     """An encoder, a decoder, or both, of width `hidden`."""
 
     name: str

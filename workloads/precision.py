@@ -71,6 +71,4 @@ def parse_precision(dtype: str, kv: str | None = None) -> Precision:
     cache = (kv or activations).lower()
     if cache not in BITS:
         raise ValueError(f"KV dtype {kv!r} is not known; use one of {known}")
-    return msgspec.convert(
-        {"weights": weights, "activations": activations, "kv": cache}, Precision
-    )
+    return msgspec.convert({"weights": weights, "activations": activations, "kv": cache}, Precision)
