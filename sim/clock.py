@@ -1,0 +1,22 @@
+"""Time is an integer number of picoseconds, so that sums are exact everywhere."""
+
+from __future__ import annotations
+
+TICKS_PER_SECOND = 10**12
+# About 106 days; a duration beyond it is a mistake in the input, not a simulation.
+LONGEST = 2**63
+
+
+def ticks(seconds: float) -> int:
+    """The one way from seconds to ticks (picoseconds), rounded half to even.
+
+    Raises ValueError for a duration that is negative, not a number, or beyond 106 days.
+    """
+    if not 0 <= seconds * TICKS_PER_SECOND < LONGEST:
+        raise ValueError(f"a duration of {seconds} s is outside 0 s to 106 days")
+    return round(seconds * TICKS_PER_SECOND)
+
+
+def seconds(t: int) -> float:
+    """Ticks as seconds, for output."""
+    return t / TICKS_PER_SECOND

@@ -1,0 +1,225 @@
+"""Collectives as rounds of sends, and what a round costs on the links of a system.
+
+An algorithm is a function from a group and a size to rounds; a round is a list of sends that
+go at once, and ends when the last has arrived. To add one: a function and its closed form.
+
+    ring all-reduce        2 (n-1) rounds of bytes/n     Patarasuk and Yuan 2009
+    recursive doubling     log2(n) rounds of bytes       Thakur et al. 2005
+    binary tree            2 ceil(log2 n) rounds of bytes (reduce, then broadcast)
+    hierarchical           reduce-scatter within a node, ring across, all-gather within
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from hw_models.system import System
+from sim.clock import ticks
+from sim.engine import Program, Task, run
+from sim.errors import Infeasible
+
+Group = tuple[int, ...]
+
+
+class Send(msgspec.Struct, frozen=True):
+    """`nbytes` from device to device."""
+
+    src: int
+    dst: int
+    nbytes: int
+
+
+Rounds = list[list[Send]]
+
+
+def ring_rounds(group: Group, nbytes: int, steps: int) -> Rounds:
+    """`steps` rounds in which every rank sends one n-th to its right neighbour."""
+    n = len(group)
+    chunk = -(-nbytes // n)
+    one = [Send(group[i], group[(i + 1) % n], chunk) for i in range(n)]
+    return [one] * steps
+
+
+def ring_all_reduce(group: Group, nbytes: int) -> Rounds:
+    return ring_rounds(group, nbytes, 2 * (len(group) - 1))
+
+
+def all_gather(group: Group, nbytes: int) -> Rounds:
+    """Ring all-gather of a tensor of `nbytes` in all."""
+    return ring_rounds(group, nbytes, len(group) - 1)
+
+
+def doubling_all_reduce(group: Group, nbytes: int) -> Rounds:
+    """Every rank exchanges the whole vector with a partner at distance 1, 2, 4, ..."""
+    n = len(group)
+    if n & (n - 1):
+        raise Infeasible(
+            f"recursive doubling needs a power of two ranks, not {n}; use ring or tree"
+        )
+    rounds: Rounds = []
+    distance = 1
+    while distance < n:
+        rounds.append([Send(group[i], group[i ^ distance], nbytes) for i in range(n)])
+        distance *= 2
+    return rounds
+
+
+def tree_all_reduce(group: Group, nbytes: int) -> Rounds:
+    """Reduce up a binary tree to the first rank, then broadcast down it."""
+    n = len(group)
+    up: Rounds = []
+    distance = 1
+    while distance < n:
+        pairs = range(0, n - distance, 2 * distance)
+        up.append([Send(group[i + distance], group[i], nbytes) for i in pairs])
+        distance *= 2
+    down = [[Send(s.dst, s.src, s.nbytes) for s in one] for one in reversed(up)]
+    return up + down
+
+
+def hierarchical_all_reduce(group: Group, nbytes: int, node: int) -> Rounds:
+    """Within nodes of `node` ranks: reduce-scatter; across: ring; within: all-gather."""
+    n = len(group)
+    if node <= 1 or n % node or n == node:
+        raise Infeasible(
+            f"a hierarchical all-reduce needs whole nodes: {n} ranks on nodes of {node}; use ring"
+        )
+    nodes = [group[i : i + node] for i in range(0, n, node)]
+    inner = [ring_rounds(one, nbytes, node - 1) for one in nodes]
+    within = [[s for rounds in inner for s in rounds[step]] for step in range(node - 1)]
+    shard = -(-nbytes // node)
+    rails = [tuple(one[rank] for one in nodes) for rank in range(node)]
+    outer = [ring_all_reduce(rail, shard) for rail in rails]
+    across = [[s for rounds in outer for s in rounds[step]] for step in range(2 * (len(nodes) - 1))]
+    return within + across + within
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """A collective that was priced alone: its rounds and what it puts on links.
+
+    `duration` is what the data takes at nominal rate, `latency` what passes before; together
+    they are the exact time of the rounds where nothing else uses the links. `loads` are the
+    mean bytes/s on each directed link while data flows.
+    """
+
+    algorithm: str
+    rounds: tuple[tuple[Send, ...], ...]
+    latency: int
+    duration: int
+    nbytes: int
+    loads: tuple[tuple[int, float], ...]
+
+    @property
+    def time(self) -> int:
+        return self.latency + self.duration
+
+
+class Network:
+    """The directed links of a system, numbered, and the price of sends on them."""
+
+    def __init__(self, system: System, free: bool = False) -> None:
+        self.system, self.free = system, free
+        self.links: list[tuple[str, float]] = []
+        self.index: dict[tuple[str, str], int] = {}
+        for link in system.links:
+            for hop in ((link.a, link.b), (link.b, link.a)):
+                self.index[hop] = len(self.links)
+                self.links.append((f"{hop[0]}->{hop[1]}", link.bandwidth))
+        self._rounds: dict[tuple[Send, ...], tuple[int, int]] = {}
+        self._exchanges: dict[tuple[str, Group, int, str], Exchange] = {}
+        self._sends: dict[tuple[Send, ...], Exchange] = {}
+
+    def task(
+        self,
+        name: str,
+        send: Send,
+        after: tuple[int, ...] = (),
+        lanes: tuple[int, ...] = (),
+    ) -> Task:
+        """One send as a task of the engine: route latency, then the slowest link's rate."""
+        if self.free or send.src == send.dst:
+            return Task(name, 0, lanes, after)
+        hops = self.system.route(send.src, send.dst)
+        latency = sum(ticks(self.system.link(hop).latency) for hop in hops)
+        rate = min(self.system.link(hop).bandwidth for hop in hops)
+        loads = tuple((self.index[hop], rate) for hop in hops)
+        return Task(name, ticks(send.nbytes / rate), lanes, after, latency, loads)
+
+    def round_time(self, sends: tuple[Send, ...]) -> tuple[int, int]:
+        """(latency, data time) of sends that go at once and alone, sharing links fairly."""
+        if sends not in self._rounds:
+            tasks = [self.task("", send) for send in sends]
+            total = run(Program(tasks, (), self.links)).makespan
+            latency = min(total, max((t.latency for t in tasks), default=0))
+            self._rounds[sends] = latency, total - latency
+        return self._rounds[sends]
+
+    def price(self, algorithm: str, rounds: Rounds) -> Exchange:
+        """Rounds one after the other, alone on the links."""
+        latency = duration = nbytes = 0
+        carried: dict[int, int] = {}
+        for one in rounds:
+            wait, data = self.round_time(tuple(one))
+            latency, duration = latency + wait, duration + data
+            for send in one:
+                nbytes += send.nbytes
+                for hop in self.system.route(send.src, send.dst):
+                    link = self.index[hop]
+                    carried[link] = carried.get(link, 0) + send.nbytes
+        loads: tuple[tuple[int, float], ...] = ()
+        if duration:
+            rate = {link: b / (duration * 1e-12) for link, b in carried.items()}
+            loads = tuple((i, min(r, self.links[i][1])) for i, r in sorted(rate.items()))
+        frozen = tuple(tuple(one) for one in rounds)
+        return Exchange(algorithm, frozen, latency, duration, nbytes, loads)
+
+    def send(self, sends: tuple[Send, ...]) -> Exchange:
+        """Sends that go at once, as one exchange."""
+        if sends not in self._sends:
+            self._sends[sends] = self.price("send", [list(sends)])
+        return self._sends[sends]
+
+    def all_reduce(self, group: Group, nbytes: int, algorithm: str = "auto") -> Exchange:
+        """The named all-reduce, or the fastest of those that the group allows."""
+        key = ("all_reduce", group, nbytes, algorithm)
+        if key not in self._exchanges:
+            self._exchanges[key] = self._all_reduce(group, nbytes, algorithm)
+        return self._exchanges[key]
+
+    def _all_reduce(self, group: Group, nbytes: int, algorithm: str) -> Exchange:
+        makers: dict[str, Callable[[], Rounds]] = {
+            "ring": lambda: ring_all_reduce(group, nbytes),
+            "doubling": lambda: doubling_all_reduce(group, nbytes),
+            "tree": lambda: tree_all_reduce(group, nbytes),
+            "hierarchical": lambda: hierarchical_all_reduce(group, nbytes, self.node_size(group)),
+        }
+        if algorithm != "auto":
+            return self.price(algorithm, makers[algorithm]())
+        priced = []
+        for name, make in makers.items():
+            try:
+                priced.append(self.price(name, make()))
+            except Infeasible:
+                continue
+        return min(priced, key=lambda e: e.time)
+
+    def gather(self, group: Group, nbytes: int) -> Exchange:
+        """Ring all-gather of a tensor of `nbytes` in all."""
+        key = ("all_gather", group, nbytes, "ring")
+        if key not in self._exchanges:
+            self._exchanges[key] = self.price("ring", all_gather(group, nbytes))
+        return self._exchanges[key]
+
+    def node_size(self, group: Group) -> int:
+        """Ranks in a row that reach each other at the least latency seen in the group."""
+
+        def latency(a: int, b: int) -> float:
+            return sum(self.system.link(hop).latency for hop in self.system.route(a, b))
+
+        near = latency(group[0], group[1]) if len(group) > 1 else 0.0
+        size = 1
+        while size < len(group) and latency(group[0], group[size]) <= near * 1.001:
+            size += 1
+        return size

@@ -1,0 +1,218 @@
+"""What an operator costs on a device: from counts and rates to a tile pipeline in ticks.
+
+One cost model for all details. The roofline times of the operator (compute C, HBM M, on-chip
+S) are cut into n tiles, as many as the staging memory forces with two buffers; fill and drain
+of that pipeline give the gradual crossover from memory- to compute-bound.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from hw_models.device import Device
+from sim.clock import ticks
+from sim.errors import Infeasible, hint
+from sim.pipeline import Pipeline
+from sim.tiling import best_tiling
+from workloads.ops import Flash, Gemm, Op
+
+RESOURCES = ("compute", "hbm", "sram", "link", "launch")
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """One execution of one operator on one device. Times in ticks, bytes, FLOPs."""
+
+    launch: int
+    pipeline: Pipeline
+    compute: int  # of which the arithmetic works
+    hbm: int  # waits for HBM past what overlaps
+    sram: int  # waits for on-chip memory: its bandwidth, fill, drain
+    weight_load: int  # of the first tile's load, the part that is weights
+    flops: int
+    hbm_bytes: int
+    hbm_time: int  # ticks that HBM is busy, hidden or not
+    sram_time: int  # ticks that the on-chip path is busy, hidden or not
+
+    @property
+    def duration(self) -> int:
+        return self.launch + self.pipeline.makespan
+
+    @property
+    def hidden(self) -> int:
+        """Busy ticks of HBM that ran under the arithmetic."""
+        return self.hbm_time - min(self.hbm_time, self.hbm)
+
+    @property
+    def bound(self) -> str:
+        """What limits it: the largest state of its own time."""
+        states = {
+            "compute": self.compute,
+            "memory": self.hbm,
+            "sram": self.sram,
+            "launch": self.launch,
+        }
+        return max(states, key=lambda s: states[s])
+
+
+class CostModel:
+    """Prices operators on a device. `free` names resources that cost nothing (what-if)."""
+
+    def __init__(self, device: Device, dtype: str, free: frozenset[str] = frozenset()) -> None:
+        unknown = free - set(RESOURCES)
+        if unknown:
+            raise ValueError(f"{sorted(unknown)} cannot be free; resources are {RESOURCES}")
+        self.device, self.dtype, self.free = device, dtype, free
+        self.matrix_rate = matrix_rate(device, dtype) * device.efficiency.matrix
+        self.vector_rate = vector_rate(device) * device.efficiency.vector
+        self.launch = 0 if "launch" in free else ticks(device.launch.overhead_us * 1e-6)
+        self._memo: dict[Op, Cost] = {}
+
+    def __call__(self, op: Op) -> Cost:
+        cost = self._memo.get(op)
+        if cost is None:
+            cost = self._memo[op] = self._price(op)
+        return cost
+
+    def _price(self, op: Op) -> Cost:
+        device = self.device
+        reads, writes, inner = self.moved(op)
+        compute = 0.0 if "compute" in self.free else self.compute_seconds(op)
+        bandwidth = device.hbm.bandwidth * device.efficiency.hbm
+        ramp = device.efficiency.hbm_ramp_MB * 1e6 if reads + writes else 0.0
+        load, store = (reads + ramp) / bandwidth, writes / bandwidth
+        if "hbm" in self.free:
+            load = store = 0.0
+        hbm_time = load + store
+        inner_time = 0.0 if "sram" in self.free else self.on_chip_seconds(inner)
+        load, store = self._joined(load, store, inner_time)
+        tiles = self.tiles(reads)
+        perfect = device.overlap == "perfect" or "sram" in self.free
+        pipeline = Pipeline(
+            tiles, ticks(load / tiles), ticks(compute / tiles), ticks(store / tiles), perfect
+        )
+        wait = pipeline.makespan - pipeline.compute_busy
+        hbm = min(wait, max(0, ticks(hbm_time) - pipeline.compute_busy))
+        share = op.traffic.weights / reads if reads else 0.0
+        return Cost(
+            launch=self.launch,
+            pipeline=pipeline,
+            compute=pipeline.compute_busy,
+            hbm=hbm,
+            sram=wait - hbm,
+            weight_load=min(pipeline.load, round(pipeline.load * share)),
+            flops=op.flops,
+            hbm_bytes=reads + writes,
+            hbm_time=ticks(hbm_time),
+            sram_time=ticks(inner_time),
+        )
+
+    def _joined(self, load: float, store: float, inner: float) -> tuple[float, float]:
+        """HBM and on-chip time as one load and one store time, by how the levels overlap."""
+        outer = load + store
+        if not inner:
+            return load, store
+        whole = outer + inner if self.device.levels == "series" else max(outer, inner)
+        share = load / outer if outer else 1.0
+        return whole * share, whole * (1 - share)
+
+    def compute_seconds(self, op: Op) -> float:
+        """Matrix and vector time, one after the other (softmax between two products)."""
+        matrix = op.matrix_flops / (self.matrix_rate * self._matrix_share(op))
+        return matrix + op.vector_flops / self.vector_rate
+
+    def _matrix_share(self, op: Op) -> float:
+        """The part of the large-kernel rate that this shape reaches, in (0, 1]."""
+        terms = self.device.efficiency
+        if op.flash and op.matrix_flops:
+            new = sum(f.new * f.batch for f in op.flash) / sum(f.batch for f in op.flash)
+            if new == 1:
+                return 1.0
+            reached = terms.attention / terms.matrix * new / (new + terms.attention_ramp_tokens)
+            return min(1.0, reached)
+        if op.gemms and terms.tile_m and terms.tile_n:
+            return waves_share(op.gemms, terms.tile_m, terms.tile_n, self.device.cores)
+        return 1.0
+
+    def moved(self, op: Op) -> tuple[int, int, int]:
+        """(bytes read from HBM, bytes written to it, bytes through the inner on-chip levels)."""
+        device, traffic = self.device, op.traffic
+        outer = 2**62 if "sram" in self.free else int(device.reuse_capacity)
+        reads, writes = traffic.loads, traffic.stores
+        extra_in, extra_out = reread(op, outer)
+        staging = int(device.staging_capacity)
+        if staging < outer and "sram" not in self.free:
+            more_in, more_out = reread(op, staging)
+            inner = reads + more_in + writes + more_out
+        else:
+            inner = reads + extra_in + writes + extra_out
+        return reads + extra_in, writes + extra_out, inner
+
+    def on_chip_seconds(self, inner: int) -> float:
+        """Time to pass `inner` bytes through the slowest on-chip level of known bandwidth."""
+        rates = [m.bandwidth_GBps * 1e9 for m in self.device.on_chip if m.bandwidth_GBps]
+        return inner / min(rates) if rates else 0.0
+
+    def tiles(self, reads: int) -> int:
+        """Tiles that the double-buffered staging memory cuts `reads` bytes into."""
+        half = max(1, int(self.device.staging_capacity / 2))
+        return max(1, -(-reads // half))
+
+
+def reread(op: Op, capacity: int) -> tuple[int, int]:
+    """(reads, writes) in bytes beyond the compulsory ones, for an on-chip `capacity`.
+
+    A product pays what its best tiling pays. Flash attention keeps as many query rows on
+    chip as fill half of it and streams keys and values past them.
+    """
+    extra_in = extra_out = 0
+    for gemm in op.gemms:
+        more = _gemm_extra(gemm, capacity)
+        extra_in, extra_out = extra_in + more[0], extra_out + more[1]
+    kv = op.traffic.kv_read or op.traffic.read
+    if op.flash and kv:
+        total = sum(f.batch * f.context for f in op.flash)
+        for flash in op.flash:
+            passes = -(-flash.rows * flash.width * 4 // max(1, capacity // 2))
+            extra_in += kv * flash.batch * flash.context // max(1, total) * (passes - 1)
+    return extra_in, extra_out
+
+
+@lru_cache(maxsize=65536)
+def _gemm_extra(gemm: Gemm, capacity: int) -> tuple[int, int]:
+    tiling = best_tiling(gemm, capacity)
+    compulsory_out = (gemm.batch * gemm.m * gemm.n * gemm.out_bits + 7) // 8
+    compulsory_in = gemm.bytes - compulsory_out
+    return max(0, tiling.read - compulsory_in), max(0, tiling.written - compulsory_out)
+
+
+def waves_share(gemms: tuple[Gemm, ...], tile_m: int, tile_n: int, cores: int) -> float:
+    """Useful share of whole waves of padded output tiles over the cores."""
+    useful = padded = 0.0
+    for g in gemms:
+        count = g.batch * -(-g.m // tile_m) * -(-g.n // tile_n)
+        waves = -(-count // cores)
+        useful += g.batch * g.m * g.n * g.k
+        padded += waves * cores * tile_m * tile_n * g.k
+    return useful / padded
+
+
+def matrix_rate(device: Device, dtype: str) -> float:
+    """Matrix peak in FLOP/s for `dtype`. Raises Infeasible naming what the device has."""
+    rate = device.matrix.flops(dtype)
+    if rate is None:
+        have = ", ".join(device.matrix.TFLOPS)
+        raise Infeasible(
+            f"{device.name} has no {dtype} matrix units (it has {have}); "
+            f"choose another --dtype{hint(dtype, device.matrix.TFLOPS)}"
+        )
+    return rate
+
+
+def vector_rate(device: Device) -> float:
+    """Vector peak in FLOP/s: fp32 if there is such, else the slowest listed."""
+    return device.vector.flops("fp32") or min(device.vector.TFLOPS.values()) * 1e12
+
+
+__all__ = ["RESOURCES", "Cost", "CostModel", "Flash", "matrix_rate", "reread", "vector_rate"]

@@ -1,0 +1,228 @@
+"""The discrete-event engine: tasks, lanes and links. It knows no transformer.
+
+A lane serves one task at a time, in the order of the program (a stream). A task starts when
+all it comes after has ended, its release has passed and it heads each of its lanes; a
+transfer waits its latency and then shares its links with all others (`sim.fluid`).
+
+Simultaneous events are handled in the order (time, priority, sequence) of simpy, in which
+sequence counts scheduling; with lanes in program order the result does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import simpy
+
+from sim.errors import Deadlock
+from sim.fluid import Loads, max_min
+
+
+class Task(msgspec.Struct, frozen=True, gc=False):
+    """One unit of work. Times in ticks; `after` and `lanes` are indices.
+
+    With `loads` it is a transfer: `latency`, then `duration` at nominal rate, longer where
+    links are shared.
+    """
+
+    name: str
+    duration: int
+    lanes: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    latency: int = 0
+    loads: Loads = ()
+    release: int = 0
+
+
+class Program(msgspec.Struct, frozen=True):
+    """What the engine runs: tasks, names of lanes, names and bytes/s of directed links."""
+
+    tasks: Sequence[Task]
+    lanes: Sequence[str] = ()
+    links: Sequence[tuple[str, float]] = ()
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """When each task of a program started and ended, in ticks."""
+
+    program: Program
+    start: list[int]
+    end: list[int]
+
+    @property
+    def makespan(self) -> int:
+        return max(self.end, default=0)
+
+
+def run(program: Program, on_progress: Callable[[int], None] | None = None) -> Timeline:
+    """Run every task once. Raises Deadlock naming the tasks that wait for one another."""
+    return _Run(program, on_progress).result()
+
+
+class _Run:
+    def __init__(self, program: Program, on_progress: Callable[[int], None] | None) -> None:
+        self.program, self.tasks = program, program.tasks
+        self.on_progress = on_progress
+        count = len(self.tasks)
+        self.env = simpy.Environment()
+        self.start = [-1] * count
+        self.end = [-1] * count
+        self.missing = [len(t.after) + (1 if t.release else 0) for t in self.tasks]
+        self.then: list[list[int]] = [[] for _ in range(count)]
+        self.queues: list[deque[int]] = [deque() for _ in program.lanes]
+        self.idle = [True] * len(program.lanes)
+        self.flows = _Flows(self)
+        self.done = 0
+        for i, task in enumerate(self.tasks):
+            for before in task.after:
+                self.then[before].append(i)
+            for lane in task.lanes:
+                self.queues[lane].append(i)
+
+    def result(self) -> Timeline:
+        for i, task in enumerate(self.tasks):
+            if task.release:
+                self._at(task.release, i, self._released)
+            elif not self.missing[i]:
+                self._try(i)
+        self.env.run()
+        if self.done < len(self.tasks):
+            raise Deadlock(_explain(self))
+        return Timeline(self.program, self.start, self.end)
+
+    @property
+    def now(self) -> int:
+        return int(self.env.now)
+
+    def _at(self, delay: int, value: int, call: Callable[[Any], None]) -> None:
+        # A bare callback: a process for each task would cost four times as much.
+        simpy.Timeout(self.env, delay, value).callbacks.append(call)
+
+    def _released(self, event: Any) -> None:
+        self._met(event.value)
+
+    def _met(self, i: int) -> None:
+        self.missing[i] -= 1
+        if not self.missing[i]:
+            self._try(i)
+
+    def _try(self, i: int) -> None:
+        """Start task i if nothing holds it back any more."""
+        if self.missing[i] or self.start[i] >= 0:
+            return
+        task = self.tasks[i]
+        queues, idle = self.queues, self.idle
+        for lane in task.lanes:
+            if not idle[lane] or queues[lane][0] != i:
+                return
+        for lane in task.lanes:
+            idle[lane] = False
+            queues[lane].popleft()
+        self.start[i] = self.now
+        if task.loads:
+            self._at(task.latency, i, self.flows.begin)
+        else:
+            self._at(task.latency + task.duration, i, self._finished)
+
+    def _finished(self, event: Any) -> None:
+        self.finish(event.value)
+
+    def finish(self, i: int) -> None:
+        self.end[i] = self.now
+        self.done += 1
+        if self.on_progress and not self.done & 1023:
+            self.on_progress(self.done)
+        lanes = self.tasks[i].lanes
+        for lane in lanes:
+            self.idle[lane] = True
+        for after in self.then[i]:
+            self._met(after)
+        for lane in lanes:
+            queue = self.queues[lane]
+            if queue:
+                self._try(queue[0])
+
+
+class _Flows:
+    """Transfers in flight. Progress is counted in ticks at nominal rate."""
+
+    def __init__(self, owner: _Run) -> None:
+        self.owner = owner
+        self.capacity = [bandwidth for _, bandwidth in owner.program.links]
+        self.users = [0] * len(self.capacity)
+        self.active: dict[int, Loads] = {}
+        self.left: dict[int, float] = {}
+        self.rate: dict[int, float] = {}
+        self.since: dict[int, int] = {}
+        self.turn: dict[int, int] = {}
+
+    def begin(self, event: Any) -> None:
+        i = event.value
+        task = self.owner.tasks[i]
+        self.active[i] = task.loads
+        self.left[i], self.rate[i] = float(task.duration), 1.0
+        self.since[i], self.turn[i] = self.owner.now, 0
+        shared = False
+        for link, load in task.loads:
+            self.users[link] += 1
+            shared = shared or self.users[link] > 1 or load > self.capacity[link]
+        if shared:
+            self._share(new=i)
+        else:
+            self._schedule(i, task.duration)
+
+    def _share(self, new: int = -1) -> None:
+        """Give every transfer its fair rate; reschedule those whose rate changed."""
+        now = self.owner.now
+        for i, rate in max_min(self.active, self.capacity).items():
+            if rate == self.rate[i] and i != new:
+                continue
+            self.left[i] = max(0.0, self.left[i] - (now - self.since[i]) * self.rate[i])
+            self.rate[i], self.since[i] = rate, now
+            self._schedule(i, round(self.left[i] / rate))
+
+    def _schedule(self, i: int, delay: int) -> None:
+        self.turn[i] += 1
+        turn = self.turn[i]
+
+        def arrive(event: Any) -> None:
+            if i in self.active and self.turn[i] == turn:
+                self._arrive(i)
+
+        self.owner._at(delay, i, arrive)
+
+    def _arrive(self, i: int) -> None:
+        shared = False
+        for link, _ in self.active.pop(i):
+            self.users[link] -= 1
+            shared = shared or self.users[link] > 0
+        for table in (self.left, self.rate, self.since, self.turn):
+            del table[i]
+        if shared:
+            self._share()
+        self.owner.finish(i)
+
+
+def _explain(state: _Run) -> str:
+    """Follow what each stuck task waits for until a task comes up twice."""
+    heads = {i for queue in state.queues for i in list(queue)[:1]}
+    stuck = next(i for i, end in enumerate(state.end) if end < 0)
+    path: list[int] = []
+    i = stuck
+    while i not in path:
+        path.append(i)
+        task = state.tasks[i]
+        before = [b for b in task.after if state.end[b] < 0]
+        ahead = [
+            state.queues[lane][0]
+            for lane in task.lanes
+            if i not in heads or state.queues[lane][0] != i
+        ]
+        i = (before + [a for a in ahead if a != i])[0]
+    cycle = [*path[path.index(i) :], i]
+    names = " -> ".join(state.tasks[j].name or f"task {j}" for j in cycle[:12])
+    waiting = len(state.tasks) - state.done
+    return f"deadlock: {waiting} tasks never start; they wait in a circle: {names}"

@@ -1,0 +1,122 @@
+"""A block with its operators priced for one rank: costs, and the exchanges that TP adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sim.collectives import Exchange, Network
+from sim.cost import Cost, CostModel
+from sim.states import NOTHING, Ticks, add
+from workloads.graph import Placed
+from workloads.ops import Op
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One thing a device does: an operator with its cost, or an exchange between devices."""
+
+    name: str
+    kind: str
+    op: Op | None
+    cost: Cost | None
+    exchange: Exchange | None
+    launch: int
+
+    @property
+    def duration(self) -> int:
+        """Ticks when nothing contends."""
+        if self.cost:
+            return self.cost.duration
+        assert self.exchange is not None
+        return self.launch + self.exchange.time
+
+    @property
+    def states(self) -> Ticks:
+        """Its own time by state, when nothing contends."""
+        if self.cost:
+            c = self.cost
+            return (c.compute, c.hbm, c.sram, 0, c.launch, 0, 0)
+        assert self.exchange is not None
+        return (0, 0, 0, self.exchange.time, self.launch, 0, 0)
+
+    @property
+    def bound(self) -> str:
+        return self.cost.bound if self.cost else "collective"
+
+
+class PricedBlock(msgspec.Struct, frozen=True):
+    """The steps of a block in order, with their sums."""
+
+    steps: tuple[Step, ...]
+    duration: int
+    by_kind: dict[str, Ticks]
+    flops: int  # of one rank
+    hbm_bytes: int
+    link_bytes: int  # of all ranks together
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A priced block at its place in the model."""
+
+    placed: Placed
+    block: PricedBlock
+
+
+def price_blocks(
+    blocks: Sequence[Placed],
+    costs: CostModel,
+    network: Network,
+    group: tuple[int, ...],
+    algorithm: str,
+) -> tuple[Work, ...]:
+    """Price blocks of one rank's graph; equal layers share one priced block.
+
+    Behind an operator whose output is spread over the ranks of `group` stands the exchange:
+    an all-reduce of partial sums, or an all-gather of slices.
+    """
+    known: dict[int, PricedBlock] = {}
+    work = []
+    for placed in blocks:
+        key = id(placed.block)
+        if key not in known:
+            known[key] = _price(placed.block.ops, costs, network, group, algorithm)
+        work.append(Work(placed, known[key]))
+    return tuple(work)
+
+
+def exchange_step(name: str, exchange: Exchange, costs: CostModel) -> Step:
+    """An exchange as a step; it is launched like any kernel."""
+    return Step(name, "collective", None, None, exchange, costs.launch)
+
+
+def _price(
+    ops: tuple[Op, ...],
+    costs: CostModel,
+    network: Network,
+    group: tuple[int, ...],
+    algorithm: str,
+) -> PricedBlock:
+    steps: list[Step] = []
+    for op in ops:
+        cost = costs(op)
+        steps.append(Step(op.name, op.kind, op, cost, None, cost.launch))
+        if op.exchange and len(group) > 1:
+            if op.exchange == "sum":
+                exchange = network.all_reduce(group, op.exchange_bytes, algorithm)
+                name = f"{op.name}.all_reduce"
+            else:
+                exchange = network.gather(group, op.exchange_bytes)
+                name = f"{op.name}.all_gather"
+            steps.append(exchange_step(name, exchange, costs))
+    by_kind: dict[str, Ticks] = {}
+    for step in steps:
+        by_kind[step.kind] = add(by_kind.get(step.kind, NOTHING), step.states)
+    return PricedBlock(
+        tuple(steps),
+        sum(s.duration for s in steps),
+        by_kind,
+        sum(s.cost.flops for s in steps if s.cost),
+        sum(s.cost.hbm_bytes for s in steps if s.cost),
+        sum(s.exchange.nbytes for s in steps if s.exchange),
+    )

@@ -1,0 +1,172 @@
+"""Multi-head latent attention (MLA), in its two equivalent forms.
+
+Source: DeepSeek-V2, arXiv 2405.04434, section 2.1. Expanded: keys and values of the whole
+context are rebuilt from the cached latents, then attended per head. Absorbed: the rebuilding
+matrices are multiplied into the query and the output, and all heads attend to the latents
+themselves. A sequence takes the form that needs fewer FLOPs: expanded for a prompt,
+absorbed for a decode step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from workloads.attention import flash_attention, materialised_attention, pairs
+from workloads.batch import Batch, Group, Sequence
+from workloads.model import Attention
+from workloads.ops import Traffic, linear, norm, rotary
+from workloads.precision import packed
+
+if TYPE_CHECKING:
+    from workloads.blocks import Block, Context
+
+
+def absorbed_view(attention: Attention) -> Attention:
+    """All heads over one shared key/value "head": the latent with its rotary part."""
+    latent = attention.latent
+    assert latent is not None
+    return msgspec.structs.replace(
+        attention,
+        kv_heads=1,
+        head_dim=latent.kv_rank + latent.rope_dim,
+        value_dim=latent.kv_rank,
+    )
+
+
+def prefers_absorbed(attention: Attention, sequence: Sequence) -> bool:
+    """Whether the absorbed form needs fewer multiply-adds for this sequence."""
+    latent = attention.latent
+    assert latent is not None
+    rank, h = latent.kv_rank, attention.heads
+    nope = attention.head_dim - latent.rope_dim
+    scores = pairs(sequence.new, sequence.cached, causal=attention.causal)
+    rebuild = rank * h * (nope + attention.value_dim)
+    expanded = sequence.context * rebuild + scores * h * (attention.head_dim + attention.value_dim)
+    absorbed = sequence.new * rebuild + scores * h * (2 * rank + latent.rope_dim)
+    return absorbed < expanded
+
+
+def latent_attention(block: Block, attention: Attention, ctx: Context, last: str) -> str:
+    """Down- and up-projections of the latents, attention in both forms, output projection."""
+    latent = attention.latent
+    assert latent is not None
+    precision, rows, d, h = ctx.precision, ctx.rows, ctx.width, attention.heads
+    query = h * attention.head_dim
+    start = last
+    if latent.query_rank:
+        op = linear("q_a_proj", "projection", rows, d, latent.query_rank, precision)
+        last = block.add(op, start)  # T x d -> T x rq
+        last = block.add(norm("q_a_norm", "rmsnorm", rows, latent.query_rank, precision), last)
+        op = linear(
+            "q_b_proj", "projection", rows, latent.query_rank, query, precision, split="column"
+        )
+        queries = block.add(op, last)  # T x rq -> T x hk
+    else:
+        op = linear("q_proj", "projection", rows, d, query, precision, split="column")
+        queries = block.add(op, start)
+    compressed = latent.kv_rank + latent.rope_dim
+    op = linear("kv_a_proj", "projection", rows, d, compressed, precision)
+    last = block.add(op, start)  # T x d -> T x (r + rope)
+    last = block.add(norm("kv_a_norm", "rmsnorm", rows, latent.kv_rank, precision), last)
+    rope = rotary("rotary", rows, (h + 1) * latent.rope_dim, precision)
+    rotated = block.add(rope, queries, last)
+
+    absorbed = [g for g in ctx.batch.groups if prefers_absorbed(attention, g.sequence)]
+    expanded = [g for g in ctx.batch.groups if g not in absorbed]
+    ends = []
+    if expanded:
+        ends.append(_expanded(block, attention, ctx, expanded, rotated))
+    if absorbed:
+        ends.append(_absorbed(block, attention, ctx, absorbed, rotated))
+    op = linear(
+        "out_proj",
+        "projection",
+        rows,
+        h * attention.value_dim,
+        d,
+        precision,
+        split="row",
+        exchange="sum",
+    )
+    return block.add(op, *ends)
+
+
+def _expanded(
+    block: Block, attention: Attention, ctx: Context, groups: list[Group], last: str
+) -> str:
+    latent = attention.latent
+    assert latent is not None
+    precision, h = ctx.precision, attention.heads
+    nope = attention.head_dim - latent.rope_dim
+    batch = Batch(groups=tuple(groups))
+    context = sum(g.count * g.sequence.context for g in groups)
+    cached = sum(g.count * g.sequence.cached for g in groups)
+    width = h * (nope + attention.value_dim)
+    op = linear(
+        "kv_b_proj", "projection", context, latent.kv_rank, width, precision, split="column"
+    )  # C x r -> C x h(nope + v)
+    from_cache = packed(cached * latent.kv_rank, precision.activation_bits)
+    traffic = op.traffic + Traffic(
+        kv_read=packed(cached * attention.kv_width, precision.kv_bits),
+        kv_written=packed(batch.tokens * attention.kv_width, precision.kv_bits),
+    )
+    traffic = msgspec.structs.replace(traffic, read=traffic.read - from_cache)
+    last = block.add(msgspec.structs.replace(op, traffic=traffic), last)
+    plain = msgspec.structs.replace(attention, kv_heads=h, latent=None)
+    return _attend(block, "", plain, batch, ctx, last, cached_kv=False)
+
+
+def _absorbed(
+    block: Block, attention: Attention, ctx: Context, groups: list[Group], last: str
+) -> str:
+    latent = attention.latent
+    assert latent is not None
+    precision, h = ctx.precision, attention.heads
+    nope = attention.head_dim - latent.rope_dim
+    batch = Batch(groups=tuple(groups))
+    tokens = batch.tokens
+    op = linear(
+        "q_absorb",
+        "projection",
+        tokens,
+        nope,
+        latent.kv_rank,
+        precision,
+        batch=h,
+        split="heads",
+    )  # h x (T x nope -> T x r)
+    last = block.add(op, last)
+    view = absorbed_view(attention)
+    last = _attend(block, "latent_", view, batch, ctx, last, cached_kv=True)
+    op = linear(
+        "v_absorb",
+        "projection",
+        tokens,
+        latent.kv_rank,
+        attention.value_dim,
+        precision,
+        batch=h,
+        split="heads",
+    )  # h x (T x r -> T x v)
+    return block.add(op, last)
+
+
+def _attend(
+    block: Block,
+    prefix: str,
+    view: Attention,
+    batch: Batch,
+    ctx: Context,
+    last: str,
+    *,
+    cached_kv: bool,
+) -> str:
+    cached = cached_kv and ctx.cached_kv
+    if ctx.lowering.attention == "flash":
+        op = flash_attention(f"{prefix}attention", view, batch, ctx.precision, cached_kv=cached)
+        return block.add(op, last)
+    for op in materialised_attention(prefix, view, batch, ctx.precision, cached_kv=cached):
+        last = block.add(op, last)
+    return last

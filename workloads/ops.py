@@ -1,0 +1,246 @@
+"""Operators: what each computes and what each moves.
+
+One function an operator. All counts are exact integers of one rank's share: FLOPs
+(2 a multiply-add), vector FLOPs, and bytes by kind. Every operator reads each input once
+and writes its output once, the compulsory traffic; what a finite on-chip memory adds to
+that is the business of `sim.tiling`.
+
+The FLOPs an element of the vector operators are those that make the "Other" rows of
+Tables 3, 10 and 11 of Kim et al. 2023 (arXiv 2302.14017) come out: 4 a score, and
+2 norms x 8 + GELU 10 x 4 + 2 residuals x 1 = 58 an element of width d. The tables fix
+these two sums, not how 58 is split.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from workloads.model import Record
+from workloads.precision import Precision, packed
+
+Kind = Literal[
+    "embedding",
+    "projection",
+    "attention",
+    "softmax",
+    "ffn",
+    "router",
+    "experts",
+    "norm",
+    "activation",
+    "residual",
+    "rotary",
+    "head",
+]
+
+NORM_FLOPS = {"layernorm": 8, "rmsnorm": 6}
+NORM_WEIGHTS = {"layernorm": 2, "rmsnorm": 1}
+ACTIVATION_FLOPS = {"gelu": 10, "silu": 5, "relu": 1}
+SOFTMAX_FLOPS = 4
+ROTARY_FLOPS = 3
+VECTOR_KINDS = frozenset({"norm", "activation", "residual", "rotary", "softmax"})
+
+
+class Traffic(Record, frozen=True, kw_only=True):
+    """Bytes by kind. They add up."""
+
+    weights: int = 0
+    read: int = 0  # activations in
+    written: int = 0  # activations out
+    kv_read: int = 0
+    kv_written: int = 0
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            weights=self.weights + other.weights,
+            read=self.read + other.read,
+            written=self.written + other.written,
+            kv_read=self.kv_read + other.kv_read,
+            kv_written=self.kv_written + other.kv_written,
+        )
+
+    @property
+    def loads(self) -> int:
+        """Bytes towards the device."""
+        return self.weights + self.read + self.kv_read
+
+    @property
+    def stores(self) -> int:
+        """Bytes away from the device."""
+        return self.written + self.kv_written
+
+    @property
+    def total(self) -> int:
+        return self.loads + self.stores
+
+
+class Gemm(Record, frozen=True, kw_only=True):
+    """`batch` independent products (m x k) (k x n), with the bits of a number of each matrix."""
+
+    batch: int = 1
+    m: int
+    k: int
+    n: int
+    a_bits: int
+    b_bits: int
+    out_bits: int
+
+    @property
+    def flops(self) -> int:
+        """2 a multiply-add; a bias takes the place of the first addition."""
+        return 2 * self.batch * self.m * self.k * self.n
+
+    @property
+    def bytes(self) -> int:
+        """Compulsory traffic: both inputs and the output, once each."""
+        a = packed(self.batch * self.m * self.k, self.a_bits)
+        b = packed(self.batch * self.k * self.n, self.b_bits)
+        return a + b + packed(self.batch * self.m * self.n, self.out_bits)
+
+
+class Flash(Record, frozen=True, kw_only=True):
+    """Attention that keeps its scores on chip.
+
+    `batch` key/value heads over all sequences, each serving `rows` query rows
+    (`new` tokens x query heads a key/value head) of `width` elements over `context` tokens.
+    """
+
+    batch: int
+    new: int
+    rows: int
+    context: int
+    width: int
+
+
+class Op(Record, frozen=True, kw_only=True):
+    """One operator of one rank.
+
+    split: the axis along which tensor parallelism may cut it ("" if every rank repeats it).
+    exchange: what ranks must do with the outputs of a split operator before the next one:
+        "sum" (partial sums) or "gather" (slices).
+    parts: the names of the operators that a fusion put together here.
+    """
+
+    name: str
+    kind: Kind
+    matrix_flops: int = 0
+    vector_flops: int = 0
+    traffic: Traffic = msgspec.field(default_factory=Traffic)
+    gemms: tuple[Gemm, ...] = ()
+    flash: tuple[Flash, ...] = ()
+    split: Literal["", "column", "row", "heads", "vocab"] = ""
+    exchange: Literal["", "sum", "gather"] = ""
+    exchange_bytes: int = 0  # the full (gathered) tensor, once
+    parts: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> int:
+        return self.matrix_flops + self.vector_flops
+
+
+def linear(
+    name: str,
+    kind: Kind,
+    rows: int,
+    inputs: int,
+    outputs: int,
+    precision: Precision,
+    *,
+    bias: int = 0,
+    split: Literal["", "column", "row", "heads", "vocab"] = "",
+    exchange: Literal["", "sum", "gather"] = "",
+    ways: int = 1,
+    batch: int = 1,
+) -> Op:
+    """`batch` products (rows x inputs) (inputs x outputs) with weights, `bias` elements added.
+
+    `ways` is over how many ranks a gathered output is spread.
+    """
+    act, wide = precision.activation_bits, precision.weight_bits
+    gemm = Gemm(batch=batch, m=rows, k=inputs, n=outputs, a_bits=act, b_bits=wide, out_bits=act)
+    written = packed(batch * rows * outputs, act)
+    return Op(
+        name=name,
+        kind=kind,
+        matrix_flops=gemm.flops,
+        traffic=Traffic(
+            weights=packed(batch * inputs * outputs, wide) + packed(bias, act),
+            read=packed(batch * rows * inputs, act),
+            written=written,
+        ),
+        gemms=(gemm,),
+        split=split,
+        exchange=exchange,
+        exchange_bytes=written * ways if exchange else 0,
+    )
+
+
+def vector(
+    name: str,
+    kind: Kind,
+    flops: int,
+    read: int,
+    written: int,
+    precision: Precision,
+    *,
+    weights: int = 0,
+    split: Literal["", "column", "row", "heads", "vocab"] = "",
+) -> Op:
+    """An element-wise or row-wise operator over `read` and `written` elements."""
+    bits = precision.activation_bits
+    return Op(
+        name=name,
+        kind=kind,
+        vector_flops=flops,
+        traffic=Traffic(
+            weights=packed(weights, bits), read=packed(read, bits), written=packed(written, bits)
+        ),
+        split=split,
+    )
+
+
+def norm(name: str, which: str, rows: int, width: int, precision: Precision) -> Op:
+    """LayerNorm or RMSNorm over `rows` rows of `width` elements."""
+    size = rows * width
+    weights = NORM_WEIGHTS[which] * width
+    return vector(name, "norm", NORM_FLOPS[which] * size, size, size, precision, weights=weights)
+
+
+def residual(name: str, rows: int, width: int, precision: Precision) -> Op:
+    """x + y: two streams in, one out."""
+    size = rows * width
+    return vector(name, "residual", size, 2 * size, size, precision)
+
+
+def activation(
+    name: str, which: str, rows: int, inner: int, gated: bool, precision: Precision
+) -> Op:
+    """act(x), or act(gate) * up over a 2 x inner input."""
+    size = rows * inner
+    flops = (ACTIVATION_FLOPS[which] + (1 if gated else 0)) * size
+    read = 2 * size if gated else size
+    return vector(name, "activation", flops, read, size, precision, split="column")
+
+
+def rotary(name: str, rows: int, width: int, precision: Precision) -> Op:
+    """Rotary position embedding of `width` elements a row (queries and keys)."""
+    size = rows * width
+    return vector(name, "rotary", ROTARY_FLOPS * size, size, size, precision, split="heads")
+
+
+def lookup(name: str, rows: int, width: int, tables: int, precision: Precision) -> Op:
+    """`tables` table rows read and added up for each token."""
+    size = rows * width
+    return Op(
+        name=name,
+        kind="embedding",
+        vector_flops=size * max(0, tables - 1),
+        traffic=Traffic(
+            weights=packed(size * tables, precision.weight_bits),
+            written=packed(size, precision.activation_bits),
+        ),
+        exchange="sum",
+        exchange_bytes=packed(size, precision.activation_bits),
+    )
