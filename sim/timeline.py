@@ -13,7 +13,7 @@ import msgspec
 from sim.engine import Timeline
 from sim.priced import Step
 from sim.program import Compiled, Piece, Slot
-from sim.states import BUBBLE, IDLE, NOTHING, Ticks, add, only
+from sim.states import BUBBLE, IDLE, NOTHING, Ticks, only
 from workloads.graph import Placed
 
 
@@ -127,9 +127,9 @@ def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
 def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:
     """The spans of one job on one rank, one a step."""
     job, clock = slot.job, begin
-    shared = _shared(slot)
+    whole = slot.pieces[0].ends == slot.pieces[-1].ends  # the job is one task
     for piece in slot.pieces:
-        if slot.folded and piece.ends in shared:
+        if slot.folded and (whole or piece.step.exchange is None):
             end, states = clock + piece.step.duration, piece.step.states
             launched = piece.step.launch
         else:
@@ -152,13 +152,6 @@ def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:
         clock = end
 
 
-def _shared(slot: Slot) -> set[tuple[int, ...]]:
-    """Tasks of a folded slot whose inside is known in closed form (no exchange alone)."""
-    alone = {p.ends for p in slot.pieces if p.step.exchange}
-    many = {p.ends for p in slot.pieces if not p.step.exchange}
-    return many
-
-
 def _split(record: Record, piece: Piece, begin: int, end: int) -> tuple[int, Ticks]:
     """(launch ticks, states) of a step that the engine timed, from what it was seen to do."""
     length, step = end - begin, piece.step
@@ -173,12 +166,3 @@ def _split(record: Record, piece: Piece, begin: int, end: int) -> tuple[int, Tic
     # What finer tiles would remove first; the rest is HBM, own or of a prefetch in the way.
     sram = min(wait, step.cost.sram)
     return launched, (step.cost.compute, wait - sram, sram, 0, launched, 0, 0)
-
-
-def total_states(record: Record) -> dict[tuple[int, int, int], Ticks]:
-    """States by (replica, stage, rank); each sums to the makespan."""
-    sums: dict[tuple[int, int, int], Ticks] = {}
-    for span in spans(record):
-        key = (span.replica, span.stage, span.rank)
-        sums[key] = add(sums.get(key, NOTHING), span.states)
-    return sums

@@ -1,0 +1,175 @@
+"""Models, devices and systems by name or by path, with single values changed on request."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hw_models.device import Device
+from hw_models.system import System, SystemSpec, build_system
+from sim.errors import InputError, hint
+from sim.inputs import Document, checked, convert, read_document
+from workloads.entry import CatalogueModel, model_from_entry
+from workloads.huggingface import model_from_config
+from workloads.model import Model
+
+Value = str | int | float | bool
+Changes = Mapping[str, Value]
+FOLDERS = {
+    "model": ("workloads", "catalogue"),
+    "device": ("hw_models", "devices"),
+    "system": ("hw_models", "systems"),
+}
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A system with the device that it is made of. A lone device is a system of one."""
+
+    name: str
+    system: System
+    device: Device
+
+
+def catalogue(kind: str) -> dict[str, Path]:
+    """Name -> file of all catalogue entries of a kind (model, device or system)."""
+    package, folder = FOLDERS[kind]
+    root = Path(str(resources.files(package))) / folder
+    return {path.stem: path for path in sorted(root.glob("*.toml"))}
+
+
+def load_model(ref: str, changes: Changes | None = None) -> Model:
+    """A model of the catalogue, of a TOML file, or of a Hugging Face config.json (or its folder).
+
+    `changes` are keys of the config to replace. Raises InputError.
+    """
+    path = _locate("model", ref)
+    document = read_document(path)
+    if path.suffix == ".json":
+        name = path.parent.name or "model"
+        _apply(document, changes or {}, str(path))
+        return checked(str(path), lambda: model_from_config(document, name=name, source=str(path)))
+    entry = convert(document, CatalogueModel, str(path))
+    config = copy.deepcopy(entry.config)
+    _apply(config, changes or {}, str(path))
+    entry = msgspec.structs.replace(entry, config=config)
+    return checked(str(path), lambda: model_from_entry(entry))
+
+
+def load_device(ref: str, changes: Changes | None = None) -> Device:
+    """A device of the catalogue or of a TOML file, with values replaced. Raises InputError."""
+    path = _locate("device", ref)
+    document = read_document(path)
+    _apply(document, changes or {}, str(path))
+    return convert(document, Device, str(path))
+
+
+def load_machine(
+    ref: str, device_changes: Changes | None = None, system_changes: Changes | None = None
+) -> Machine:
+    """A system or a lone device, by name or by path. Raises InputError."""
+    systems, devices = catalogue("system"), catalogue("device")
+    if not _is_path(ref) and ref not in systems and ref not in devices:
+        known = [*systems, *devices]
+        raise InputError(f"no device or system is called {ref!r}{hint(ref, known)}")
+    path = systems.get(ref) or devices.get(ref) or _file(ref)
+    document = read_document(path)
+    if "tiers" not in document and "links" not in document and "device" not in document:
+        if system_changes:
+            key = next(iter(system_changes))
+            raise InputError(f"system.{key}: {ref} is one device; it has no system to change")
+        device = load_device(ref, device_changes)
+        return Machine(device.name, System(device.name, 1, (), ()), device)
+    _apply(document, system_changes or {}, str(path))
+    spec = convert(document, SystemSpec, str(path))
+    beside = path.with_name(f"{spec.device}.toml")
+    device = load_device(str(beside) if beside.exists() else spec.device, device_changes)
+    system = checked(str(path), lambda: build_system(spec))
+    return Machine(spec.name, system, device)
+
+
+def split_changes(changes: Changes) -> dict[str, dict[str, Value]]:
+    """Changes by what they are about: keys `model.*`, `system.*`, and all others `device`."""
+    parts: dict[str, dict[str, Value]] = {"model": {}, "system": {}, "device": {}}
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        if head in ("model", "system", "device") and rest:
+            parts[head][rest] = value
+        else:
+            parts["device"][key] = value
+    return parts
+
+
+def parse_change(text: str) -> tuple[str, Value]:
+    """`key=value` as the command line takes it: true/false, a number, else text."""
+    key, found, raw = text.partition("=")
+    if not found or not key.strip() or not raw.strip():
+        raise InputError(f"--set {text!r}: write it as KEY=VALUE, e.g. hbm.bandwidth_GBps=6700")
+    raw = raw.strip()
+    value: Value = raw
+    if raw.lower() in ("true", "false"):
+        value = raw.lower() == "true"
+    else:
+        for number in (int, float):
+            try:
+                value = number(raw)
+                break
+            except ValueError:
+                continue
+    return key.strip(), value
+
+
+def _apply(document: Document, changes: Changes, where: str) -> None:
+    """Replace values at dotted keys. A step into an array is an index or an entry's name."""
+    for key, value in changes.items():
+        steps = key.split(".")
+        place: Any = document
+        for step in steps[:-1]:
+            place = _enter(place, step, key, where)
+        last = steps[-1]
+        if isinstance(place, list):
+            raise InputError(f"{where}: --set {key}: name a key of that entry, too")
+        place[last] = value
+
+
+def _enter(place: Any, step: str, key: str, where: str) -> Any:
+    if isinstance(place, dict):
+        inner = place.setdefault(step, {})
+        if isinstance(inner, dict | list):
+            return inner
+        raise InputError(f"{where}: --set {key}: {step!r} is a value ({inner!r}), not a table")
+    names = [str(entry.get("name", i)) for i, entry in enumerate(place)]
+    if step in names:
+        return place[names.index(step)]
+    if step.isdigit() and int(step) < len(place):
+        return place[int(step)]
+    raise InputError(f"{where}: --set {key}: no entry {step!r}{hint(step, names)}")
+
+
+def _is_path(ref: str) -> bool:
+    return ref.endswith((".toml", ".json")) or "/" in ref or "\\" in ref
+
+
+def _locate(kind: str, ref: str) -> Path:
+    known = catalogue(kind)
+    if ref in known:
+        return known[ref]
+    if _is_path(ref) or Path(ref).is_dir():
+        return _file(ref)
+    raise InputError(
+        f"no {kind} is called {ref!r}{hint(ref, known)}"
+        + ("; a path to a config.json or a TOML works, too" if kind == "model" else "")
+    )
+
+
+def _file(ref: str) -> Path:
+    path = Path(ref)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path

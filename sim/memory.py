@@ -1,0 +1,101 @@
+"""Does it fit? Weights, KV cache and peak activations of a device against its HBM."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hw_models.device import Device
+from sim.errors import OutOfMemory
+from sim.mapping import Parallelism, shard, stage_bounds
+from workloads.batch import Batch
+from workloads.blocks import Lowering
+from workloads.counts import embedding_parameters, head_parameters, layer_parameters
+from workloads.graph import build_graph
+from workloads.model import Model
+from workloads.precision import Precision, packed
+
+
+class Footprint(msgspec.Struct, frozen=True):
+    """Bytes on the fullest device of one stage."""
+
+    stage: int
+    weights: int
+    kv: int
+    activations: int
+    capacity: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.activations
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.capacity
+
+    def sentence(self) -> str:
+        """The sum, in GB."""
+        gb = [f"{x / 1e9:.2f}" for x in (self.weights, self.kv, self.activations, self.total)]
+        return (
+            f"stage {self.stage}: weights {gb[0]} + KV {gb[1]} + activations {gb[2]} = {gb[3]} GB "
+            f"of {self.capacity / 1e9:.2f} GB HBM a device"
+        )
+
+
+def footprints(
+    model: Model,
+    device: Device,
+    split: Parallelism,
+    batch: Batch,
+    context: int,
+    precision: Precision,
+    lowering: Lowering,
+) -> list[Footprint]:
+    """One a stage, for the widest pass `batch` and a cache of `context` tokens a sequence.
+
+    Every sequence of a replica keeps its cache; activations are those of one micro-batch: the
+    largest set of tensors that one operator reads and writes, plus the residual stream.
+    """
+    local = shard(model, split.tp)
+    bounds = stage_bounds(model.num_layers, split, model.name)
+    share = batch.split(split.dp)[0]
+    micro = share.split(split.microbatches)[0]
+    graph = build_graph(local, micro, precision, lowering, ways=split.tp)
+    peak = max(op.traffic.read + op.traffic.written for _, op in graph.ops())
+    stream = packed(
+        max(micro.tokens, micro.source_tokens) * model.hidden, precision.activation_bits
+    )
+    source = max((g.sequence.source + g.sequence.source_cached for g in batch.groups), default=0)
+    result = []
+    for stage in range(split.pp):
+        elements = kv_width = cross_width = index = 0
+        for name, stack in local.stacks:
+            held = range(index, index + len(stack.layers))
+            index += len(stack.layers)
+            mine = [i - held.start for i in held if bounds[stage] <= i < bounds[stage + 1]]
+            for i in mine:
+                layer = stack.layers[i]
+                elements += layer_parameters(layer, model.hidden)
+                if name == "decoder":
+                    window = layer.attention.window or context
+                    kv_width += layer.attention.kv_width * min(context, window)
+                    cross_width += layer.cross.kv_width * source if layer.cross else 0
+            if mine and mine[0] == 0:
+                elements += embedding_parameters(stack.embedding, model.hidden)
+            if mine and mine[-1] == len(stack.layers) - 1:
+                elements += head_parameters(stack, model.hidden)
+                if stack.head.tied and stack.head.vocab and (mine[0] != 0 or split.pp > 1):
+                    elements += stack.head.vocab * model.hidden  # a copy of the table
+        weights = packed(elements, precision.weight_bits)
+        kv = share.size * packed(kv_width + cross_width, precision.kv_bits)
+        result.append(Footprint(stage, weights, kv, peak + stream, int(device.hbm.capacity)))
+    return result
+
+
+def check_memory(prints: list[Footprint], model: str, device: str) -> None:
+    """Raise OutOfMemory with the sum of the first stage that does not fit."""
+    for one in prints:
+        if not one.fits:
+            raise OutOfMemory(
+                f"{model} does not fit on {device}: {one.sentence()}; raise tp or pp, lower the "
+                "batch or the bits, or go on with --allow-oom"
+            )

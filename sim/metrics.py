@@ -1,0 +1,87 @@
+"""Numbers that people compare: latencies, throughput, MFU next to MBU."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sim.clock import seconds
+from sim.cost import matrix_rate
+from sim.timeline import Record
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """Of a whole run. Times in seconds; NaN-free: what does not apply is None.
+
+    ttft: mean over micro-batches of the end of the first pass. tpot: mean over micro-batches of
+    (end - ttft) / (output - 1), 0 with one output token. mfu: FLOPs done over the matrix peak
+    of all devices; mbu: HBM bytes moved over the bandwidth of all devices.
+    """
+
+    makespan_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+    tokens_in: int
+    tokens_out: int
+    tokens_per_s: float
+    tokens_per_s_per_device: float
+    tokens_per_s_per_user: float | None
+    flops: int
+    hbm_bytes: int
+    link_bytes: int
+    mfu: float
+    mbu: float
+
+
+def measure(record: Record) -> Metrics:
+    """Metrics of a finished run, from its plan and its times alone."""
+    plan = record.compiled.plan
+    split = plan.split
+    flops = hbm = link = 0
+    for job in plan.jobs:
+        for work in job.work:
+            flops += split.tp * work.block.flops
+            hbm += split.tp * work.block.hbm_bytes
+            link += work.block.link_bytes
+        link += job.handover.nbytes if job.handover else 0
+    span = seconds(record.makespan)
+    rate = matrix_rate(plan.device, plan.precision.activations) * split.devices
+    bandwidth = plan.device.hbm.bandwidth * split.devices
+    first, last = _ends(record)
+    generates = plan.model.decoder is not None
+    batch = plan.passes[0].batch.size
+    outputs = len(plan.passes) * batch if generates else 0
+    tokens_in = plan.passes[0].batch.tokens + plan.passes[0].batch.source_tokens
+    steps = len(plan.passes) - 1
+    ttft = sum(first.values()) / len(first)
+    tpot = sum(last[k] - first[k] for k in first) / len(first) / steps if steps else 0.0
+    counted = outputs or tokens_in
+    per_s = counted / span if span else 0.0
+    return Metrics(
+        makespan_s=span,
+        ttft_s=ttft * 1e-12 if generates else None,
+        tpot_s=tpot * 1e-12 if generates else None,
+        tokens_in=tokens_in,
+        tokens_out=outputs,
+        tokens_per_s=per_s,
+        tokens_per_s_per_device=per_s / split.devices,
+        tokens_per_s_per_user=1e12 / tpot if generates and tpot else None,
+        flops=flops,
+        hbm_bytes=hbm,
+        link_bytes=link,
+        mfu=flops / (rate * span) if span else 0.0,
+        mbu=hbm / (bandwidth * span) if span else 0.0,
+    )
+
+
+def _ends(record: Record) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:
+    """End of the first and of the last pass by (replica, micro-batch), in ticks."""
+    first: dict[tuple[int, int], int] = {}
+    last: dict[tuple[int, int], int] = {}
+    end = record.timeline.end
+    for slot in record.compiled.slots:
+        key = (slot.job.replica, slot.job.micro)
+        done = max(end[i] for i in slot.pieces[-1].ends)
+        if slot.job.number == 0:
+            first[key] = max(first.get(key, 0), done)
+        last[key] = max(last.get(key, 0), done)
+    return first, last

@@ -1,0 +1,147 @@
+"""A run as one document: what to compute, on what, split how. Flags build the same record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from sim.catalogue import Machine, Value, load_machine, load_model, split_changes
+from sim.errors import InputError
+from sim.inputs import checked, convert, read_document
+from sim.mapping import Parallelism
+from sim.plan import Pass
+from workloads.batch import Batch
+from workloads.blocks import Lowering
+from workloads.model import Model, Record
+from workloads.precision import Precision, parse_precision
+
+Tokens = Annotated[int, msgspec.Meta(gt=0, le=10**8)]
+DEFAULT_SEQ, DEFAULT_PROMPT, DEFAULT_OUTPUT = 512, 512, 32
+
+
+class Workload(Record, frozen=True, kw_only=True):
+    """A static point: `batch` equal sequences.
+
+    Encoders read `seq` tokens. Decoders read `prompt` tokens and generate `output`, the first
+    of them by the prompt's own pass. Encoder-decoders encode `seq` and start from `prompt`.
+    """
+
+    batch: Tokens = 1
+    seq: Tokens | None = None
+    prompt: Tokens | None = None
+    output: Tokens | None = None
+
+
+class Scenario(Record, frozen=True, kw_only=True):
+    """Everything that decides a result. `set` changes single values of the files named."""
+
+    model: str
+    on: str
+    workload: Workload = msgspec.field(default_factory=Workload)
+    parallelism: Parallelism = msgspec.field(default_factory=Parallelism)
+    lowering: Lowering = msgspec.field(default_factory=Lowering)
+    dtype: str | None = None
+    kv_dtype: str | None = None
+    detail: Literal["op", "tile"] = "op"
+    shortcuts: bool = True
+    allow_oom: bool = False
+    seed: int = 0
+    set: dict[str, Value] = msgspec.field(default_factory=dict)
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A scenario with its names looked up and its defaults filled in."""
+
+    scenario: Scenario
+    model: Model
+    machine: Machine
+    precision: Precision
+    passes: tuple[Pass, ...]
+    context: int  # tokens a sequence keeps in the cache at the end
+
+
+def load_scenario(path: Path) -> Scenario:
+    """A scenario of a TOML file."""
+    return convert(read_document(path), Scenario, str(path))
+
+
+def save_scenario(scenario: Scenario, path: Path) -> None:
+    """Write a scenario as TOML; `load_scenario` gives it back equal."""
+    path.write_text("\n".join(_toml(scenario)) + "\n", encoding="utf-8")
+
+
+def _toml(scenario: Scenario) -> list[str]:
+    plain = msgspec.to_builtins(scenario)
+    default = msgspec.to_builtins(Scenario(model="", on=""))
+    top, tables = [], []
+    for key, value in plain.items():
+        if value is None or (key not in ("model", "on") and value == default[key]):
+            continue
+        if isinstance(value, dict):
+            base = default[key]
+            kept = {k: v for k, v in value.items() if v is not None and v != base.get(k)}
+            tables += ["", f"[{key}]", *(f"{_key(k)} = {_literal(v)}" for k, v in kept.items())]
+        else:
+            top.append(f"{key} = {_literal(value)}")
+    return top + tables
+
+
+def _key(key: str) -> str:
+    return f'"{key}"' if "." in key else key
+
+
+def _literal(value: object) -> str:
+    # JSON's strings, numbers, booleans and arrays are TOML's, too.
+    return msgspec.json.encode(value).decode()
+
+
+def resolve(scenario: Scenario) -> Resolved:
+    """Look up names, apply `set`, choose defaults. Raises InputError."""
+    changes = split_changes(scenario.set)
+    model = load_model(scenario.model, changes["model"])
+    machine = load_machine(scenario.on, changes["device"], changes["system"])
+    precision = _precision(scenario, model)
+    passes, context = checked(
+        f"workload of {model.name}", lambda: make_passes(model, scenario.workload)
+    )
+    return Resolved(scenario, model, machine, precision, passes, context)
+
+
+def _precision(scenario: Scenario, model: Model) -> Precision:
+    return checked(
+        "--dtype", lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype)
+    )
+
+
+def make_passes(model: Model, work: Workload) -> tuple[tuple[Pass, ...], int]:
+    """The forward passes of a static point, and the final context."""
+    if model.decoder is None:
+        for name in ("prompt", "output"):
+            if getattr(work, name) is not None:
+                raise InputError(
+                    f"{name} = {getattr(work, name)}: {model.name} is an encoder and generates "
+                    "nothing; use --seq"
+                )
+        seq = work.seq or DEFAULT_SEQ
+        return (Pass("encode", Batch.encode(work.batch, seq)),), seq
+    source = 0
+    if model.encoder is not None:
+        source = work.seq or model.source_tokens or DEFAULT_SEQ
+        if model.source_tokens and source != model.source_tokens:
+            raise InputError(
+                f"seq = {source}: {model.name} always encodes {model.source_tokens} positions"
+            )
+        prompt = work.prompt or 1
+    else:
+        if work.seq and work.prompt:
+            raise InputError(
+                "seq and prompt both given; for a decoder they mean the same, give one"
+            )
+        prompt = work.prompt or work.seq or DEFAULT_PROMPT
+    output = work.output or DEFAULT_OUTPUT
+    passes = [Pass("prefill", Batch.prefill(work.batch, prompt, source=source))]
+    for step in range(1, output):
+        passes.append(Pass("decode", Batch.decode(work.batch, prompt + step, source=source)))
+    return tuple(passes), prompt + output - 1
