@@ -47,7 +47,7 @@ def load_model(ref: str, changes: Changes | None = None) -> Model:
 
     `changes` are keys of the config to replace. Raises InputError.
     """
-    path = _locate("model", ref)
+    path = locate("model", ref)
     document = read_document(path)
     if path.suffix == ".json":
         name = path.parent.name or "model"
@@ -62,7 +62,7 @@ def load_model(ref: str, changes: Changes | None = None) -> Model:
 
 def load_device(ref: str, changes: Changes | None = None) -> Device:
     """A device of the catalogue or of a TOML file, with values replaced. Raises InputError."""
-    path = _locate("device", ref)
+    path = locate("device", ref)
     document = read_document(path)
     _apply(document, changes or {}, str(path))
     return convert(document, Device, str(path))
@@ -154,7 +154,8 @@ def _is_path(ref: str) -> bool:
     return ref.endswith((".toml", ".json")) or "/" in ref or "\\" in ref
 
 
-def _locate(kind: str, ref: str) -> Path:
+def locate(kind: str, ref: str) -> Path:
+    """The file of a catalogue name or path. Raises InputError with what is known."""
     known = catalogue(kind)
     if ref in known:
         return known[ref]

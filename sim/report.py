@@ -1,0 +1,190 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sim.clock import seconds
+from sim.simulate import Result
+from sim.states import STATES, Ticks
+
+STATE_HEADS = {
+    "compute": "compute",
+    "hbm": "HBM",
+    "sram": "SRAM",
+    "link": "link",
+    "launch": "launch",
+    "bubble": "bubble",
+    "idle": "idle",
+}
+
+
+def duration(t: float) -> str:
+    """Seconds with a unit that leaves three figures."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)):
+        if t >= size:
+            return f"{t / size:.4g} {unit}"
+    return "0 s" if t == 0 else f"{t / 1e-12:.4g} ps"
+
+
+def quantity(x: float, unit: str) -> str:
+    """A count with a decimal prefix."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if x >= size:
+            return f"{x / size:.4g} {prefix}{unit}"
+    return f"{x:.4g} {unit}"
+
+
+def print_result(result: Result, console: Console, *, counterfactual: bool = True) -> None:
+    """Everything about a run that fits on a screen."""
+    print_banner(result, console)
+    console.print(account_table(result))
+    console.print(class_table(result))
+    if result.resolved.scenario.parallelism.devices > 1:
+        console.print(stage_table(result))
+    if counterfactual:
+        console.print(counterfactual_table(result))
+
+
+def print_banner(result: Result, console: Console) -> None:
+    """What was run, whether it fits, and the numbers that people compare."""
+    r, m = result.resolved, result.metrics
+    split = r.scenario.parallelism
+    p = r.precision
+    console.print()
+    console.print(Text(title(result), style="bold"))
+    console.print(
+        f"  weights {p.weights}, activations {p.activations}, KV {p.kv}; "
+        f"{split.devices} of {len(r.machine.system.devices)} devices ({r.machine.device.name}); "
+        f"detail {r.scenario.detail}, attention {r.scenario.lowering.attention}, fusion "
+        f"{'on' if r.scenario.lowering.fusion else 'off'}"
+    )
+    fullest = max(result.memory, key=lambda f: f.total)
+    console.print(f"  memory: {fullest.sentence()}")
+    parts = [f"makespan {duration(m.makespan_s)}"]
+    if m.ttft_s is not None and m.tpot_s is not None:
+        parts += [f"TTFT {duration(m.ttft_s)}", f"TPOT {duration(m.tpot_s)}"]
+    parts += [f"{m.tokens_per_s:,.0f} tokens/s", f"{m.tokens_per_s_per_device:,.0f} /s/device"]
+    console.print("  " + ", ".join(parts))
+    console.print(
+        f"  {quantity(m.flops, 'FLOP')}, {quantity(m.hbm_bytes, 'B')} of HBM traffic, "
+        f"{quantity(m.link_bytes, 'B')} over links; MFU {m.mfu:.1%}, MBU {m.mbu:.1%}"
+    )
+
+
+def title(result: Result) -> str:
+    """The scenario in one line."""
+    r = result.resolved
+    work, split = r.scenario.workload, r.scenario.parallelism
+    first = r.passes[0]
+    shape = [f"batch {work.batch}"]
+    sequence = first.batch.groups[0].sequence
+    if first.phase == "encode":
+        shape.append(f"seq {sequence.new}")
+    else:
+        if sequence.source:
+            shape.append(f"seq {sequence.source}")
+        shape += [f"prompt {sequence.new}", f"output {len(r.passes)}"]
+    degrees = [
+        f"{name} {value}"
+        for name, value in (("tp", split.tp), ("pp", split.pp), ("dp", split.dp))
+        if value > 1
+    ]
+    if split.microbatches > 1:
+        degrees.append(f"{split.microbatches} micro-batches")
+    return f"{r.model.name} on {r.machine.name}: " + ", ".join(shape + degrees)
+
+
+def _table(heading: str, first: str, columns: Sequence[str]) -> Table:
+    table = Table(
+        title=heading, title_justify="left", title_style="italic", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _shares(states: Ticks, whole: int) -> list[str]:
+    return [f"{x / whole:.1%}" if x else "-" for x in states]
+
+
+def account_table(result: Result) -> Table:
+    """The account of time by phase, as shares of all device time."""
+    account = result.account
+    devices = account.devices
+    table = _table(
+        "Where the time goes (share of each row's device time)",
+        "phase",
+        ["device time", *(STATE_HEADS[s] for s in STATES)],
+    )
+    rows = account.by("phase")
+    for (phase,), states in rows.items():
+        whole = sum(states)
+        label = "after the last pass" if phase == "end" else str(phase)
+        table.add_row(label, duration(seconds(whole)), *_shares(states, whole))
+    total = account.total
+    whole = sum(total)
+    table.add_section()
+    label = "all" if devices == 1 else f"all {devices} devices"
+    table.add_row(label, duration(seconds(whole)), *_shares(total, max(1, whole)))
+    return table
+
+
+def class_table(result: Result) -> Table:
+    """The account by operator class, largest first, as shares of the whole."""
+    account = result.account
+    whole = max(1, sum(account.total))
+    table = _table(
+        "By operator class (share of all device time)",
+        "class",
+        ["device time", "share", *(STATE_HEADS[s] for s in STATES[:6])],
+    )
+    rows = sorted(account.by("kind").items(), key=lambda row: -sum(row[1]))
+    for (kind,), states in rows:
+        mine = sum(states)
+        table.add_row(
+            str(kind),
+            duration(seconds(mine)),
+            f"{mine / whole:.1%}",
+            *_shares(states[:6], whole),  # type: ignore[arg-type]
+        )
+    return table
+
+
+def stage_table(result: Result) -> Table:
+    """The account by replica and stage; the ranks of a stage do the same."""
+    account = result.account
+    split = result.resolved.scenario.parallelism
+    table = _table("By stage (share of the makespan)", "devices", [STATE_HEADS[s] for s in STATES])
+    for (replica, stage), states in account.by("replica", "stage").items():
+        assert isinstance(replica, int)
+        assert isinstance(stage, int)
+        group = split.group(replica, stage)
+        name = f"gpu{group[0]}" + (f"-{group[-1]}" if len(group) > 1 else "")
+        label = f"{name} (replica {replica}, stage {stage})"
+        table.add_row(label, *_shares(states, max(1, sum(states))))
+    return table
+
+
+def counterfactual_table(result: Result) -> Table:
+    """How much time would go if one resource were free: the run made again."""
+    table = _table(
+        "If it were free (the run made again)", "resource", ["makespan", "saved", "of the whole"]
+    )
+    names: dict[str, Any] = {"compute": "arithmetic", "hbm": "HBM", "sram": "on-chip memory"}
+    names |= {"link": "links", "launch": "launches"}
+    base = result.makespan
+    for resource, makespan in result.counterfactual.items():
+        saved = base - makespan
+        share = f"{saved / base:.1%}" if base else "-"
+        table.add_row(
+            names[resource], duration(seconds(makespan)), duration(seconds(max(0, saved))), share
+        )
+    return table

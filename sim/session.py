@@ -1,0 +1,124 @@
+"""What the commands do with a scenario: merge flags, run with progress, print, write."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sim.catalogue import parse_change
+from sim.errors import InputError
+from sim.inputs import convert, read_document
+from sim.mapping import Parallelism
+from sim.scenario import Scenario, Workload, load_scenario, save_scenario
+from sim.simulate import Progress, Result, run
+
+# Below this many tasks a run is over before a progress bar could be read.
+LONG_RUN = 100_000
+
+
+def scenario_of(model: str, flags: dict[str, Any], changes: list[str]) -> Scenario:
+    """A scenario from a file or a model name, with flags that were given laid over it."""
+    path = Path(model)
+    base: dict[str, Any] = {"model": model}
+    if path.suffix == ".toml" and path.is_file() and "on" in read_document(path):
+        base = msgspec.to_builtins(load_scenario(path))
+    given = _given(flags)
+    stages = given.get("parallelism", {}).get("stages")
+    if isinstance(stages, str):
+        given["parallelism"]["stages"] = _layers(stages)
+    for key, value in given.items():
+        base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+    if changes:
+        base["set"] = {**base.get("set", {}), **dict(parse_change(c) for c in changes)}
+    if "on" not in base:
+        raise InputError(f"{model}: say what it runs on, e.g. --on h100-sxm or --on hgx-h100")
+    return convert(base, Scenario, "command line")
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    found = {k: _given(v) if isinstance(v, dict) else v for k, v in flags.items()}
+    return {k: v for k, v in found.items() if v is not None and v != {}}
+
+
+def _layers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--stages {text!r}: write layers a stage, e.g. 10,12,10") from None
+
+
+def run_scenario(
+    scenario: Scenario,
+    *,
+    out: Path | None,
+    table_format: str,
+    pictures: bool,
+    what_if: bool,
+    save: Path | None = None,
+) -> Result:
+    """Run, print the tables, and write the result folder if one is named."""
+    from rich.console import Console
+
+    from sim.report import print_result
+
+    if save:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save_scenario(scenario, save)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with progress_bar() as progress:
+        result = run(scenario, progress)
+    print_result(result, console, counterfactual=what_if)
+    if out:
+        from sim.export import write_result
+
+        write_result(result, out, table_format=table_format, pictures=pictures)
+        console.print(f"  written to {out}/")
+    return result
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on the error stream that appears only when a run is long."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    bar = Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    job: list[Any] = []
+
+    def report(done: int, total: int) -> None:
+        if total < LONG_RUN:
+            return
+        if not job:
+            bar.start()
+            job.append(bar.add_task("simulating tasks", total=total))
+        bar.update(job[0], completed=done)
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+TOUR = (
+    Scenario(model="bert-base", on="h100-sxm", workload=Workload(batch=8, seq=512)),
+    Scenario(model="gpt2", on="h100-sxm", workload=Workload(prompt=128, output=128)),
+    Scenario(model="llama-3.1-8b", on="h100-sxm", workload=Workload(prompt=2048, output=128)),
+    Scenario(
+        model="llama-3.1-70b",
+        on="hgx-h100",
+        workload=Workload(batch=8, prompt=1024, output=16),
+        parallelism=Parallelism(tp=4, pp=2, microbatches=4),
+    ),
+)
+
+
+def take_tour(out: Path) -> None:
+    """Run the four scenarios of the tour, each into a folder of its own."""
+    for number, scenario in enumerate(TOUR, 1):
+        folder = out / f"{number}-{scenario.model}-on-{scenario.on}"
+        run_scenario(scenario, out=folder, table_format="csv", pictures=True, what_if=True)
