@@ -82,9 +82,8 @@ def engine() -> None:
             f"engine, {count:>9,} tasks: {rates[count]:>9,.0f} tasks a CPU second "
             f"(bound 40,000), peak memory {peak:.2f} GiB (bound 2 GB)"
         )
-    print(
-        f"  time a task at 1,000,000 over 10,000: {rates[10_000] / rates[1_000_000]:.2f} (linear: 1)"
-    )
+    growth = rates[10_000] / rates[1_000_000]
+    print(f"  time a task at 1,000,000 over 10,000: {growth:.2f} (linear: 1)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What an operator costs on a device: from counts and rates to a tile pipeline in ticks.
 
 One cost model for all details. The roofline times of the operator (compute C, HBM M, on-chip
-S) are cut into n tiles, as many as the staging memory forces with two buffers; fill and drain
-of that pipeline give the gradual crossover from memory- to compute-bound.
+S) are cut into the n steps that the memory of a core forces; fill and drain of that pipeline
+give the gradual crossover from memory- to compute-bound.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sim.pipeline import Pipeline
 from sim.tiling import best_tiling
 from workloads.ops import Flash, Gemm, Op
 
+FINEST = 64
 RESOURCES = ("compute", "hbm", "sram", "link", "launch")
 
 
@@ -87,7 +88,7 @@ class CostModel:
         hbm_time = load + store
         inner_time = 0.0 if "sram" in self.free else self.on_chip_seconds(inner)
         load, store = self._joined(load, store, inner_time)
-        tiles = self.tiles(reads)
+        tiles = self.tiles(op, reads)
         perfect = device.overlap == "perfect" or "sram" in self.free
         pipeline = Pipeline(
             tiles, ticks(load / tiles), ticks(compute / tiles), ticks(store / tiles), perfect
@@ -154,10 +155,21 @@ class CostModel:
         rates = [m.bandwidth_GBps * 1e9 for m in self.device.on_chip if m.bandwidth_GBps]
         return inner / min(rates) if rates else 0.0
 
-    def tiles(self, reads: int) -> int:
-        """Tiles that the double-buffered staging memory cuts `reads` bytes into."""
-        half = max(1, int(self.device.staging_capacity / 2))
-        return max(1, -(-reads // half))
+    def tiles(self, op: Op, reads: int) -> int:
+        """Steps of the tile pipeline: what a core does one after the other.
+
+        A product is cut into the tiles that are best for one core's memory, and these are dealt
+        out to the cores. Other operators stream what they read through two buffers that fill
+        the staging memory. Fill and drain are min(M, C)/n, so that beyond FINEST steps more of
+        them would only multiply events.
+        """
+        staging = self.device.staging_capacity
+        if op.gemms:
+            cores = self.device.cores
+            steps = sum(core_steps(gemm, int(staging / cores), cores) for gemm in op.gemms)
+        else:
+            steps = -(-reads // max(1, int(staging / 2)))
+        return min(FINEST, max(1, steps))
 
 
 def reread(op: Op, capacity: int) -> tuple[int, int]:
@@ -185,6 +197,14 @@ def _gemm_extra(gemm: Gemm, capacity: int) -> tuple[int, int]:
     compulsory_out = (gemm.batch * gemm.m * gemm.n * gemm.out_bits + 7) // 8
     compulsory_in = gemm.bytes - compulsory_out
     return max(0, tiling.read - compulsory_in), max(0, tiling.written - compulsory_out)
+
+
+@lru_cache(maxsize=65536)
+def core_steps(gemm: Gemm, capacity: int, cores: int) -> int:
+    """Tiles that each core works through, for cores of `capacity` bytes (k may be split)."""
+    tiling = best_tiling(gemm, capacity)
+    across = -(-gemm.m // tiling.tile_m) * -(-gemm.n // tiling.tile_n)
+    return -(-gemm.batch * across * -(-gemm.k // tiling.tile_k) // cores)
 
 
 def waves_share(gemms: tuple[Gemm, ...], tile_m: int, tile_n: int, cores: int) -> float:

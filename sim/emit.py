@@ -1,14 +1,16 @@
 """Tasks of one operator on the lanes of one device, as a whole or tile by tile.
 
-The memory lane serves L0 L1 S0 L2 S1 ... S(n-1) (see `sim.pipeline`). With prefetch the launch
-and the weights of the next operator's first tile go before the last store of the current one,
-as soon as an input buffer is free.
+The memory lane serves L0 L1 S0 L2 S1 ... S(n-1) (see `sim.pipeline`). With prefetch the next
+operator is launched while the current one runs, and the weights of its first tile load as soon
+as an input buffer is free: under the last multiply where they fit there, else right behind the
+last store.
 """
 
 from __future__ import annotations
 
 from sim.cost import Cost
 from sim.engine import Task
+from sim.pipeline import Pipeline
 
 HOST, MEMORY, CORE = 0, 1, 2
 
@@ -65,15 +67,25 @@ class Emitter:
     def _head(self, name: str, cost: Cost, after: tuple[int, ...]) -> None:
         self._launch = self._add(f"{name}.launch", cost.launch, (HOST,), after)
 
-    def _ahead(self, name: str, cost: Cost | None, credit: int, issued: int) -> None:
-        """Launch the next operator and load the weights of its first tile."""
-        self._early = cost is not None
-        if cost is None:
-            return
-        self._head(f"{name}.next", cost, (issued,))
+    def _ahead(self, name: str, cost: Cost, after: int) -> None:
+        """Load the weights of the next operator's first tile."""
         self._loaded = self._add(
-            f"{name}.next.weights", cost.weight_load, (MEMORY,), (self._launch, credit)
+            f"{name}.next.weights", cost.weight_load, (MEMORY,), (self._launch, after)
         )
+
+    def _last_store(
+        self, name: str, own: Pipeline, after: int, credit: int, ahead: Cost | None
+    ) -> None:
+        """The last store, and the head of the next operator before or behind it."""
+        self._early = ahead is not None
+        if ahead:
+            self._head(f"{name}.next", ahead, (self._launch,))
+            if fits_ahead(own, ahead):
+                self._ahead(name, ahead, credit)
+        store = self._add(f"{name}.drain", own.store, (MEMORY,), (after,))
+        if ahead and not fits_ahead(own, ahead):
+            self._ahead(name, ahead, credit)
+        self.ends = (store,)
 
     def _perfect(self, name: str, cost: Cost) -> None:
         """Loads and arithmetic side by side, as unlimited buffers would allow."""
@@ -96,9 +108,7 @@ class Emitter:
             self._add(f"{name}.store", p.store, (MEMORY,), (body,))
             tail = body
         last = self._add(f"{name}.compute", p.compute, (CORE,), (tail,))
-        self._ahead(name, ahead, tail, self._launch)
-        store = self._add(f"{name}.drain", p.store, (MEMORY,), (last,))
-        self.ends = (store,)
+        self._last_store(name, p, last, tail, ahead)
 
     def _tiles(self, name: str, cost: Cost, load: int, ahead: Cost | None) -> None:
         p = cost.pipeline
@@ -112,8 +122,15 @@ class Emitter:
             computes.append(
                 self._add(f"{name}.compute{i}", p.compute, (CORE,), (loads[i], *drained))
             )
-            if i + 1 == p.tiles:
-                credit = computes[-2] if p.tiles > 1 else load
-                self._ahead(name, ahead, credit, self._launch)
-            stores.append(self._add(f"{name}.store{i}", p.store, (MEMORY,), (computes[i],)))
-        self.ends = (stores[-1],)
+            if i + 1 < p.tiles:
+                stores.append(self._add(f"{name}.store{i}", p.store, (MEMORY,), (computes[i],)))
+        self._last_store(name, p, computes[-1], computes[-2] if p.tiles > 1 else load, ahead)
+
+
+def fits_ahead(own: Pipeline, ahead: Cost) -> bool:
+    """Whether the next operator's first weights load under the last multiply of this one.
+
+    Only then do they go before its last store, so that a prefetch never holds up a result.
+    """
+    room = own.compute - (own.store if own.tiles > 1 else 0)
+    return ahead.weight_load <= room and ahead.launch <= own.body

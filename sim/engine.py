@@ -10,6 +10,7 @@ sequence counts scheduling; with lanes in program order the result does not depe
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -59,7 +60,14 @@ class Timeline(msgspec.Struct, frozen=True):
 
 def run(program: Program, on_progress: Callable[[int], None] | None = None) -> Timeline:
     """Run every task once. Raises Deadlock naming the tasks that wait for one another."""
-    return _Run(program, on_progress).result()
+    # Nothing here makes reference cycles, and the collector would walk all tasks again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _Run(program, on_progress).result()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class _Run:

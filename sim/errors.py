@@ -39,7 +39,8 @@ class Deadlock(MemorywallError):
 def hint(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if something like `word` is known, else the list of them."""
     names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    longer = [n for n in names if word and n.startswith(word)]
+    close = longer[:4] or get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; known: {', '.join(names)}" if names else ""

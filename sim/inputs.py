@@ -81,6 +81,9 @@ def _explain(message: str, document: Document, kind: type, where: str) -> str:
         place = f"{key}.{field}" if key else field
         return f"{where}: unknown key `{place}`" + hint(field, _fields_at(kind, path))
     text = what[:1].lower() + what[1:]
+    if text.startswith("invalid enum value"):
+        allowed = ", ".join(_values_at(kind, path))
+        text = f"not one of {allowed}" if allowed else text
     if not key:
         return f"{where}: {text}"
     return f"{where}: key `{key}` = {_shown(_value_at(document, path))}: {text}"
@@ -108,19 +111,36 @@ def _shown(value: Any) -> str:
 
 def _fields_at(kind: Any, path: str) -> list[str]:
     """Names that are allowed in the table at `path` of a record type."""
-    info = msgspec.inspect.type_info(kind)
+    info = _type_at(kind, path)
+    if isinstance(info, msgspec.inspect.StructType):
+        return [f.encode_name for f in info.fields]
+    return []
+
+
+def _values_at(kind: Any, path: str) -> list[str]:
+    """Values that are allowed at `path`, where they are a fixed list."""
+    info = _type_at(kind, path)
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return [str(value) for value in info.values]
+    return []
+
+
+def _type_at(kind: Any, path: str) -> Any:
+    """The msgspec type at `path` of a record type; of a union its table or list of values."""
+    info: Any = msgspec.inspect.type_info(kind)
     for step in _steps(path):
-        if isinstance(info, msgspec.inspect.UnionType):
-            info = next((t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info)
+        info = _only(info)
         if isinstance(info, msgspec.inspect.StructType):
-            fields = {f.encode_name: f.type for f in info.fields}
-            info = fields.get(str(step), info)
+            info = {f.encode_name: f.type for f in info.fields}.get(str(step), info)
         elif isinstance(info, msgspec.inspect.VarTupleType | msgspec.inspect.ListType):
             info = info.item_type
         elif isinstance(info, msgspec.inspect.DictType):
             info = info.value_type
+    return _only(info)
+
+
+def _only(info: Any) -> Any:
     if isinstance(info, msgspec.inspect.UnionType):
-        info = next((t for t in info.types if isinstance(t, msgspec.inspect.StructType)), info)
-    if isinstance(info, msgspec.inspect.StructType):
-        return [f.encode_name for f in info.fields]
-    return []
+        wanted = msgspec.inspect.StructType | msgspec.inspect.LiteralType
+        return next((t for t in info.types if isinstance(t, wanted)), info)
+    return info

@@ -17,11 +17,13 @@ import msgspec
 
 from sim.emit import Emitter
 from sim.engine import Program, Task
+from sim.errors import Infeasible
 from sim.plan import Job, Plan
 from sim.priced import Step, exchange_step
 from workloads.graph import Placed
 
 Detail = Literal["op", "tile"]
+MOST_TASKS = 4_000_000  # about 2 GB
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -92,6 +94,12 @@ class _Builder:
     def build(self) -> Compiled:
         for job in self.plan.jobs:
             self._job(job)
+            if len(self.tasks) > MOST_TASKS:
+                raise Infeasible(
+                    f"more than {MOST_TASKS:,} tasks in pass {job.number} of "
+                    f"{len(self.plan.passes)} at detail {self.detail}; ask for fewer passes "
+                    "(output), fewer layers, or detail op with shortcuts"
+                )
         program = Program(self.tasks, self.lanes, self.plan.network.links)
         return Compiled(self.plan, program, tuple(self.slots), tuple(self.sends), self.ranks)
 

@@ -67,6 +67,10 @@ def print_banner(result: Result, console: Console) -> None:
     )
     fullest = max(result.memory, key=lambda f: f.total)
     console.print(f"  memory: {fullest.sentence()}")
+    made_for = r.model.max_tokens
+    if made_for and r.context > made_for:
+        grown = f"the context grows to {r.context} tokens"
+        console.print(f"  note: {grown}; {r.model.name} was made for {made_for}")
     parts = [f"makespan {duration(m.makespan_s)}"]
     if m.ttft_s is not None and m.tpot_s is not None:
         parts += [f"TTFT {duration(m.ttft_s)}", f"TPOT {duration(m.tpot_s)}"]

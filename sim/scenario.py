@@ -18,6 +18,7 @@ from workloads.model import Model, Record
 from workloads.precision import Precision, parse_precision
 
 Tokens = Annotated[int, msgspec.Meta(gt=0, le=10**8)]
+Steps = Annotated[int, msgspec.Meta(gt=0, le=131072)]  # each is a forward pass
 DEFAULT_SEQ, DEFAULT_PROMPT, DEFAULT_OUTPUT = 512, 512, 32
 
 
@@ -31,7 +32,7 @@ class Workload(Record, frozen=True, kw_only=True):
     batch: Tokens = 1
     seq: Tokens | None = None
     prompt: Tokens | None = None
-    output: Tokens | None = None
+    output: Steps | None = None
 
 
 class Scenario(Record, frozen=True, kw_only=True):

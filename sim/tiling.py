@@ -18,12 +18,14 @@ Loop orders and stationarity: Chen et al., Eyeriss, ISCA 2016; Kim et al. 2023 (
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from workloads.ops import Gemm
+from workloads.precision import packed
 
 ACCUMULATOR_BITS = 32
 
@@ -59,24 +61,13 @@ def best_tiling(gemm: Gemm, capacity: int) -> Tiling:
     needed = 2 * (tm * tk * a + tk * tn * b) + tm * tn * wide
     fits = needed <= capacity
     fits[0, 0, 0] = True  # one element of each always counts as fitting
-    loops_m = np.ceil(gemm.m / tm)
-    loops_n = np.ceil(gemm.n / tn)
-    loops_k = np.ceil(gemm.k / tk)
+    loops = np.ceil(gemm.m / tm), np.ceil(gemm.n / tn), np.ceil(gemm.k / tk)
     size_a, size_b, size_out = gemm.m * gemm.k * a, gemm.k * gemm.n * b, gemm.m * gemm.n * out
-    spills = gemm.m * gemm.n * wide * (loops_k - 1)  # each way
-    reads = {
-        "out": size_a * loops_n + size_b * loops_m + 0 * loops_k,
-        "a": size_a + size_b * loops_m + spills + 0 * loops_n,
-        "b": size_a * loops_n + size_b + spills + 0 * loops_m,
-    }
-    writes = {
-        "out": size_out + 0 * spills,
-        "a": size_out + spills,
-        "b": size_out + spills,
-    }
     best: tuple[float, str, int] | None = None
-    for stays, read in reads.items():
-        total = np.where(fits, read + writes[stays], np.inf)
+    for stays in ("out", "a", "b"):
+        read_a, read_b, spilled = _times(stays, *loops)
+        moved = size_a * read_a + size_b * read_b + size_out + 2 * gemm.m * gemm.n * wide * spilled
+        total = np.where(fits, moved, np.inf)
         # argmin takes the first; flipping makes that the largest tiles.
         flat = total.size - 1 - int(np.argmin(total[::-1, ::-1, ::-1]))
         price = float(total.flat[flat])
@@ -85,15 +76,27 @@ def best_tiling(gemm: Gemm, capacity: int) -> Tiling:
     assert best is not None
     _, stays, flat = best
     i, j, k = np.unravel_index(flat, fits.shape)
-    shape = (np.broadcast_to(reads[stays], fits.shape), np.broadcast_to(writes[stays], fits.shape))
-    return Tiling(
-        int(m_axis[i]),
-        int(n_axis[j]),
-        int(k_axis[k]),
-        stays,
-        gemm.batch * int(np.ceil(shape[0][i, j, k])),
-        gemm.batch * int(np.ceil(shape[1][i, j, k])),
-    )
+    return _priced(gemm, int(m_axis[i]), int(n_axis[j]), int(k_axis[k]), stays)
+
+
+def _times(stays: str, loops_m: Any, loops_n: Any, loops_k: Any) -> tuple[Any, Any, Any]:
+    """How often A is read, how often B, and how often partial sums go out and come back."""
+    if stays == "out":
+        return loops_n, loops_m, 0 * loops_k
+    return (1, loops_m, loops_k - 1) if stays == "a" else (loops_n, 1, loops_k - 1)
+
+
+def _priced(gemm: Gemm, tile_m: int, tile_n: int, tile_k: int, stays: str) -> Tiling:
+    """A choice in whole bytes: the compulsory ones, exactly, and what comes on top."""
+    loops = -(-gemm.m // tile_m), -(-gemm.n // tile_n), -(-gemm.k // tile_k)
+    read_a, read_b, spilled = _times(stays, *loops)
+    a, b = gemm.batch * gemm.m * gemm.k, gemm.batch * gemm.k * gemm.n
+    out = gemm.batch * gemm.m * gemm.n
+    again = a * (read_a - 1) * gemm.a_bits + b * (read_b - 1) * gemm.b_bits
+    spill = out * spilled * max(ACCUMULATOR_BITS, gemm.out_bits)
+    read = packed(a, gemm.a_bits) + packed(b, gemm.b_bits) + packed(again + spill, 1)
+    written = packed(out, gemm.out_bits) + packed(spill, 1)
+    return Tiling(tile_m, tile_n, tile_k, stays, read, written)
 
 
 def fixed_tiling(gemm: Gemm, tile_m: int, tile_n: int) -> Tiling:
