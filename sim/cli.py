@@ -16,6 +16,7 @@ app = typer.Typer(
     name="memorywall",
     help="Where does the time of a transformer go? A simulator whose account of time adds up.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -121,12 +122,11 @@ def paper(
     pictures: Annotated[bool, typer.Option(help="Draw the figures")] = True,
 ) -> None:
     """Recompute the tables and figures of "AI and Memory Wall" and its survey, side by side."""
-    from rich.console import Console
-
     from sim.paper import print_report, reproduce
+    from sim.report import terminal
 
     report = reproduce(out or (Path("out") / "paper"), pictures)
-    print_report(report, Console())
+    print_report(report, terminal())
     if not report.ok:
         raise typer.Exit(1)
 

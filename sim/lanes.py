@@ -24,12 +24,13 @@ _ORDER = (BUBBLE, LAUNCH, LINK, HBM, SRAM, COMPUTE, IDLE)
 
 
 class Busy(msgspec.Struct, frozen=True, gc=False):
-    """[begin, end) ticks in which a lane of a device works."""
+    """[begin, end) ticks of which a lane of a device works `work`."""
 
     lane: int
     begin: int
     end: int
     name: str
+    work: int
 
 
 class Transfer(msgspec.Struct, frozen=True, gc=False):
@@ -57,25 +58,26 @@ def closed_lanes(span: Span) -> Iterator[Busy]:
         return
     start = span.begin + span.launched
     if span.launched:
-        yield Busy(HOST, span.begin, start, step.name)
+        yield Busy(HOST, span.begin, start, step.name, span.launched)
     if step.cost is None:
         if end > start:
-            yield Busy(WIRE, start, end, step.name)
+            yield Busy(WIRE, start, end, step.name, end - start)
         return
     p = step.cost.pipeline
+    core, memory = p.compute_busy, p.hbm_busy
     if p.perfect:
-        parts = [(CORE, start, start + p.compute_busy), (MEMORY, start, start + p.hbm_busy)]
-    else:
-        parts = [(CORE, start + p.load, end - p.store), (MEMORY, start, end)]
-        if p.tiles == 1:
-            parts[1:] = [(MEMORY, start, start + p.load), (MEMORY, end - p.store, end)]
-        if not p.compute:
-            parts = parts[1:]
-        if not p.load + p.store:
-            parts = parts[:1]
-    for lane, begin, until in parts:
-        if until > begin:
-            yield Busy(lane, begin, until, step.name)
+        parts = [(CORE, start, start + core, core), (MEMORY, start, start + memory, memory)]
+    elif p.tiles == 1:
+        parts = [
+            (CORE, start + p.load, end - p.store, core),
+            (MEMORY, start, start + p.load, p.load),
+            (MEMORY, end - p.store, end, p.store),
+        ]
+    else:  # from the first tile to the last one, with gaps on the side that waits
+        parts = [(CORE, start + p.load, end - p.store, core), (MEMORY, start, end, memory)]
+    for lane, begin, until, work in parts:
+        if work:
+            yield Busy(lane, begin, until, step.name, work)
 
 
 def folded(record: Record) -> bool:
@@ -111,8 +113,9 @@ def task_lanes(
             for lane in task.lanes:
                 device, part = places[lane]
                 if part in _LANE_OF_ENGINE:
-                    here = Busy(_LANE_OF_ENGINE[part], times.start[i], times.end[i], name)
-                    yield job, int(device) % split.tp, here
+                    begin, end = times.start[i], times.end[i]
+                    busy = Busy(_LANE_OF_ENGINE[part], begin, end, name, end - begin)
+                    yield job, int(device) % split.tp, busy
 
 
 def job_tasks(compiled: Compiled) -> Iterator[tuple[Job, range]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ STATE_HEADS = {
     "bubble": "bubble",
     "idle": "idle",
 }
+
+
+def terminal() -> Console:
+    """Standard output: as wide as the terminal, or 120 columns into a pipe or a file."""
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def duration(t: float) -> str:

@@ -62,14 +62,12 @@ def run_scenario(
     save: Path | None = None,
 ) -> Result:
     """Run, print the tables, and write the result folder if one is named."""
-    from rich.console import Console
-
-    from sim.report import print_result
+    from sim.report import print_result, terminal
 
     if save:
         save.parent.mkdir(parents=True, exist_ok=True)
         save_scenario(scenario, save)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = terminal()
     with progress_bar() as progress:
         result = run(scenario, progress)
     print_result(result, console, counterfactual=what_if)

@@ -50,16 +50,18 @@ def load(kind: str, name: str) -> object:
 
 
 def _print(rows: tuple[list[str], list[list[str]]]) -> None:
-    from rich.console import Console
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from sim.report import terminal
+
     heads, lines = rows
-    table = Table(pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     for line in lines:
         table.add_row(*line)
-    Console().print(table)
+    terminal().print(table)
 
 
 def _models() -> tuple[list[str], list[list[str]]]:
@@ -87,7 +89,7 @@ def _models() -> tuple[list[str], list[list[str]]]:
             ]
         )
     heads = ["model", "architecture", "params, B", "active, B", "layers", "width", "heads/KV"]
-    return [*heads, "KV KiB/token, 16 bit"], lines
+    return [*heads, "KV KiB/token"], lines
 
 
 def _devices() -> tuple[list[str], list[list[str]]]:
@@ -111,7 +113,7 @@ def _devices() -> tuple[list[str], list[list[str]]]:
                 f"{rate * 1e3 / d.hbm.bandwidth_GBps:.0f}",
             ]
         )
-    heads = ["device", "16 bit, TFLOP/s", "fp8", "int8", "memory, GB", "GB/s", "on chip, MiB"]
+    heads = ["device", "16-bit TFLOP/s", "fp8", "int8", "GB", "GB/s", "chip MiB"]
     return [*heads, "FLOP/byte"], lines
 
 
