@@ -7,15 +7,17 @@ give the gradual crossover from memory- to compute-bound.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import msgspec
+import numpy as np
 
 from hw_models.device import Device
 from sim.clock import ticks
 from sim.errors import Infeasible, hint
 from sim.pipeline import Pipeline
-from sim.tiling import best_tiling
+from sim.tiling import best_tiling, core_tiles
 from workloads.ops import Flash, Gemm, Op
 
 FINEST = 64
@@ -158,15 +160,15 @@ class CostModel:
     def tiles(self, op: Op, reads: int) -> int:
         """Steps of the tile pipeline: what a core does one after the other.
 
-        A product is cut into the tiles that are best for one core's memory, and these are dealt
-        out to the cores. Other operators stream what they read through two buffers that fill
+        A product is cut into tiles that one core's memory holds, and these are dealt out to the
+        cores. Other operators stream what they read through two buffers that fill
         the staging memory. Fill and drain are min(M, C)/n, so that beyond FINEST steps more of
         them would only multiply events.
         """
         staging = self.device.staging_capacity
         if op.gemms:
             cores = self.device.cores
-            steps = sum(core_steps(gemm, int(staging / cores), cores) for gemm in op.gemms)
+            steps = sum(core_steps(gemm, staging / cores, cores) for gemm in op.gemms)
         else:
             steps = -(-reads // max(1, int(staging / 2)))
         return min(FINEST, max(1, steps))
@@ -200,11 +202,9 @@ def _gemm_extra(gemm: Gemm, capacity: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=65536)
-def core_steps(gemm: Gemm, capacity: int, cores: int) -> int:
+def core_steps(gemm: Gemm, capacity: float, cores: int) -> int:
     """Tiles that each core works through, for cores of `capacity` bytes (k may be split)."""
-    tiling = best_tiling(gemm, capacity)
-    across = -(-gemm.m // tiling.tile_m) * -(-gemm.n // tiling.tile_n)
-    return -(-gemm.batch * across * -(-gemm.k // tiling.tile_k) // cores)
+    return math.ceil(float(core_tiles(np.array([float(gemm.m)]), gemm, capacity)[0]) / cores)
 
 
 def waves_share(gemms: tuple[Gemm, ...], tile_m: int, tile_n: int, cores: int) -> float:

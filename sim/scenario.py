@@ -103,17 +103,22 @@ def resolve(scenario: Scenario) -> Resolved:
     changes = split_changes(scenario.set)
     model = load_model(scenario.model, changes["model"])
     machine = load_machine(scenario.on, changes["device"], changes["system"])
-    precision = _precision(scenario, model)
+    return assemble(model, machine, scenario)
+
+
+def assemble(model: Model, machine: Machine, scenario: Scenario | None = None) -> Resolved:
+    """A run from a model and a machine at hand; the scenario's own names are not looked up.
+
+    Without a scenario: one sequence of the default lengths on one device.
+    """
+    scenario = scenario or Scenario(model=model.name, on=machine.name)
+    precision = checked(
+        "--dtype", lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype)
+    )
     passes, context = checked(
         f"workload of {model.name}", lambda: make_passes(model, scenario.workload)
     )
     return Resolved(scenario, model, machine, precision, passes, context)
-
-
-def _precision(scenario: Scenario, model: Model) -> Precision:
-    return checked(
-        "--dtype", lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype)
-    )
 
 
 def make_passes(model: Model, work: Workload) -> tuple[tuple[Pass, ...], int]:

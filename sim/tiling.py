@@ -3,13 +3,15 @@
 A product (m x k)(k x n) is cut into tiles Tm x Tk, Tk x Tn, Tm x Tn. Which matrix stays on
 chip while the innermost loop runs decides what is read again:
 
-    innermost k   output stays      A: n/Tn times   B: m/Tm times   out: written once
-    innermost n   A tile stays      A: once         B: m/Tm times   out: 2 k/Tk - 1 times
-    innermost m   B tile stays      A: n/Tn times   B: once         out: 2 k/Tk - 1 times
+    out   innermost k   A: n/Tn times   B: m/Tm times   out: written once
+    a     innermost n   A: once         B: m/Tm times   out: 2 k/Tk - 1 times
+    b     innermost m   A: n/Tn times   B: once         out: 2 k/Tk - 1 times
 
-(counts rounded up; partial sums are written and read back at accumulator width). The tiles
-of both inputs are double buffered. All candidates are priced at once with numpy and the
-cheapest is taken: a search, not an assumption.
+(counts rounded up; partial sums are written and read back at accumulator width). Tiles of both
+inputs are double buffered: 2 (Tm Tk + Tk Tn) + Tm Tn elements have to fit. The tile along the
+innermost loop costs capacity and saves nothing, so it is one element wide in the search; of the
+other two, one is cut into 1, 2, 3, ... parts, and the second is as large as then fits. All
+candidates are priced at once with numpy and the cheapest is taken: a search, not an assumption.
 
 Loop orders and stationarity: Chen et al., Eyeriss, ISCA 2016; Kim et al. 2023 (arXiv
 2302.14017), section 3.
@@ -18,16 +20,17 @@ Loop orders and stationarity: Chen et al., Eyeriss, ISCA 2016; Kim et al. 2023 (
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from workloads.ops import Gemm
-from workloads.precision import packed
 
 ACCUMULATOR_BITS = 32
+ACCUMULATOR_BYTES = ACCUMULATOR_BITS / 8
+STAYS = ("out", "a", "b")
+Floats = npt.NDArray[np.float64]
 
 
 class Tiling(msgspec.Struct, frozen=True):
@@ -45,58 +48,124 @@ class Tiling(msgspec.Struct, frozen=True):
         return self.read + self.written
 
 
+class Candidates(msgspec.Struct, frozen=True):
+    """Tiles and traffic of all candidates, arrays of shape (sizes of m, candidates).
+
+    The traffic of one whose tiles do not fit is infinite.
+    """
+
+    tile_m: Floats
+    tile_n: Floats
+    tile_k: Floats
+    read: Floats
+    written: Floats
+
+
 @lru_cache(maxsize=65536)
 def best_tiling(gemm: Gemm, capacity: int) -> Tiling:
     """The tiling of least traffic whose tiles fit into `capacity` bytes.
 
-    Ties go to the larger tiles of the output, then of k. A capacity below one element of
-    each tile is treated as just that. Never below the compulsory `gemm.bytes`.
+    Ties go to the larger output tile. A capacity below one element of each tile counts as just
+    that. Never below the compulsory `gemm.bytes`.
     """
-    m_axis, n_axis, k_axis = (_candidates(size) for size in (gemm.m, gemm.n, gemm.k))
-    tm = m_axis[:, None, None]
-    tn = n_axis[None, :, None]
-    tk = k_axis[None, None, :]
+    choices = search(np.array([float(gemm.m)]), gemm, capacity)
+    best = min(
+        ((c.read[0, i] + c.written[0, i], s, i) for s, c, i in _cheapest(choices)),
+        key=lambda found: found[0],
+    )
+    _, stays, i = best
+    c = choices[stays]
+    return Tiling(
+        int(c.tile_m[0, i]),
+        int(c.tile_n[0, i]),
+        int(c.tile_k[0, i]),
+        stays,
+        int(c.read[0, i]),
+        int(c.written[0, i]),
+    )
+
+
+def _cheapest(choices: dict[str, Candidates]) -> list[tuple[str, Candidates, int]]:
+    return [(s, c, int(np.argmin((c.read + c.written)[0]))) for s, c in choices.items()]
+
+
+def search(m: Floats, gemm: Gemm, capacity: int) -> dict[str, Candidates]:
+    """Every candidate for each number of rows in `m` (the gemm's own m is not looked at)."""
     a, b, out = gemm.a_bits / 8, gemm.b_bits / 8, gemm.out_bits / 8
-    wide = max(ACCUMULATOR_BITS / 8, out)
-    needed = 2 * (tm * tk * a + tk * tn * b) + tm * tn * wide
-    fits = needed <= capacity
-    fits[0, 0, 0] = True  # one element of each always counts as fitting
-    loops = np.ceil(gemm.m / tm), np.ceil(gemm.n / tn), np.ceil(gemm.k / tk)
-    size_a, size_b, size_out = gemm.m * gemm.k * a, gemm.k * gemm.n * b, gemm.m * gemm.n * out
-    best: tuple[float, str, int] | None = None
-    for stays in ("out", "a", "b"):
-        read_a, read_b, spilled = _times(stays, *loops)
-        moved = size_a * read_a + size_b * read_b + size_out + 2 * gemm.m * gemm.n * wide * spilled
-        total = np.where(fits, moved, np.inf)
-        # argmin takes the first; flipping makes that the largest tiles.
-        flat = total.size - 1 - int(np.argmin(total[::-1, ::-1, ::-1]))
-        price = float(total.flat[flat])
-        if best is None or price < best[0]:
-            best = (price, stays, flat)
-    assert best is not None
-    _, stays, flat = best
-    i, j, k = np.unravel_index(flat, fits.shape)
-    return _priced(gemm, int(m_axis[i]), int(n_axis[j]), int(k_axis[k]), stays)
+    wide = max(ACCUMULATOR_BYTES, out)
+    rows = m[:, None]
+    k, n, many = float(gemm.k), float(gemm.n), float(gemm.batch)
+    size_a, size_b = many * rows * k * a, many * k * n * b
+    size_out, partial = many * rows * n * out, many * rows * n * wide
+    least_in, least_out = np.ceil(size_a) + np.ceil(size_b), np.ceil(size_out)
+
+    def room(taken: Floats, each: Floats, most: Floats | float) -> Floats:
+        """The largest tile that fits beside what is taken, at least one, at most `most`."""
+        return np.clip(np.floor((capacity - taken) / each), 1.0, most)
+
+    def priced(tm: Floats, tn: Floats, tk: Floats, read: Floats, written: Floats) -> Candidates:
+        needed = 2 * (tm * tk * a + tk * tn * b) + tm * tn * wide
+        fits = (needed <= capacity) | (tm * tn * tk == 1)  # one element each counts as fitting
+        read = np.where(fits, np.maximum(np.ceil(read), least_in), np.inf)
+        return Candidates(tm, tn, tk, read, np.maximum(np.ceil(written), least_out) + 0 * tm)
+
+    split = np.minimum(_parts(float(m.max())), rows)
+    tm = np.ceil(rows / split)
+    tn = room(2 * tm * a, 2 * b + tm * wide, n)
+    tk = room(tm * tn * wide, 2 * (tm * a + tn * b), k)
+    read = size_a * np.ceil(n / tn) + size_b * np.ceil(rows / tm)
+    keep_out = priced(tm, tn, tk, read, size_out)
+
+    tk = room(tm * wide, 2 * (tm * a + b), k)
+    spill = partial * (np.ceil(k / tk) - 1)
+    read = size_a + size_b * np.ceil(rows / tm) + spill
+    keep_a = priced(tm, 1 + 0 * tm, tk, read, size_out + spill)
+
+    cut = np.minimum(_parts(n), n)[None, :]
+    tn = np.ceil(n / cut) + 0 * rows
+    tk = room(tn * wide, 2 * (a + tn * b), k)
+    spill = partial * (np.ceil(k / tk) - 1)
+    read = size_a * np.ceil(n / tn) + size_b + spill
+    keep_b = priced(1 + 0 * tn, tn, tk, read, size_out + spill)
+    return dict(zip(STAYS, (keep_out, keep_a, keep_b), strict=True))
 
 
-def _times(stays: str, loops_m: Any, loops_n: Any, loops_k: Any) -> tuple[Any, Any, Any]:
-    """How often A is read, how often B, and how often partial sums go out and come back."""
-    if stays == "out":
-        return loops_n, loops_m, 0 * loops_k
-    return (1, loops_m, loops_k - 1) if stays == "a" else (loops_n, 1, loops_k - 1)
+def least_traffic(m: Floats, gemm: Gemm, capacity: int) -> tuple[Floats, Floats]:
+    """(read, written) bytes of the best tiling for each number of rows, as `best_tiling`."""
+    best_read = best_written = np.full(len(m), np.inf)
+    for c in search(m, gemm, capacity).values():
+        i = np.argmin(c.read + c.written, axis=1)[:, None]
+        read = np.take_along_axis(c.read, i, axis=1)[:, 0]
+        written = np.take_along_axis(c.written, i, axis=1)[:, 0]
+        better = read + written < best_read + best_written
+        best_read = np.where(better, read, best_read)
+        best_written = np.where(better, written, best_written)
+    return best_read, best_written
 
 
-def _priced(gemm: Gemm, tile_m: int, tile_n: int, tile_k: int, stays: str) -> Tiling:
-    """A choice in whole bytes: the compulsory ones, exactly, and what comes on top."""
-    loops = -(-gemm.m // tile_m), -(-gemm.n // tile_n), -(-gemm.k // tile_k)
-    read_a, read_b, spilled = _times(stays, *loops)
-    a, b = gemm.batch * gemm.m * gemm.k, gemm.batch * gemm.k * gemm.n
-    out = gemm.batch * gemm.m * gemm.n
-    again = a * (read_a - 1) * gemm.a_bits + b * (read_b - 1) * gemm.b_bits
-    spill = out * spilled * max(ACCUMULATOR_BITS, gemm.out_bits)
-    read = packed(a, gemm.a_bits) + packed(b, gemm.b_bits) + packed(again + spill, 1)
-    written = packed(out, gemm.out_bits) + packed(spill, 1)
-    return Tiling(tile_m, tile_n, tile_k, stays, read, written)
+@lru_cache(maxsize=1024)
+def _parts(size: float) -> Floats:
+    """1, 2, ..., 32 parts, then a sixteenth more each time, up to one part an element."""
+    parts = [float(p) for p in range(1, 33)]
+    while parts[-1] < size:
+        parts.append(np.ceil(parts[-1] * 1.0625))
+    return np.array(parts)
+
+
+def core_tiles(m: Floats, gemm: Gemm, capacity: float) -> Floats:
+    """Tiles of a product when one core of `capacity` bytes works on each.
+
+    Half of the memory holds a square-ish output tile at accumulator width, the other half two
+    buffers of both inputs.
+    """
+    half = capacity / 2
+    side = np.sqrt(half / ACCUMULATOR_BYTES)
+    tm = np.maximum(1.0, np.minimum(m, np.floor(side)))
+    tn = np.clip(np.floor(half / (ACCUMULATOR_BYTES * tm)), 1.0, float(gemm.n))
+    tm = np.clip(np.floor(half / (ACCUMULATOR_BYTES * tn)), 1.0, m)
+    each = 2 * (tm * gemm.a_bits / 8 + tn * gemm.b_bits / 8)
+    tk = np.clip(np.floor(half / each), 1.0, float(gemm.k))
+    return gemm.batch * np.ceil(m / tm) * np.ceil(gemm.n / tn) * np.ceil(gemm.k / tk)
 
 
 def fixed_tiling(gemm: Gemm, tile_m: int, tile_n: int) -> Tiling:
@@ -108,12 +177,3 @@ def fixed_tiling(gemm: Gemm, tile_m: int, tile_n: int) -> Tiling:
     return Tiling(
         tile_m, tile_n, gemm.k, "out", (scale * read + 7) // 8, (scale * written + 7) // 8
     )
-
-
-def _candidates(size: int) -> npt.NDArray[np.float64]:
-    """Powers of two below `size`, three quarters between them, and `size` itself."""
-    powers = 2 ** np.arange(0, max(1, size).bit_length(), dtype=np.int64)
-    between = 3 * powers // 4
-    even = -(-size // np.arange(1, 9))  # size cut into 1 to 8 equal parts
-    options = np.concatenate([powers, between, even])
-    return np.unique(options[(options >= 1) & (options <= size)]).astype(np.float64)
