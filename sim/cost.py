@@ -70,6 +70,8 @@ class CostModel:
         self.matrix_rate = matrix_rate(device, dtype) * device.efficiency.matrix
         self.vector_rate = vector_rate(device) * device.efficiency.vector
         self.launch = 0 if "launch" in free else ticks(device.launch.overhead_us * 1e-6)
+        rates = [m.bandwidth_GBps * 1e9 for m in device.on_chip if m.bandwidth_GBps]
+        self.inner_rate = 0.0 if "sram" in free or not rates else min(rates)
         self._memo: dict[Op, Cost] = {}
 
     def __call__(self, op: Op) -> Cost:
@@ -88,7 +90,7 @@ class CostModel:
         if "hbm" in self.free:
             load = store = 0.0
         hbm_time = load + store
-        inner_time = 0.0 if "sram" in self.free else self.on_chip_seconds(inner)
+        inner_time = self.on_chip_seconds(inner)
         load, store = self._joined(load, store, inner_time)
         tiles = self.tiles(op, reads)
         perfect = device.overlap == "perfect" or "sram" in self.free
@@ -122,18 +124,31 @@ class CostModel:
 
     def compute_seconds(self, op: Op) -> float:
         """Matrix and vector time, one after the other (softmax between two products)."""
-        matrix = op.matrix_flops / (self.matrix_rate * self._matrix_share(op))
-        return matrix + op.vector_flops / self.vector_rate
+        vector = op.vector_flops / self.vector_rate
+        if not op.flash:
+            return op.matrix_flops / (self.matrix_rate * self._gemm_share(op)) + vector
+        by_new: dict[int, int] = {}
+        for f in op.flash:
+            by_new[f.new] = by_new.get(f.new, 0) + f.flops
+        return self.attention_seconds(by_new) + vector
 
-    def _matrix_share(self, op: Op) -> float:
-        """The part of the large-kernel rate that this shape reaches, in (0, 1]."""
+    def attention_seconds(self, flops: dict[int, int]) -> float:
+        """Matrix time of attention from its FLOPs by the new tokens of a sequence."""
+        return sum(
+            flops[new] / (self.matrix_rate * self.attention_share(new)) for new in sorted(flops)
+        )
+
+    def attention_share(self, new: int) -> float:
+        """The part of the large-kernel matrix rate that attention on `new` tokens reaches."""
         terms = self.device.efficiency
-        if op.flash and op.matrix_flops:
-            new = sum(f.new * f.batch for f in op.flash) / sum(f.batch for f in op.flash)
-            if new == 1:
-                return 1.0
-            reached = terms.attention / terms.matrix * new / (new + terms.attention_ramp_tokens)
-            return min(1.0, reached)
+        if new == 1:
+            return 1.0
+        reached = terms.attention / terms.matrix * new / (new + terms.attention_ramp_tokens)
+        return min(1.0, reached)
+
+    def _gemm_share(self, op: Op) -> float:
+        """The part of it that this shape reaches by whole waves of whole tiles, in (0, 1]."""
+        terms = self.device.efficiency
         if op.gemms and terms.tile_m and terms.tile_n:
             return waves_share(op.gemms, terms.tile_m, terms.tile_n, self.device.cores)
         return 1.0
@@ -144,18 +159,15 @@ class CostModel:
         outer = 2**62 if "sram" in self.free else int(device.reuse_capacity)
         reads, writes = traffic.loads, traffic.stores
         extra_in, extra_out = reread(op, outer)
-        staging = int(device.staging_capacity)
-        if staging < outer and "sram" not in self.free:
-            more_in, more_out = reread(op, staging)
+        inner = 0
+        if self.inner_rate:
+            more_in, more_out = reread(op, min(outer, int(device.staging_capacity)))
             inner = reads + more_in + writes + more_out
-        else:
-            inner = reads + extra_in + writes + extra_out
         return reads + extra_in, writes + extra_out, inner
 
     def on_chip_seconds(self, inner: int) -> float:
         """Time to pass `inner` bytes through the slowest on-chip level of known bandwidth."""
-        rates = [m.bandwidth_GBps * 1e9 for m in self.device.on_chip if m.bandwidth_GBps]
-        return inner / min(rates) if rates else 0.0
+        return inner / self.inner_rate if self.inner_rate else 0.0
 
     def tiles(self, op: Op, reads: int) -> int:
         """Steps of the tile pipeline: what a core does one after the other.

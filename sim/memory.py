@@ -8,7 +8,7 @@ from hw_models.device import Device
 from sim.errors import OutOfMemory
 from sim.mapping import Parallelism, shard, stage_bounds
 from workloads.batch import Batch
-from workloads.blocks import Lowering
+from workloads.block import Lowering
 from workloads.counts import embedding_parameters, head_parameters, layer_parameters
 from workloads.graph import build_graph
 from workloads.model import Model

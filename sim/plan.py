@@ -19,7 +19,7 @@ from sim.errors import Infeasible
 from sim.mapping import Parallelism, check_devices, shard, stage_bounds
 from sim.priced import Work, price_blocks
 from workloads.batch import Batch
-from workloads.blocks import Lowering
+from workloads.block import Lowering
 from workloads.graph import Graph, build_graph
 from workloads.model import Model
 from workloads.precision import Precision, packed
@@ -101,7 +101,8 @@ def make_plan(
 
     jobs: list[Job] = []
     for number, one in enumerate(passes):
-        last = number == len(passes) - 1
+        later = passes[number + 1 : number + 2]
+        back = _entry(model, later[0].batch, stage_of) if later else None
         for replica, share in enumerate(_split(one.batch, split.dp, "dp")):
             for micro, batch in enumerate(_split(share, split.microbatches, "microbatches")):
                 work = [
@@ -110,7 +111,7 @@ def make_plan(
                 ]
                 used = [s for s in range(split.pp) if work[s]]
                 for stage in used:
-                    sends = _handover(split, replica, stage, used, batch, model, precision, last)
+                    sends = _handover(split, replica, stage, used, batch, model, precision, back)
                     handover = network.send(tuple(sends)) if sends else None
                     jobs.append(
                         Job(replica, stage, number, one.phase, micro, work[stage], handover)
@@ -133,6 +134,13 @@ def _stage_table(model: Model, split: Parallelism) -> dict[tuple[str, int], int]
     return table
 
 
+def _entry(model: Model, batch: Batch, stage_of: dict[tuple[str, int], int]) -> int:
+    """The stage in which a pass begins: past the encoder if that has nothing to read."""
+    both = model.encoder is not None and model.decoder is not None
+    first = "decoder" if both and not batch.source_tokens else model.stacks[0][0]
+    return stage_of[first, 0]
+
+
 def _split(batch: Batch, parts: int, name: str) -> list[Batch]:
     try:
         return batch.split(parts)
@@ -148,15 +156,15 @@ def _handover(
     batch: Batch,
     model: Model,
     precision: Precision,
-    last: bool,
+    back: int | None,
 ) -> list[Send]:
-    """Hidden states to the next stage; from the last stage the sampled ids to the first."""
+    """Hidden states to the next stage; from the last stage the sampled ids to stage `back`."""
     if stage != used[-1]:
         following = used[used.index(stage) + 1]
         rows = batch.tokens + batch.source_tokens
         nbytes = packed(rows * model.hidden, precision.activation_bits)
-    elif len(used) > 1 and not last:
-        following, nbytes = used[0], ID_BYTES * batch.size
+    elif back is not None and back != stage:
+        following, nbytes = back, ID_BYTES * batch.size
     else:
         return []
     return [

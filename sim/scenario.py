@@ -13,7 +13,7 @@ from sim.inputs import checked, convert, read_document
 from sim.mapping import Parallelism
 from sim.plan import Pass
 from workloads.batch import Batch
-from workloads.blocks import Lowering
+from workloads.block import Lowering
 from workloads.model import Model, Record
 from workloads.precision import Precision, parse_precision
 

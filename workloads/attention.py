@@ -78,6 +78,7 @@ def flash_attention(
                 rows=new * (heads // kv),
                 context=visible,
                 width=width,
+                flops=2 * group.count * count * heads * width,
             )
         )
     act, bits = precision.activation_bits, precision.kv_bits

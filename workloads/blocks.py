@@ -7,71 +7,12 @@ width, f inner width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Literal
-
-import msgspec
-import networkx as nx
-
 from workloads.attention import flash_attention, materialised_attention
-from workloads.batch import Batch
+from workloads.block import Block, Context
+from workloads.feed_forward import feed_forward, mixture
 from workloads.latent import latent_attention
-from workloads.model import Attention, Dense, Experts, Layer, Model, Record, Stack
-from workloads.ops import (
-    NORM_FLOPS,
-    Op,
-    activation,
-    linear,
-    lookup,
-    norm,
-    residual,
-    rotary,
-    vector,
-)
-from workloads.precision import Precision, packed
-
-
-class Lowering(Record, frozen=True, kw_only=True):
-    """How a model is turned into kernels.
-
-    attention: "flash" keeps scores on chip, "materialised" writes them (as the paper counts).
-    projections: Q, K, V (and gate, up) as one "fused" product or as "separate" ones.
-    fusion: merge element-wise operators into their neighbours (`workloads.fusion`).
-    """
-
-    attention: Literal["flash", "materialised"] = "flash"
-    projections: Literal["fused", "separate"] = "fused"
-    fusion: bool = True
-
-
-class Block:
-    """A named graph of operators; node attribute `op`. `first` to `last` in one flow."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.graph = nx.DiGraph()
-
-    def add(self, op: Op, *after: str) -> str:
-        """Put `op` behind the operators named in `after`; returns its name."""
-        self.graph.add_node(op.name, op=op)
-        self.graph.add_edges_from((a, op.name) for a in after if a)
-        return op.name
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """Operators in the order they were added, which is a topological order."""
-        return tuple(self.graph.nodes[name]["op"] for name in self.graph)
-
-
-class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What the blocks of one stack share in one pass. `rows` is T of that stack."""
-
-    batch: Batch
-    rows: int
-    width: int
-    precision: Precision
-    lowering: Lowering
-    cached_kv: bool
-    ways: int = 1
+from workloads.model import Attention, Dense, Layer, Model, Stack
+from workloads.ops import NORM_FLOPS, activation, linear, lookup, norm, residual, rotary, vector
 
 
 def layer_block(name: str, layer: Layer, ctx: Context) -> Block:
@@ -174,85 +115,6 @@ def out_projection(block: Block, name: str, attention: Attention, ctx: Context, 
         exchange="sum",
     )
     return block.add(op, last)
-
-
-def feed_forward(block: Block, prefix: str, ffn: Dense, ctx: Context, last: str) -> str:
-    """up (and gate), activation, down."""
-    precision, rows, d, f = ctx.precision, ctx.rows, ctx.width, ffn.inner
-    bias = f if ffn.bias else 0
-
-    def up(name: str, outputs: int, extra: int) -> str:
-        op = linear(
-            f"{prefix}{name}", "ffn", rows, d, outputs, precision, bias=extra, split="column"
-        )
-        return block.add(op, last)
-
-    if ffn.gated and ctx.lowering.projections == "fused":
-        fed = [up("gate_up_proj", 2 * f, 2 * bias)]  # T x d -> T x 2f
-    else:
-        fed = [up("up_proj", f, bias)]  # T x d -> T x f
-        fed += [up("gate_proj", f, bias)] if ffn.gated else []
-    act = activation(f"{prefix}{ffn.activation}", ffn.activation, rows, f, ffn.gated, precision)
-    last = block.add(act, *fed)
-    op = linear(
-        f"{prefix}down_proj",
-        "ffn",
-        rows,
-        f,
-        d,
-        precision,
-        bias=d if ffn.bias else 0,
-        split="row",
-        exchange="sum",
-    )
-    return block.add(op, last)  # T x f -> T x d
-
-
-def visited_experts(experts: int, top_k: int, tokens: int) -> int:
-    """Distinct experts that `tokens` tokens visit when each picks `top_k` evenly at random.
-
-    Expected value experts * (1 - (1 - top_k/experts)^tokens), rounded, at least top_k.
-    """
-    expected = experts * (1.0 - (1.0 - top_k / experts) ** tokens)
-    return min(experts, max(top_k, round(expected)))
-
-
-def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
-    """Router, the visited experts as grouped products, shared experts, weighted sum."""
-    precision, rows, d = ctx.precision, ctx.rows, ctx.width
-    routed = rows * ffn.top_k
-    visited = visited_experts(ffn.experts, ffn.top_k, rows)
-    share = -(-routed // visited)  # rows an expert, rounded up: the busiest sets the pace
-    width = 2 * ffn.inner if ffn.gated else ffn.inner
-    bias = ffn.experts if ffn.router_bias else 0
-    start = last
-    gate = block.add(linear("router", "router", rows, d, ffn.experts, precision, bias=bias), last)
-    up = block.add(
-        linear("experts_up", "experts", share, d, width, precision, batch=visited, split="column"),
-        gate,
-    )
-    act = activation(
-        "experts_act", ffn.activation, share * visited, ffn.inner, ffn.gated, precision
-    )
-    last = block.add(act, up)
-    down = linear(
-        "experts_down", "experts", share, ffn.inner, d, precision, batch=visited, split="row"
-    )
-    last = block.add(down, last)
-    outputs = [last]
-    terms = ffn.top_k
-    if ffn.shared_inner:
-        shared = Dense(inner=ffn.shared_inner, activation=ffn.activation, gated=ffn.gated)
-        outputs.append(feed_forward(block, "shared_", shared, ctx, start))
-        terms += 1
-    size = rows * d
-    combine = vector("combine", "experts", 2 * terms * size, terms * size, size, precision)
-    bytes_out = packed(size, precision.activation_bits)
-    combine = msgspec.structs.replace(combine, exchange="sum", exchange_bytes=bytes_out)
-    for name in outputs:  # one exchange behind the sum serves both branches
-        op = msgspec.structs.replace(block.graph.nodes[name]["op"], exchange="", exchange_bytes=0)
-        block.graph.nodes[name]["op"] = op
-    return block.add(combine, *outputs)
 
 
 def embedding_block(name: str, stack: Stack, ctx: Context) -> Block | None:

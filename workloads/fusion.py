@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from workloads.blocks import Block
+from workloads.block import Block
 from workloads.ops import VECTOR_KINDS, Op
 
 

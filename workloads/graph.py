@@ -11,14 +11,8 @@ import msgspec
 import networkx as nx
 
 from workloads.batch import Batch
-from workloads.blocks import (
-    Block,
-    Context,
-    Lowering,
-    embedding_block,
-    head_block,
-    layer_block,
-)
+from workloads.block import Block, Context, Lowering
+from workloads.blocks import embedding_block, head_block, layer_block
 from workloads.fusion import fuse
 from workloads.model import Layer, Model, Stack
 from workloads.ops import Op, Traffic

@@ -9,18 +9,14 @@ absorbed for a decode step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from workloads.attention import flash_attention, materialised_attention, pairs
 from workloads.batch import Batch, Group, Sequence
+from workloads.block import Block, Context
 from workloads.model import Attention
 from workloads.ops import Traffic, linear, norm, rotary
 from workloads.precision import packed
-
-if TYPE_CHECKING:
-    from workloads.blocks import Block, Context
 
 
 def absorbed_view(attention: Attention) -> Attention:

@@ -105,6 +105,7 @@ class Flash(Record, frozen=True, kw_only=True):
 
     `batch` key/value heads over all sequences, each serving `rows` query rows
     (`new` tokens x query heads a key/value head) of `width` elements over `context` tokens.
+    `flops` are the matrix FLOPs of all of them.
     """
 
     batch: int
@@ -112,6 +113,7 @@ class Flash(Record, frozen=True, kw_only=True):
     rows: int
     context: int
     width: int
+    flops: int
 
 
 class Op(Record, frozen=True, kw_only=True):

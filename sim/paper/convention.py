@@ -28,7 +28,7 @@ import msgspec
 
 from sim.catalogue import load_model
 from workloads.batch import Batch
-from workloads.blocks import Lowering
+from workloads.block import Lowering
 from workloads.graph import build_graph
 from workloads.model import Model
 from workloads.ops import Op
