@@ -81,25 +81,42 @@ class CostModel:
         return cost
 
     def _price(self, op: Op) -> Cost:
-        device = self.device
         reads, writes, inner = self.moved(op)
-        compute = 0.0 if "compute" in self.free else self.compute_seconds(op)
+        return self.timed(
+            reads,
+            writes,
+            inner,
+            0.0 if "compute" in self.free else self.compute_seconds(op),
+            self.tiles(op, reads),
+            op.traffic.weights,
+            op.flops,
+        )
+
+    def timed(
+        self,
+        reads: int,
+        writes: int,
+        inner: int,
+        compute: float,
+        tiles: int,
+        weights: int,
+        flops: int,
+    ) -> Cost:
+        """The cost of moving these bytes and computing for `compute` seconds in `tiles` steps."""
+        device = self.device
         bandwidth = device.hbm.bandwidth * device.efficiency.hbm
         ramp = device.efficiency.hbm_ramp_MB * 1e6 if reads + writes else 0.0
         load, store = (reads + ramp) / bandwidth, writes / bandwidth
-        if "hbm" in self.free:
-            load = store = 0.0
-        hbm_time = load + store
+        hbm_time = 0.0 if "hbm" in self.free else load + store
         inner_time = self.on_chip_seconds(inner)
-        load, store = self._joined(load, store, inner_time)
-        tiles = self.tiles(op, reads)
+        load, store = self._joined(load, store, hbm_time, inner_time)
         perfect = device.overlap == "perfect" or "sram" in self.free
         pipeline = Pipeline(
             tiles, ticks(load / tiles), ticks(compute / tiles), ticks(store / tiles), perfect
         )
         wait = pipeline.makespan - pipeline.compute_busy
         hbm = min(wait, max(0, ticks(hbm_time) - pipeline.compute_busy))
-        share = op.traffic.weights / reads if reads else 0.0
+        share = weights / reads if reads else 0.0
         return Cost(
             launch=self.launch,
             pipeline=pipeline,
@@ -107,19 +124,19 @@ class CostModel:
             hbm=hbm,
             sram=wait - hbm,
             weight_load=min(pipeline.load, round(pipeline.load * share)),
-            flops=op.flops,
+            flops=flops,
             hbm_bytes=reads + writes,
             hbm_time=ticks(hbm_time),
             sram_time=ticks(inner_time),
         )
 
-    def _joined(self, load: float, store: float, inner: float) -> tuple[float, float]:
-        """HBM and on-chip time as one load and one store time, by how the levels overlap."""
-        outer = load + store
-        if not inner:
+    def _joined(self, load: float, store: float, outer: float, inner: float) -> tuple[float, float]:
+        """HBM time `outer` and on-chip time `inner` as one load and one store time, by how the
+        levels overlap. The bytes are split as `load` to `store`, also where HBM is free."""
+        if outer and not inner:
             return load, store
         whole = outer + inner if self.device.levels == "series" else max(outer, inner)
-        share = load / outer if outer else 1.0
+        share = load / (load + store) if load + store else 1.0
         return whole * share, whole * (1 - share)
 
     def compute_seconds(self, op: Op) -> float:
@@ -181,9 +198,13 @@ class CostModel:
         if op.gemms:
             cores = self.device.cores
             steps = sum(core_steps(gemm, staging / cores, cores) for gemm in op.gemms)
-        else:
-            steps = -(-reads // max(1, int(staging / 2)))
-        return min(FINEST, max(1, steps))
+            return min(FINEST, max(1, steps))
+        return self.stream_tiles(reads)
+
+    def stream_tiles(self, reads: int) -> int:
+        """Fills of one of the two buffers that share the staging memory."""
+        half = max(1, int(self.device.staging_capacity / 2))
+        return min(FINEST, max(1, -(-reads // half)))
 
 
 def reread(op: Op, capacity: int) -> tuple[int, int]:

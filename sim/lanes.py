@@ -7,6 +7,7 @@ engine. Trace and pictures show the same intervals, all of them from here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 import msgspec
 
@@ -157,3 +158,20 @@ def transfers(record: Record, passes: frozenset[int] | None = None) -> list[Tran
                 begin = span.end - exchange.duration
                 found.append(Transfer(begin, span.end, name, exchange.loads))
     return sorted(found, key=lambda t: (t.begin, t.end, t.name))
+
+
+def link_rates(found: list[Transfer]) -> Iterator[tuple[int, dict[int, float]]]:
+    """(tick, bytes/s of the links whose rate changes there), in the order of time."""
+    changes = [(t.end, 0, i) for i, t in enumerate(found)]
+    changes += [(t.begin, 1, i) for i, t in enumerate(found)]
+    active: dict[int, dict[int, float]] = {}
+    for tick, group in groupby(sorted(changes), key=lambda c: c[0]):
+        touched: set[int] = set()
+        for _, starts, i in group:
+            for link, rate in found[i].loads:
+                touched.add(link)
+                if starts:
+                    active.setdefault(link, {})[i] = rate
+                else:
+                    del active[link][i]
+        yield tick, {link: sum(active[link].values()) for link in sorted(touched)}

@@ -87,7 +87,7 @@ def make_plan(
     costs = CostModel(device, precision.activations, free)
     network = Network(system, free="link" in free)
     local = shard(model, split.tp)
-    stage_of = _stage_table(model, split)
+    stage_of = stage_table(model, split)
 
     @lru_cache(maxsize=256)
     def graph_of(batch: Batch) -> Graph:
@@ -119,7 +119,7 @@ def make_plan(
     return Plan(model, device, split, precision, passes, network, costs, tuple(jobs))
 
 
-def _stage_table(model: Model, split: Parallelism) -> dict[tuple[str, int], int]:
+def stage_table(model: Model, split: Parallelism) -> dict[tuple[str, int], int]:
     """Stage by (stack, layer). Embeddings go with the first layer of their stack, heads with
     the last."""
     bounds = stage_bounds(model.num_layers, split, model.name)

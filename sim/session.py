@@ -74,7 +74,9 @@ def run_scenario(
     if out:
         from sim.export import write_result
 
-        write_result(result, out, table_format=table_format, pictures=pictures)
+        write_result(
+            result, out, table_format=table_format, pictures=pictures, counterfactual=what_if
+        )
         console.print(f"  written to {out}/")
     return result
 
