@@ -15,7 +15,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Source = Annotated[str, msgspec.Meta(min_length=8)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.\-]*$", max_length=100)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,8 +136,10 @@ class Device(Record, frozen=True, kw_only=True):
 
     @property
     def reuse_capacity(self) -> float:
-        """Bytes of the largest on-chip level: what decides how often HBM is re-read."""
-        return max(self.capacity(memory) for memory in self.on_chip)
+        """Bytes of the level before HBM, which decides how often HBM is re-read: the largest
+        shared memory, or all cores' together where nothing is shared."""
+        shared = [m for m in self.on_chip if m.scope == "shared"] or list(self.on_chip)
+        return max(self.capacity(memory) for memory in shared)
 
     @property
     def staging_capacity(self) -> float:

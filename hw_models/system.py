@@ -16,6 +16,8 @@ import networkx as nx
 
 from hw_models.device import Name, NonNegative, Positive, Record, Source
 
+MOST = 65536  # devices of a system, and links of one of its tiers
+
 
 class Link(Record, frozen=True, kw_only=True):
     """A full-duplex cable: `bandwidth_GBps` each way, `latency_us` for a first byte."""
@@ -60,7 +62,7 @@ class SystemSpec(Record, frozen=True, kw_only=True):
     device: Name
     source: Source
     tiers: tuple[Tier, ...] = ()
-    devices: Annotated[int, msgspec.Meta(ge=0, le=65536)] = 0
+    devices: Annotated[int, msgspec.Meta(ge=0, le=MOST)] = 0
     switches: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
 
@@ -69,6 +71,15 @@ class SystemSpec(Record, frozen=True, kw_only=True):
             raise ValueError("a system states either `tiers`, or `devices` with `links`, not both")
         if self.tiers and (self.links or self.switches):
             raise ValueError("`links` and `switches` go with `devices`, not with `tiers`")
+        total = 1
+        for tier in self.tiers:
+            total *= tier.size
+            cables = total * (tier.size - 1 if tier.topology == "mesh" else 2) // 2
+            if max(total, cables) > MOST:
+                raise ValueError(
+                    f"tiers of {' x '.join(str(t.size) for t in self.tiers)} devices are more than "
+                    f"{MOST} devices or links; a {tier.topology} of {tier.size} is too large here"
+                )
 
 
 class System:
@@ -87,8 +98,8 @@ class System:
         self._check()
 
     def _check(self) -> None:
-        nodes = [*self.devices, *self.switches]
-        if len(set(nodes)) != len(nodes):
+        nodes = {*self.devices, *self.switches}
+        if len(nodes) != len(self.devices) + len(self.switches):
             raise ValueError(f"system {self.name!r} names a node twice among {self.switches}")
         seen: set[frozenset[str]] = set()
         for link in self.links:
@@ -106,7 +117,7 @@ class System:
                 raise ValueError(f"link {link.a}-{link.b} is stated twice; add up its bandwidth")
             seen.add(pair)
         if not nx.is_connected(self.graph):
-            lost = sorted(set(nodes) - nx.node_connected_component(self.graph, "gpu0"))
+            lost = sorted(nodes - nx.node_connected_component(self.graph, "gpu0"))
             raise ValueError(f"{', '.join(lost[:4])} cannot be reached from gpu0; add a link")
 
     @cached_property

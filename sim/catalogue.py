@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from hw_models.system import System, SystemSpec, build_system
 from sim.errors import InputError, hint
 from sim.inputs import Document, checked, convert, read_document
 from workloads.entry import CatalogueModel, model_from_entry
-from workloads.huggingface import model_from_config
+from workloads.huggingface import known_keys, model_from_config
 from workloads.model import Model
 
 Value = str | int | float | bool
@@ -50,7 +51,11 @@ def load_model(ref: str, changes: Changes | None = None) -> Model:
     path = locate("model", ref)
     document = read_document(path)
     if path.suffix == ".json":
-        name = path.parent.name or "model"
+        name = path.resolve().parent.name or "model"
+        for key in changes or {}:
+            known = {*document, *known_keys(document.get("model_type"))}
+            if key.split(".")[0] not in known:
+                raise InputError(f"{path}: --set model.{key}: no such key{hint(key, known)}")
         _apply(document, changes or {}, str(path))
         return checked(str(path), lambda: model_from_config(document, name=name, source=str(path)))
     entry = convert(document, CatalogueModel, str(path))
@@ -64,8 +69,9 @@ def load_device(ref: str, changes: Changes | None = None) -> Device:
     """A device of the catalogue or of a TOML file, with values replaced. Raises InputError."""
     path = locate("device", ref)
     document = read_document(path)
-    _apply(document, changes or {}, str(path))
-    return convert(document, Device, str(path))
+    where = _with(path, changes)
+    _apply(document, changes or {}, where)
+    return convert(document, Device, where)
 
 
 def load_machine(
@@ -87,7 +93,10 @@ def load_machine(
     _apply(document, system_changes or {}, str(path))
     spec = convert(document, SystemSpec, str(path))
     beside = path.with_name(f"{spec.device}.toml")
-    device = load_device(str(beside) if beside.exists() else spec.device, device_changes)
+    if not os.path.isfile(beside) and spec.device not in devices:
+        close = hint(spec.device, devices)
+        raise InputError(f"{path}: key `device`: no device is called {spec.device!r}{close}")
+    device = load_device(str(beside) if os.path.isfile(beside) else spec.device, device_changes)
     system = checked(str(path), lambda: build_system(spec))
     return Machine(spec.name, system, device)
 
@@ -142,12 +151,20 @@ def _enter(place: Any, step: str, key: str, where: str) -> Any:
         if isinstance(inner, dict | list):
             return inner
         raise InputError(f"{where}: --set {key}: {step!r} is a value ({inner!r}), not a table")
-    names = [str(entry.get("name", i)) for i, entry in enumerate(place)]
+    names = [
+        str(entry.get("name", i)) if isinstance(entry, dict) else str(i)
+        for i, entry in enumerate(place)
+    ]
     if step in names:
         return place[names.index(step)]
-    if step.isdigit() and int(step) < len(place):
+    if step.isdecimal() and int(step) < len(place):
         return place[int(step)]
     raise InputError(f"{where}: --set {key}: no entry {step!r}{hint(step, names)}")
+
+
+def _with(path: Path, changes: Changes | None) -> str:
+    """The file, and what --set changed in it."""
+    return f"{path} with --set {', '.join(changes)}" if changes else str(path)
 
 
 def _is_path(ref: str) -> bool:
@@ -159,7 +176,7 @@ def locate(kind: str, ref: str) -> Path:
     known = catalogue(kind)
     if ref in known:
         return known[ref]
-    if _is_path(ref) or Path(ref).is_dir():
+    if _is_path(ref) or os.path.isdir(ref):
         return _file(ref)
     raise InputError(
         f"no {kind} is called {ref!r}{hint(ref, known)}"
@@ -169,8 +186,8 @@ def locate(kind: str, ref: str) -> Path:
 
 def _file(ref: str) -> Path:
     path = Path(ref)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, false for a name that is too long
         path = path / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such file")
     return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sim.errors import InputError
+
 TICKS_PER_SECOND = 10**12
 # About 106 days; a duration beyond it is a mistake in the input, not a simulation.
 LONGEST = 2**63
@@ -10,10 +12,13 @@ LONGEST = 2**63
 def ticks(seconds: float) -> int:
     """The one way from seconds to ticks (picoseconds), rounded half to even.
 
-    Raises ValueError for a duration that is negative, not a number, or beyond 106 days.
+    Raises InputError for a duration that is negative, not a number, or beyond 106 days.
     """
     if not 0 <= seconds * TICKS_PER_SECOND < LONGEST:
-        raise ValueError(f"a duration of {seconds} s is outside 0 s to 106 days")
+        raise InputError(
+            f"a duration of {seconds:.4g} s is outside 0 s to 106 days; lower the work or check "
+            "the rates"
+        )
     return round(seconds * TICKS_PER_SECOND)
 
 

@@ -4,6 +4,8 @@ An algorithm is a function from a group and a size to rounds; a round is a list 
 go at once, and ends when the last has arrived. To add one: a function and its closed form.
 
     ring all-reduce        2 (n-1) rounds of bytes/n     Patarasuk and Yuan 2009
+    bidirectional ring     the same, half each way round
+    direct                 2 rounds, every rank to every other bytes/n
     recursive doubling     log2(n) rounds of bytes       Thakur et al. 2005
     binary tree            2 ceil(log2 n) rounds of bytes (reduce, then broadcast)
     hierarchical           reduce-scatter within a node, ring across, all-gather within
@@ -46,6 +48,21 @@ def ring_all_reduce(group: Group, nbytes: int) -> Rounds:
     return ring_rounds(group, nbytes, 2 * (len(group) - 1))
 
 
+def bidirectional_all_reduce(group: Group, nbytes: int) -> Rounds:
+    """Two rings at once, each with half of the data, one to the right and one to the left."""
+    right = ring_all_reduce(group, -(-nbytes // 2))
+    left = ring_all_reduce(group[::-1], -(-nbytes // 2))
+    return [a + b for a, b in zip(right, left, strict=True)]
+
+
+def direct_all_reduce(group: Group, nbytes: int) -> Rounds:
+    """Every rank sends every other its n-th, then every rank its sum to every other."""
+    n = len(group)
+    chunk = -(-nbytes // n)
+    one = [Send(a, b, chunk) for a in group for b in group if a != b]
+    return [one, one]
+
+
 def all_gather(group: Group, nbytes: int) -> Rounds:
     """Ring all-gather of a tensor of `nbytes` in all."""
     return ring_rounds(group, nbytes, len(group) - 1)
@@ -84,7 +101,8 @@ def hierarchical_all_reduce(group: Group, nbytes: int, node: int) -> Rounds:
     n = len(group)
     if node <= 1 or n % node or n == node:
         raise Infeasible(
-            f"a hierarchical all-reduce needs whole nodes: {n} ranks on nodes of {node}; use ring"
+            f"a hierarchical all-reduce needs two nodes or more, all whole: here {n} ranks lie on "
+            f"nodes of {node}; use ring"
         )
     nodes = [group[i : i + node] for i in range(0, n, node)]
     inner = [ring_rounds(one, nbytes, node - 1) for one in nodes]
@@ -191,6 +209,8 @@ class Network:
     def _all_reduce(self, group: Group, nbytes: int, algorithm: str) -> Exchange:
         makers: dict[str, Callable[[], Rounds]] = {
             "ring": lambda: ring_all_reduce(group, nbytes),
+            "bidirectional": lambda: bidirectional_all_reduce(group, nbytes),
+            "direct": lambda: direct_all_reduce(group, nbytes),
             "doubling": lambda: doubling_all_reduce(group, nbytes),
             "tree": lambda: tree_all_reduce(group, nbytes),
             "hierarchical": lambda: hierarchical_all_reduce(group, nbytes, self.node_size(group)),

@@ -17,7 +17,7 @@ from hw_models.device import Device
 from sim.clock import ticks
 from sim.errors import Infeasible, hint
 from sim.pipeline import Pipeline
-from sim.tiling import best_tiling, core_tiles
+from sim.tiling import all_stays, best_tiling, core_tiles
 from workloads.ops import Flash, Gemm, Op
 
 FINEST = 64
@@ -44,8 +44,9 @@ class Cost(msgspec.Struct, frozen=True):
 
     @property
     def hidden(self) -> int:
-        """Busy ticks of HBM that ran under the arithmetic."""
-        return self.hbm_time - min(self.hbm_time, self.hbm)
+        """Ticks in which memory and arithmetic worked at the same time."""
+        p = self.pipeline
+        return max(0, p.hbm_busy + p.compute_busy - p.makespan)
 
     @property
     def bound(self) -> str:
@@ -67,9 +68,16 @@ class CostModel:
         if unknown:
             raise ValueError(f"{sorted(unknown)} cannot be free; resources are {RESOURCES}")
         self.device, self.dtype, self.free = device, dtype, free
-        self.matrix_rate = matrix_rate(device, dtype) * device.efficiency.matrix
+        self.peak = matrix_rate(device, dtype)
+        self.matrix_rate = self.peak * device.efficiency.matrix
         self.vector_rate = vector_rate(device) * device.efficiency.vector
         self.launch = 0 if "launch" in free else ticks(device.launch.overhead_us * 1e-6)
+        # What every price asks for, reckoned once.
+        self.bandwidth = device.hbm.bandwidth * device.efficiency.hbm
+        self.ramp = device.efficiency.hbm_ramp_MB * 1e6
+        self.perfect = device.overlap == "perfect" or "sram" in free
+        self.reuse = 2**62 if "sram" in free else int(device.reuse_capacity)
+        self.staging = device.staging_capacity
         rates = [m.bandwidth_GBps * 1e9 for m in device.on_chip if m.bandwidth_GBps]
         self.inner_rate = 0.0 if "sram" in free or not rates else min(rates)
         self._memo: dict[Op, Cost] = {}
@@ -103,24 +111,22 @@ class CostModel:
         flops: int,
     ) -> Cost:
         """The cost of moving these bytes and computing for `compute` seconds in `tiles` steps."""
-        device = self.device
-        bandwidth = device.hbm.bandwidth * device.efficiency.hbm
-        ramp = device.efficiency.hbm_ramp_MB * 1e6 if reads + writes else 0.0
-        load, store = (reads + ramp) / bandwidth, writes / bandwidth
+        ramp = self.ramp if reads + writes else 0.0
+        load, store = (reads + ramp) / self.bandwidth, writes / self.bandwidth
         hbm_time = 0.0 if "hbm" in self.free else load + store
         inner_time = self.on_chip_seconds(inner)
         load, store = self._joined(load, store, hbm_time, inner_time)
-        perfect = device.overlap == "perfect" or "sram" in self.free
         pipeline = Pipeline(
-            tiles, ticks(load / tiles), ticks(compute / tiles), ticks(store / tiles), perfect
+            tiles, ticks(load / tiles), ticks(compute / tiles), ticks(store / tiles), self.perfect
         )
-        wait = pipeline.makespan - pipeline.compute_busy
-        hbm = min(wait, max(0, ticks(hbm_time) - pipeline.compute_busy))
+        busy = pipeline.compute_busy
+        wait = pipeline.makespan - busy
+        hbm = min(wait, max(0, ticks(hbm_time) - busy))
         share = weights / reads if reads else 0.0
         return Cost(
             launch=self.launch,
             pipeline=pipeline,
-            compute=pipeline.compute_busy,
+            compute=busy,
             hbm=hbm,
             sram=wait - hbm,
             weight_load=min(pipeline.load, round(pipeline.load * share)),
@@ -142,26 +148,20 @@ class CostModel:
     def compute_seconds(self, op: Op) -> float:
         """Matrix and vector time, one after the other (softmax between two products)."""
         vector = op.vector_flops / self.vector_rate
-        if not op.flash:
-            return op.matrix_flops / (self.matrix_rate * self._gemm_share(op)) + vector
-        by_new: dict[int, int] = {}
-        for f in op.flash:
-            by_new[f.new] = by_new.get(f.new, 0) + f.flops
-        return self.attention_seconds(by_new) + vector
+        if op.flash:
+            rows = sum(f.batch * f.rows * f.width for f in op.flash)
+            return self.attention_seconds(op.matrix_flops, rows) + vector
+        return op.matrix_flops / (self.matrix_rate * self._gemm_share(op)) + vector
 
-    def attention_seconds(self, flops: dict[int, int]) -> float:
-        """Matrix time of attention from its FLOPs by the new tokens of a sequence."""
-        return sum(
-            flops[new] / (self.matrix_rate * self.attention_share(new)) for new in sorted(flops)
-        )
+    def attention_seconds(self, flops: int, rows: int) -> float:
+        """Matrix time of attention; `rows` are query rows x width.
 
-    def attention_share(self, new: int) -> float:
-        """The part of the large-kernel matrix rate that attention on `new` tokens reaches."""
+        A prompt of S tokens reaches S / (S + S0) of what long ones do: every query row costs
+        as much as S0 / 2 more keys would (it sees S / 2 on the mean).
+        """
         terms = self.device.efficiency
-        if new == 1:
-            return 1.0
-        reached = terms.attention / terms.matrix * new / (new + terms.attention_ramp_tokens)
-        return min(1.0, reached)
+        more = rows * terms.attention_ramp_tokens
+        return (flops + more) / (self.peak * terms.attention)
 
     def _gemm_share(self, op: Op) -> float:
         """The part of it that this shape reaches by whole waves of whole tiles, in (0, 1]."""
@@ -172,13 +172,12 @@ class CostModel:
 
     def moved(self, op: Op) -> tuple[int, int, int]:
         """(bytes read from HBM, bytes written to it, bytes through the inner on-chip levels)."""
-        device, traffic = self.device, op.traffic
-        outer = 2**62 if "sram" in self.free else int(device.reuse_capacity)
+        traffic, outer = op.traffic, self.reuse
         reads, writes = traffic.loads, traffic.stores
         extra_in, extra_out = reread(op, outer)
         inner = 0
         if self.inner_rate:
-            more_in, more_out = reread(op, min(outer, int(device.staging_capacity)))
+            more_in, more_out = reread(op, min(outer, int(self.staging)))
             inner = reads + more_in + writes + more_out
         return reads + extra_in, writes + extra_out, inner
 
@@ -194,16 +193,15 @@ class CostModel:
         the staging memory. Fill and drain are min(M, C)/n, so that beyond FINEST steps more of
         them would only multiply events.
         """
-        staging = self.device.staging_capacity
         if op.gemms:
             cores = self.device.cores
-            steps = sum(core_steps(gemm, staging / cores, cores) for gemm in op.gemms)
+            steps = sum(core_steps(gemm, self.staging / cores, cores) for gemm in op.gemms)
             return min(FINEST, max(1, steps))
         return self.stream_tiles(reads)
 
     def stream_tiles(self, reads: int) -> int:
         """Fills of one of the two buffers that share the staging memory."""
-        half = max(1, int(self.device.staging_capacity / 2))
+        half = max(1, int(self.staging / 2))
         return min(FINEST, max(1, -(-reads // half)))
 
 
@@ -217,17 +215,16 @@ def reread(op: Op, capacity: int) -> tuple[int, int]:
     for gemm in op.gemms:
         more = _gemm_extra(gemm, capacity)
         extra_in, extra_out = extra_in + more[0], extra_out + more[1]
-    kv = op.traffic.kv_read or op.traffic.read
-    if op.flash and kv:
-        total = sum(f.batch * f.context for f in op.flash)
-        for flash in op.flash:
-            passes = -(-flash.rows * flash.width * 4 // max(1, capacity // 2))
-            extra_in += kv * flash.batch * flash.context // max(1, total) * (passes - 1)
+    for flash in op.flash:
+        passes = -(-flash.rows * flash.width * 4 // max(1, capacity // 2))
+        extra_in += flash.kv_bytes * (passes - 1)
     return extra_in, extra_out
 
 
 @lru_cache(maxsize=65536)
 def _gemm_extra(gemm: Gemm, capacity: int) -> tuple[int, int]:
+    if all_stays(gemm, capacity):
+        return 0, 0
     tiling = best_tiling(gemm, capacity)
     compulsory_out = (gemm.batch * gemm.m * gemm.n * gemm.out_bits + 7) // 8
     compulsory_in = gemm.bytes - compulsory_out

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -154,63 +154,95 @@ class _Run:
                 self._try(queue[0])
 
 
+LATE = 2  # simpy's priority of events behind all others of their tick
+
+
 class _Flows:
-    """Transfers in flight. Progress is counted in ticks at nominal rate."""
+    """Transfers in flight. Progress is counted in ticks at nominal rate.
+
+    Rates are reckoned once a tick, after all that starts or ends in it, and only for the
+    transfers that a change can reach over shared links.
+    """
 
     def __init__(self, owner: _Run) -> None:
         self.owner = owner
         self.capacity = [bandwidth for _, bandwidth in owner.program.links]
-        self.users = [0] * len(self.capacity)
-        self.active: dict[int, Loads] = {}
+        self.users: list[set[int]] = [set() for _ in self.capacity]
         self.left: dict[int, float] = {}
         self.rate: dict[int, float] = {}
         self.since: dict[int, int] = {}
         self.turn: dict[int, int] = {}
+        self.changed: set[int] = set()  # links whose users changed in this tick
 
     def begin(self, event: Any) -> None:
         i = event.value
         task = self.owner.tasks[i]
-        self.active[i] = task.loads
-        self.left[i], self.rate[i] = float(task.duration), 1.0
+        self.left[i], self.rate[i] = float(task.duration), 0.0
         self.since[i], self.turn[i] = self.owner.now, 0
-        shared = False
+        alone = True
         for link, load in task.loads:
-            self.users[link] += 1
-            shared = shared or self.users[link] > 1 or load > self.capacity[link]
-        if shared:
-            self._share(new=i)
-        else:
+            self.users[link].add(i)
+            alone = alone and len(self.users[link]) == 1 and load <= self.capacity[link]
+        if alone:
+            self.rate[i] = 1.0
             self._schedule(i, task.duration)
+        else:
+            self._change(link for link, _ in task.loads)
 
-    def _share(self, new: int = -1) -> None:
-        """Give every transfer its fair rate; reschedule those whose rate changed."""
-        now = self.owner.now
-        for i, rate in max_min(self.active, self.capacity).items():
-            if rate == self.rate[i] and i != new:
+    def _change(self, links: Iterable[int]) -> None:
+        if not self.changed:
+            event = simpy.Event(self.owner.env)
+            event._ok, event._value = True, None
+            event.callbacks.append(self._share)
+            self.owner.env.schedule(event, priority=LATE)  # type: ignore[arg-type]
+        self.changed.update(links)
+
+    def _share(self, _: Any) -> None:
+        """Give every transfer that a change reaches its fair rate."""
+        now, tasks = self.owner.now, self.owner.tasks
+        reached = self._reached()
+        self.changed.clear()
+        for i, rate in max_min({i: tasks[i].loads for i in reached}, self.capacity).items():
+            if rate == self.rate[i]:
                 continue
             self.left[i] = max(0.0, self.left[i] - (now - self.since[i]) * self.rate[i])
             self.rate[i], self.since[i] = rate, now
             self._schedule(i, round(self.left[i] / rate))
+
+    def _reached(self) -> list[int]:
+        """Transfers connected to a changed link, in the order of their numbers."""
+        seen: set[int] = set()
+        links = list(self.changed)
+        known = set(links)
+        while links:
+            for i in self.users[links.pop()] - seen:
+                seen.add(i)
+                for link, _ in self.owner.tasks[i].loads:
+                    if link not in known:
+                        known.add(link)
+                        links.append(link)
+        return sorted(seen)
 
     def _schedule(self, i: int, delay: int) -> None:
         self.turn[i] += 1
         turn = self.turn[i]
 
         def arrive(event: Any) -> None:
-            if i in self.active and self.turn[i] == turn:
+            if self.turn.get(i) == turn:
                 self._arrive(i)
 
         self.owner._at(delay, i, arrive)
 
     def _arrive(self, i: int) -> None:
-        shared = False
-        for link, _ in self.active.pop(i):
-            self.users[link] -= 1
-            shared = shared or self.users[link] > 0
+        shared = []
+        for link, _ in self.owner.tasks[i].loads:
+            self.users[link].discard(i)
+            if self.users[link]:
+                shared.append(link)
         for table in (self.left, self.rate, self.since, self.turn):
             del table[i]
         if shared:
-            self._share()
+            self._change(shared)
         self.owner.finish(i)
 
 

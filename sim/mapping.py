@@ -16,7 +16,7 @@ from sim.errors import Infeasible
 from workloads.model import Attention, Dense, Experts, Layer, Model, Record, Stack
 
 Degree = Annotated[int, msgspec.Meta(gt=0, le=65536)]
-Algorithm = Literal["auto", "ring", "doubling", "tree", "hierarchical"]
+Algorithm = Literal["auto", "ring", "bidirectional", "direct", "doubling", "tree", "hierarchical"]
 
 
 class Parallelism(Record, frozen=True, kw_only=True):
@@ -56,7 +56,10 @@ def shard(model: Model, tp: int) -> Model:
         shards: dict[Layer, Layer] = {}
         for layer in stack.layers:
             if layer not in shards:
-                shards[layer] = _shard_layer(model.name, layer, tp)
+                try:
+                    shards[layer] = _shard_layer(model.name, layer, tp)
+                except Infeasible as error:
+                    raise Infeasible(f"{error}; use a tp among {_fitting(model)}") from None
         embedding = msgspec.structs.replace(
             stack.embedding, tokens=-(-stack.embedding.tokens // tp)
         )
@@ -89,8 +92,7 @@ def _shard_attention(name: str, attention: Attention, tp: int) -> Attention:
     if kv % tp and tp % kv:
         raise Infeasible(
             f"tp = {tp} neither divides the {kv} key/value heads of {name} ({kv} mod {tp} = "
-            f"{kv % tp}) nor is a multiple of them ({tp} mod {kv} = {tp % kv}); "
-            f"use a tp among {_divisors(attention.heads, kv)}"
+            f"{kv % tp}) nor is a multiple of them ({tp} mod {kv} = {tp % kv})"
         )
     return msgspec.structs.replace(attention, heads=heads, kv_heads=max(1, kv // tp))
 
@@ -98,15 +100,24 @@ def _shard_attention(name: str, attention: Attention, tp: int) -> Attention:
 def _divided(name: str, what: str, size: int, tp: int) -> int:
     if size % tp:
         raise Infeasible(
-            f"tp = {tp} does not divide the {size} {what} of {name} "
-            f"({size} mod {tp} = {size % tp}); use a tp among {_divisors(size)}"
+            f"tp = {tp} does not divide the {size} {what} of {name} ({size} mod {tp} = {size % tp})"
         )
     return size // tp
 
 
-def _divisors(size: int, kv: int = 1) -> str:
-    found = [d for d in range(1, 65) if size % d == 0 and (kv % d == 0 or d % kv == 0)]
-    return ", ".join(map(str, found))
+def _fitting(model: Model) -> str:
+    """The degrees up to 64 by which the whole model can be cut."""
+    layers = {layer for _, stack in model.stacks for layer in stack.layers}
+
+    def fits(tp: int) -> bool:
+        try:
+            for layer in layers:
+                _shard_layer(model.name, layer, tp)
+        except Infeasible:
+            return False
+        return True
+
+    return ", ".join(str(tp) for tp in range(1, 65) if fits(tp))
 
 
 def stage_bounds(layers: int, split: Parallelism, name: str = "the model") -> list[int]:

@@ -67,7 +67,8 @@ def footprints(
     source = max((g.sequence.source + g.sequence.source_cached for g in batch.groups), default=0)
     result = []
     for stage in range(split.pp):
-        elements = kv_width = cross_width = index = 0
+        elements = tabled = kv_width = cross_width = index = 0
+        tables: set[str] = set()  # stacks whose token table is here
         for name, stack in local.stacks:
             held = range(index, index + len(stack.layers))
             index += len(stack.layers)
@@ -79,13 +80,18 @@ def footprints(
                     window = layer.attention.window or context
                     kv_width += layer.attention.kv_width * min(context, window)
                     cross_width += layer.cross.kv_width * source if layer.cross else 0
+            owner = "encoder" if stack.embedding.shared else name
             if mine and mine[0] == 0:
-                elements += embedding_parameters(stack.embedding, model.hidden)
+                tabled += embedding_parameters(stack.embedding, model.hidden)
+                elements += stack.relative_buckets * stack.layers[0].attention.heads
+                if stack.embedding.shared and owner not in tables:
+                    tabled += stack.embedding.tokens * model.hidden  # a copy of the table
+                tables.add(owner)
             if mine and mine[-1] == len(stack.layers) - 1:
-                elements += head_parameters(stack, model.hidden)
-                if stack.head.tied and stack.head.vocab and (mine[0] != 0 or split.pp > 1):
-                    elements += stack.head.vocab * model.hidden  # a copy of the table
-        weights = packed(elements, precision.weight_bits)
+                tabled += head_parameters(stack, model.hidden)
+                if stack.head.tied and owner not in tables:
+                    tabled += stack.head.vocab * model.hidden  # a copy, too
+        weights = packed(elements, precision.weight_bits) + packed(tabled, precision.table_bits)
         kv = share.size * packed(kv_width + cross_width, precision.kv_bits)
         result.append(Footprint(stage, weights, kv, peak + stream, int(device.hbm.capacity)))
     return result

@@ -12,7 +12,7 @@ from sim.timeline import Record
 class Metrics(msgspec.Struct, frozen=True):
     """Of a whole run. Times in seconds; NaN-free: what does not apply is None.
 
-    ttft: mean over micro-batches of the end of the first pass. tpot: mean over micro-batches of
+    ttft: mean over sequences of the end of their first pass. tpot: mean over sequences of
     (end - ttft) / (output - 1), 0 with one output token. mfu: FLOPs done over the matrix peak
     of all devices; mbu: HBM bytes moved over the bandwidth of all devices.
     """
@@ -52,8 +52,9 @@ def measure(record: Record) -> Metrics:
     outputs = len(plan.passes) * batch if generates else 0
     tokens_in = plan.passes[0].batch.tokens + plan.passes[0].batch.source_tokens
     steps = len(plan.passes) - 1
-    ttft = sum(first.values()) / len(first)
-    tpot = sum(last[k] - first[k] for k in first) / len(first) / steps if steps else 0.0
+    sizes = _sizes(record)
+    ttft = sum(sizes[k] * first[k] for k in first) / batch
+    tpot = sum(sizes[k] * (last[k] - first[k]) for k in first) / batch / steps if steps else 0.0
     counted = outputs or tokens_in
     per_s = counted / span if span else 0.0
     return Metrics(
@@ -71,6 +72,16 @@ def measure(record: Record) -> Metrics:
         mfu=flops / (rate * span) if span else 0.0,
         mbu=hbm / (bandwidth * span) if span else 0.0,
     )
+
+
+def _sizes(record: Record) -> dict[tuple[int, int], int]:
+    """Sequences by (replica, micro-batch)."""
+    plan = record.compiled.plan
+    return {
+        (replica, micro): part.size
+        for replica, share in enumerate(plan.passes[0].batch.split(plan.split.dp))
+        for micro, part in enumerate(share.split(plan.split.microbatches))
+    }
 
 
 def _ends(record: Record) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:

@@ -111,7 +111,12 @@ def make_plan(
                 ]
                 used = [s for s in range(split.pp) if work[s]]
                 for stage in used:
-                    sends = _handover(split, replica, stage, used, batch, model, precision, back)
+                    encodes = model.decoder is not None and all(
+                        w.placed.stack == "encoder" for w in work[stage]
+                    )
+                    sends = _handover(
+                        split, replica, stage, used, batch, model, precision, back, encodes
+                    )
                     handover = network.send(tuple(sends)) if sends else None
                     jobs.append(
                         Job(replica, stage, number, one.phase, micro, work[stage], handover)
@@ -157,11 +162,16 @@ def _handover(
     model: Model,
     precision: Precision,
     back: int | None,
+    encodes: bool,
 ) -> list[Send]:
-    """Hidden states to the next stage; from the last stage the sampled ids to stage `back`."""
+    """Hidden states to the next stage; from the last stage the sampled ids to stage `back`.
+
+    A stage of nothing but encoder layers has source rows alone; behind it the encoder's output
+    travels on for the cross-attentions.
+    """
     if stage != used[-1]:
         following = used[used.index(stage) + 1]
-        rows = batch.tokens + batch.source_tokens
+        rows = batch.source_tokens if encodes else batch.tokens + batch.source_tokens
         nbytes = packed(rows * model.hidden, precision.activation_bits)
     elif back is not None and back != stage:
         following, nbytes = back, ID_BYTES * batch.size

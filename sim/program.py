@@ -90,6 +90,8 @@ class _Builder:
         self.sends: list[tuple[Job, tuple[int, int]]] = []
         # (replica, micro) -> tasks that end the last job of that micro-batch so far
         self.ready: dict[tuple[int, int], tuple[int, ...]] = {}
+        # first lane of a rank -> tasks that end the last job on it so far
+        self.before: dict[int, tuple[int, ...]] = {}
 
     def build(self) -> Compiled:
         for job in self.plan.jobs:
@@ -180,9 +182,11 @@ class _Builder:
         """Every step of every simulated rank on its own lanes, ranks meeting in exchanges."""
         steps = [(work.placed, step) for work in job.work for step in work.block.steps]
         name = f"{job.phase}{job.number}.{job.micro}.stage{job.stage}"
+        # A rank begins a job when the one before has ended: its launches do not run ahead.
+        begins = [tuple(sorted({*arrival, *self.before.get(lane, ())})) for lane in lanes]
         emitters = [
-            Emitter(self.tasks, lane, self.detail, self.plan.device.prefetch, arrival)
-            for lane in lanes
+            Emitter(self.tasks, lane, self.detail, self.plan.device.prefetch, begin)
+            for lane, begin in zip(lanes, begins, strict=True)
         ]
         pieces: list[list[Piece]] = [[] for _ in lanes]
         for at, (placed, step) in enumerate(steps):
@@ -202,6 +206,7 @@ class _Builder:
                 found.append(Piece(placed, step, ends))
         for rank, found in enumerate(pieces):
             self.slots.append(Slot(job, self.ranks[rank], arrival, tuple(found), False))
+            self.before[lanes[rank]] = emitters[rank].ends
         return tuple(e for emitter in emitters for e in emitter.ends)
 
     def _exchange(
@@ -210,15 +215,14 @@ class _Builder:
         """One transfer for the whole exchange, or its rounds send by send in tile detail."""
         exchange = step.exchange
         assert exchange is not None
-        held = tuple(lanes or ())
         if self.detail == "op":
-            latency = step.launch + exchange.latency
+            latency, held = step.launch + exchange.latency, tuple(lanes or ())
             return (self._add(Task(name, exchange.duration, held, after, latency, exchange.loads)),)
-        if step.launch:
-            after = (self._add(Task(f"{name}.launch", step.launch, held, after)),)
-        network = self.plan.network
+        network, launch = self.plan.network, step.launch
         for number, sends in enumerate(exchange.rounds):
-            after = tuple(
-                self._add(network.task(f"{name}.{number}.{s.src}-{s.dst}", s, after)) for s in sends
-            )
+            tasks = [network.task(f"{name}.{number}.{s.src}-{s.dst}", s, after) for s in sends]
+            if launch:  # passes before the first round, as it does for the exchange as a whole
+                tasks = [msgspec.structs.replace(t, latency=t.latency + launch) for t in tasks]
+                launch = 0
+            after = tuple(self._add(task) for task in tasks)
         return after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,12 +91,14 @@ def _toml(scenario: Scenario) -> list[str]:
 
 
 def _key(key: str) -> str:
-    return f'"{key}"' if "." in key else key
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _literal(key)
 
 
 def _literal(value: object) -> str:
-    # JSON's strings, numbers, booleans and arrays are TOML's, too.
-    return msgspec.json.encode(value).decode()
+    if isinstance(value, float):
+        return repr(value)  # JSON has no nan and inf; TOML has
+    # JSON's strings, integers, booleans and arrays are TOML's, too, but for a raw DEL.
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
 
 
 def resolve(scenario: Scenario) -> Resolved:
@@ -112,8 +115,10 @@ def assemble(model: Model, machine: Machine, scenario: Scenario | None = None) -
     Without a scenario: one sequence of the default lengths on one device.
     """
     scenario = scenario or Scenario(model=model.name, on=machine.name)
+    native = model.kv_dtype if scenario.dtype is None else ""
     precision = checked(
-        "--dtype", lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype)
+        "number formats",
+        lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype or native or None),
     )
     passes, context = checked(
         f"workload of {model.name}", lambda: make_passes(model, scenario.workload)

@@ -152,6 +152,18 @@ def _parts(size: float) -> Floats:
     return np.array(parts)
 
 
+def all_stays(gemm: Gemm, capacity: float) -> bool:
+    """Whether some tiling reads and writes everything just once: no search is needed then."""
+    a, b = gemm.a_bits / 8, gemm.b_bits / 8
+    wide = max(ACCUMULATOR_BYTES, gemm.out_bits / 8)
+    m, n, k = gemm.m, gemm.n, gemm.k
+    return (
+        2 * (m * a + n * b) + m * n * wide <= capacity
+        or 2 * (m * k * a + k * b) + m * wide <= capacity
+        or 2 * (k * a + k * n * b) + n * wide <= capacity
+    )
+
+
 def core_tiles(m: Floats, gemm: Gemm, capacity: float) -> Floats:
     """Tiles of a product when one core of `capacity` bytes works on each.
 

@@ -110,8 +110,8 @@ def _idle_span(slot: Slot, rank: int, begin: int, end: int, states: Ticks) -> Sp
 def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
     """(when the slot begins, how the time since `clock` is spent).
 
-    While what it waits for is on a link, that is `link`; before, it is a `bubble`: work exists,
-    but on another stage.
+    While what it waits for is on a link, that is `link`, and `launch` while the send is being
+    launched; before, it is a `bubble`: work exists, but on another stage.
     """
     start = record.timeline.start
     first = slot.pieces[0]
@@ -120,8 +120,12 @@ def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
         return begin, NOTHING
     loads = record.compiled.program.tasks
     sent = [start[i] for i in slot.arrival if loads[i].loads or loads[i].latency]
-    flight = begin - max(clock, min(min(sent), begin)) if sent else 0
-    return begin, (0, 0, 0, flight, 0, begin - clock - flight, 0)
+    left = max(clock, min(min(sent), begin)) if sent else begin
+    launched = 0
+    if sent:
+        launched = max(0, min(begin, min(sent) + record.compiled.plan.costs.launch) - left)
+    flight = begin - left - launched
+    return begin, (0, 0, 0, flight, launched, left - clock, 0)
 
 
 def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:

@@ -58,6 +58,8 @@ def flash_attention(
     """
     heads, kv = attention.heads, attention.kv_heads
     width = attention.head_dim + attention.value_dim
+    act = precision.activation_bits
+    kv_bits = precision.kv_bits if cached_kv else act
     scores = reads = appends = queries = 0
     shapes = []
     for group in batch.groups:
@@ -78,22 +80,22 @@ def flash_attention(
                 rows=new * (heads // kv),
                 context=visible,
                 width=width,
-                flops=2 * group.count * count * heads * width,
+                kv_bytes=packed(group.count * visible * attention.kv_width, kv_bits),
             )
         )
-    act, bits = precision.activation_bits, precision.kv_bits
     kv_width = attention.kv_width
-    own = 0 if cached_kv else packed(reads * kv_width, act)
+    seen_bytes, appended = packed(reads * kv_width, kv_bits), packed(appends * kv_width, kv_bits)
     return Op(
         name=name,
         kind="attention",
         matrix_flops=2 * scores * heads * width,
         vector_flops=SOFTMAX_FLOPS * scores * heads,
         traffic=Traffic(
-            read=packed(queries * heads * attention.head_dim, act) + own,
+            read=packed(queries * heads * attention.head_dim, act)
+            + (0 if cached_kv else seen_bytes),
             written=packed(queries * heads * attention.value_dim, act),
-            kv_read=packed(reads * kv_width, bits) if cached_kv else 0,
-            kv_written=packed(appends * kv_width, bits) if cached_kv else 0,
+            kv_read=seen_bytes if cached_kv else 0,
+            kv_written=appended if cached_kv else 0,
         ),
         flash=tuple(shapes),
         split="heads",
@@ -149,8 +151,11 @@ def materialised_attention(
         queries += group.count * heads * new
         k_reads += group.count * kv * context * attention.head_dim
         v_reads += group.count * kv * context * attention.value_dim
-        k_new += group.count * kv * appended * attention.head_dim
-        v_new += group.count * kv * appended * attention.value_dim
+        if attention.latent:  # one latent is both key and value; it is appended once
+            k_new += group.count * appended * attention.kv_width
+        else:
+            k_new += group.count * kv * appended * attention.head_dim
+            v_new += group.count * kv * appended * attention.value_dim
 
     def traffic(read: int, written: int, cache: int, appended: int) -> Traffic:
         if cached_kv:

@@ -140,7 +140,7 @@ def embedding_block(name: str, stack: Stack, ctx: Context) -> Block | None:
     if table.convolutions and table.positions:
         last = block.add(residual("positions", rows, ctx.width, act), last)
     elif tables:
-        last = block.add(lookup("embed", rows, ctx.width, tables, act), last)
+        last = block.add(lookup("embed", rows, ctx.width, tables, act, ctx.ways), last)
     if stack.relative_buckets:
         heads = stack.layers[0].attention.heads
         weights = stack.relative_buckets * heads
@@ -172,6 +172,7 @@ def head_block(name: str, model: Model, stack: Stack, ctx: Context) -> Block | N
             split="vocab",
             exchange="gather",
             ways=ctx.ways,
+            table=True,
         )
         last = block.add(op, last)
     return block if last else None

@@ -9,7 +9,7 @@ import msgspec
 
 from workloads.block import Block, Context
 from workloads.model import Dense, Experts
-from workloads.ops import activation, linear, vector
+from workloads.ops import activation, grouped, linear, vector
 from workloads.precision import packed
 
 
@@ -51,7 +51,7 @@ def visited_experts(experts: int, top_k: int, tokens: int) -> int:
     Expected value experts * (1 - (1 - top_k/experts)^tokens), rounded, at least top_k.
     """
     expected = experts * (1.0 - (1.0 - top_k / experts) ** tokens)
-    return min(experts, max(top_k, round(expected)))
+    return min(experts, top_k * tokens, max(top_k, round(expected)))
 
 
 def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
@@ -59,22 +59,16 @@ def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
     precision, rows, d = ctx.precision, ctx.rows, ctx.width
     routed = rows * ffn.top_k
     visited = visited_experts(ffn.experts, ffn.top_k, rows)
-    share = -(-routed // visited)  # rows an expert, rounded up: the busiest sets the pace
+    share, busier = divmod(routed, visited)  # rows an expert; so many have one more
+    groups = [(busier, share + 1), (visited - busier, share)]
     width = 2 * ffn.inner if ffn.gated else ffn.inner
     bias = ffn.experts if ffn.router_bias else 0
     start = last
     gate = block.add(linear("router", "router", rows, d, ffn.experts, precision, bias=bias), last)
-    up = block.add(
-        linear("experts_up", "experts", share, d, width, precision, batch=visited, split="column"),
-        gate,
-    )
-    act = activation(
-        "experts_act", ffn.activation, share * visited, ffn.inner, ffn.gated, precision
-    )
+    up = block.add(grouped("experts_up", "experts", groups, d, width, precision, "column"), gate)
+    act = activation("experts_act", ffn.activation, routed, ffn.inner, ffn.gated, precision)
     last = block.add(act, up)
-    down = linear(
-        "experts_down", "experts", share, ffn.inner, d, precision, batch=visited, split="row"
-    )
+    down = grouped("experts_down", "experts", groups, ffn.inner, d, precision, "row")
     last = block.add(down, last)
     outputs = [last]
     terms = ffn.top_k

@@ -105,7 +105,7 @@ class Flash(Record, frozen=True, kw_only=True):
 
     `batch` key/value heads over all sequences, each serving `rows` query rows
     (`new` tokens x query heads a key/value head) of `width` elements over `context` tokens.
-    `flops` are the matrix FLOPs of all of them.
+    `kv_bytes` are the keys and values of all of them, once.
     """
 
     batch: int
@@ -113,7 +113,7 @@ class Flash(Record, frozen=True, kw_only=True):
     rows: int
     context: int
     width: int
-    flops: int
+    kv_bytes: int
 
 
 class Op(Record, frozen=True, kw_only=True):
@@ -155,12 +155,15 @@ def linear(
     exchange: Literal["", "sum", "gather"] = "",
     ways: int = 1,
     batch: int = 1,
+    table: bool = False,
 ) -> Op:
     """`batch` products (rows x inputs) (inputs x outputs) with weights, `bias` elements added.
 
-    `ways` is over how many ranks a gathered output is spread.
+    `ways` is over how many ranks a gathered output is spread; `table` says that the weights are
+    a vocabulary's, which weight-only quantisation leaves alone.
     """
-    act, wide = precision.activation_bits, precision.weight_bits
+    act = precision.activation_bits
+    wide = precision.table_bits if table else precision.weight_bits
     gemm = Gemm(batch=batch, m=rows, k=inputs, n=outputs, a_bits=act, b_bits=wide, out_bits=act)
     written = packed(batch * rows * outputs, act)
     return Op(
@@ -176,6 +179,32 @@ def linear(
         split=split,
         exchange=exchange,
         exchange_bytes=written * ways if exchange else 0,
+    )
+
+
+def grouped(
+    name: str,
+    kind: Kind,
+    groups: list[tuple[int, int]],
+    inputs: int,
+    outputs: int,
+    precision: Precision,
+    split: Literal["", "column", "row", "heads", "vocab"],
+) -> Op:
+    """Products with one weight matrix each: (how many, rows of each), as of visited experts."""
+    parts = [
+        linear(name, kind, rows, inputs, outputs, precision, batch=count, split=split)
+        for count, rows in groups
+        if count
+    ]
+    traffic = Traffic()
+    for part in parts:
+        traffic = traffic + part.traffic
+    return msgspec.structs.replace(
+        parts[0],
+        matrix_flops=sum(part.matrix_flops for part in parts),
+        traffic=traffic,
+        gemms=tuple(gemm for part in parts for gemm in part.gemms),
     )
 
 
@@ -232,15 +261,21 @@ def rotary(name: str, rows: int, width: int, precision: Precision) -> Op:
     return vector(name, "rotary", ROTARY_FLOPS * size, size, size, precision, split="heads")
 
 
-def lookup(name: str, rows: int, width: int, tables: int, precision: Precision) -> Op:
-    """`tables` table rows read and added up for each token."""
+def lookup(
+    name: str, rows: int, width: int, tables: int, precision: Precision, ways: int = 1
+) -> Op:
+    """`tables` table rows read and added up for each token.
+
+    The token table is spread over `ways` ranks, each of which holds and reads its share.
+    """
     size = rows * width
+    read = size * (tables - 1) + -(-size // ways)
     return Op(
         name=name,
         kind="embedding",
         vector_flops=size * max(0, tables - 1),
         traffic=Traffic(
-            weights=packed(size * tables, precision.weight_bits),
+            weights=packed(read, precision.table_bits),
             written=packed(size, precision.activation_bits),
         ),
         exchange="sum",

@@ -46,6 +46,11 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return BITS[self.activations]
 
     @property
+    def table_bits(self) -> int:
+        """Of embedding and LM head, which AWQ, GPTQ and the like leave at 16 bits."""
+        return max(self.weight_bits, self.activation_bits)
+
+    @property
     def kv_bits(self) -> int:
         return BITS[self.kv]
 
@@ -65,10 +70,10 @@ def parse_precision(dtype: str, kv: str | None = None) -> Precision:
         w, found, a = lowered.removeprefix("w").partition("a")
         if not (lowered.startswith("w") and found and w in sides and a in sides):
             raise ValueError(
-                f"dtype {dtype!r} is not known; use one of {known}, or wXaY such as w4a16"
+                f"--dtype {dtype!r} is not known; use one of {known}, or wXaY such as w4a16"
             )
         weights, activations = sides[w], sides[a]
     cache = (kv or activations).lower()
     if cache not in BITS:
-        raise ValueError(f"KV dtype {kv!r} is not known; use one of {known}")
+        raise ValueError(f"--kv-dtype {kv!r} is not known; use one of {known}")
     return msgspec.convert({"weights": weights, "activations": activations, "kv": cache}, Precision)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from workloads.huggingface import decoders, encoder_decoders, encoders, experts, learned_positions
-from workloads.huggingface._fields import Config, read, shown, weight_format
+from workloads.huggingface._fields import Config, quantised, read, shown, weight_format
 from workloads.model import Model
 
 _FAMILIES: dict[str, tuple[type[Config], Callable[[Any], Model]]] = {
@@ -54,11 +54,23 @@ def model_from_config(
         raise ValueError(f"architecture (model_type) {what}; known: {known}")
     kind, build = _FAMILIES[model_type]
     fields = read(config, kind, strict=strict)
+    plain, products = weight_format(fields), quantised(fields)
     model = msgspec.structs.replace(
-        build(fields), name=name, source=source, dtype=weight_format(fields)
+        build(fields),
+        name=name,
+        source=source,
+        dtype=products or plain,
+        kv_dtype=plain if products else "",
     )
     _check_bounds(model)
     return model
+
+
+def known_keys(model_type: object) -> tuple[str, ...]:
+    """The keys of config.json that a family looks at; none for a family that is not known."""
+    if not isinstance(model_type, str) or model_type not in _FAMILIES:
+        return ()
+    return tuple(f.encode_name for f in msgspec.structs.fields(_FAMILIES[model_type][0]))
 
 
 def _check_bounds(model: Model) -> None:

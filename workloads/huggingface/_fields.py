@@ -38,6 +38,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     model_type: str = ""
     dtype: str | None = None
     torch_dtype: str | None = None
+    quantization_config: dict[str, Any] | None = None
 
 
 C = TypeVar("C", bound=Config)
@@ -125,3 +126,32 @@ def shown(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def quantised(config: Config) -> str | None:
+    """The format that `quantization_config` states for the products, None if there is none.
+
+    `wXa16` where weights alone are quantised (gptq, awq, bitsandbytes), fp8 for both sides.
+    """
+    stated = config.quantization_config
+    if stated is None:
+        return None
+    method = stated.get("quant_method")
+    bits = stated.get("bits")
+    if method in ("fp8", "fbgemm_fp8"):
+        return "fp8"
+    if method == "mxfp4":
+        return "w4a16"
+    if method == "bitsandbytes":
+        return "w4a16" if stated.get("load_in_4bit") else "w8a16"
+    if method in ("gptq", "awq"):
+        if bits not in (4, 8):
+            raise refused("quantization_config.bits", bits, "must be 4 or 8", "check the file")
+        return f"w{bits}a16"
+    raise refused(
+        "quantization_config.quant_method",
+        method,
+        "not a known method",
+        "known: awq, bitsandbytes, fbgemm_fp8, fp8, gptq, mxfp4; or leave the table out and "
+        "give --dtype",
+    )
