@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from sim.cli_serve import serve
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
+
+# ClickException, of the click that this typer uses: its own copy or the installed one.
+FlagError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="memorywall",
@@ -24,6 +29,9 @@ for kind in ("model", "device", "system"):
     app.add_typer(catalogue_app(kind), name=f"{kind}s")
 
 
+app.command()(serve)
+
+
 @app.command()
 def run(
     model: Annotated[
@@ -34,17 +42,18 @@ def run(
         ),
     ],
     on: Annotated[str | None, typer.Option(help="A device or a system: name or TOML")] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences")] = None,
-    seq: Annotated[int | None, typer.Option(help="Tokens an encoder reads")] = None,
-    prompt: Annotated[int | None, typer.Option(help="Tokens a decoder reads first")] = None,
-    output: Annotated[int | None, typer.Option(help="Tokens a decoder generates")] = None,
+    batch: Annotated[int | None, typer.Option(help="Sequences; 1 if left out")] = None,
+    seq: Annotated[int | None, typer.Option(help="Tokens an encoder reads; 512")] = None,
+    prompt: Annotated[int | None, typer.Option(help="Tokens a decoder reads first; 512")] = None,
+    output: Annotated[int | None, typer.Option(help="Tokens a decoder generates; 32")] = None,
     tp: Annotated[int | None, typer.Option(help="Tensor parallel ranks")] = None,
     pp: Annotated[int | None, typer.Option(help="Pipeline stages")] = None,
     dp: Annotated[int | None, typer.Option(help="Replicas; the batch is spread over them")] = None,
     microbatches: Annotated[int | None, typer.Option(help="Micro-batches of a replica")] = None,
     stages: Annotated[str | None, typer.Option(help="Layers a stage, e.g. 10,12,10")] = None,
     collective: Annotated[
-        str | None, typer.Option(help="auto, ring, doubling, tree or hierarchical")
+        str | None,
+        typer.Option(help="auto, ring, bidirectional, direct, doubling, tree or hierarchical"),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="bf16, fp16, fp8, int8, ..., or wXaY such as w4a16")
@@ -54,7 +63,7 @@ def run(
     projections: Annotated[str | None, typer.Option(help="fused or separate QKV")] = None,
     fusion: Annotated[bool | None, typer.Option(help="Fuse element-wise operators")] = None,
     prefetch: Annotated[
-        bool | None, typer.Option(help="Load the next operator's first weights early")
+        bool | None, typer.Option(help="Launch the next operator and load its first weights early")
     ] = None,
     detail: Annotated[str | None, typer.Option(help="op or tile")] = None,
     shortcuts: Annotated[
@@ -155,18 +164,26 @@ def _version(
 def main() -> None:
     """Entry point: a user's mistake is one sentence and exit code 2, never a traceback."""
     try:
-        app()
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except FlagError as error:
+        sentence = " ".join(error.format_message().split())
+        sys.stderr.write(f"memorywall: {sentence or 'see memorywall --help'}\n")
+        sys.exit(2)
     except MemorywallError as error:
         sys.stderr.write(f"memorywall: {error}\n")
         sys.exit(2)
     except msgspec.ValidationError as error:
         sys.stderr.write(f"memorywall: {error}\n")
         sys.exit(2)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"memorywall: {where}{error.strerror or error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("memorywall: interrupted; files already written are whole\n")
         sys.exit(130)
 

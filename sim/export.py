@@ -10,13 +10,22 @@ from typing import Any
 import msgspec
 from msgspec import to_builtins
 
-from sim.files import whole
+from sim.files import clear, whole
 from sim.scenario import save_scenario
 from sim.simulate import Result
 from sim.states import STATES
 from sim.tables import Table, operators, passes, time_account
 
 TABLE_FORMATS = ("csv", "parquet")
+# What a run leaves in its folder; summary.json comes last, so that its presence says: complete.
+OURS = (
+    "scenario.toml",
+    "resolved.json",
+    "summary.json",
+    "trace.json.gz",
+    *(f"{name}.{kind}" for name in ("ops", "account", "passes") for kind in TABLE_FORMATS),
+    *(f"{name}.{kind}" for name in ("timeline", "account", "roofline") for kind in ("png", "svg")),
+)
 
 
 def write_result(
@@ -29,18 +38,18 @@ def write_result(
 ) -> list[Path]:
     """Write everything that a run tells into `folder`; returns the files in the order of writing.
 
-    Every file is there whole or not at all, and the same input gives the same bytes.
+    Every file is there whole or not at all, and the same input gives the same bytes. What an
+    earlier run left under the same names is removed first; other files stay.
     `counterfactual` makes the run again, once a resource.
     """
     if table_format not in TABLE_FORMATS:
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder, OURS)
     written = []
     with whole(folder / "scenario.toml") as path:
         save_scenario(result.resolved.scenario, path)
     written.append(folder / "scenario.toml")
-    written.append(_json(folder / "resolved.json", resolved(result)))
-    written.append(_json(folder / "summary.json", summary(result, counterfactual)))
+    written.append(write_json(folder / "resolved.json", resolved(result)))
     for name, make in (("ops", operators), ("account", time_account), ("passes", passes)):
         written.append(write_table(make(result), folder / f"{name}.{table_format}"))
     if trace:
@@ -53,6 +62,7 @@ def write_result(
         written += plot_timeline(result, folder / "timeline")
         written += plot_account(result, folder / "account", counterfactual)
         written += plot_roofline(result, folder / "roofline")
+    written.append(write_json(folder / "summary.json", summary(result, counterfactual)))
     return written
 
 
@@ -117,7 +127,7 @@ def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
     return found
 
 
-def _json(path: Path, value: Any) -> Path:
+def write_json(path: Path, value: Any) -> Path:
     with whole(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
     return path

@@ -104,17 +104,17 @@ def _names(record: Record) -> Iterator[str]:
             for rank in range(split.tp):
                 pid = split.device(replica, stage, rank)
                 place = f"gpu{pid} (replica {replica}, stage {stage}, rank {rank})"
-                yield from _process(pid, place)
+                yield from process_event(pid, place)
                 for number, lane in enumerate(_LANES):
-                    yield from _thread(pid, number + 1, lane)
+                    yield from thread_event(pid, number + 1, lane)
 
 
-def _process(pid: int, name: str) -> Iterator[str]:
+def process_event(pid: int, name: str) -> Iterator[str]:
     yield _meta("process_name", pid, 0, f'"name":{json.dumps(name)}')
     yield _meta("process_sort_index", pid, 0, f'"sort_index":{pid}')
 
 
-def _thread(pid: int, tid: int, name: str) -> Iterator[str]:
+def thread_event(pid: int, tid: int, name: str) -> Iterator[str]:
     yield _meta("thread_name", pid, tid, f'"name":{json.dumps(name)}')
     yield _meta("thread_sort_index", pid, tid, f'"sort_index":{tid}')
 
@@ -123,29 +123,29 @@ def _meta(what: str, pid: int, tid: int, args: str) -> str:
     return f'{{"name":"{what}","ph":"M","ts":0,"pid":{pid},"tid":{tid},"args":{{{args}}}}}'
 
 
-def _us(t: int) -> str:
+def micros(t: int) -> str:
     """Ticks as microseconds, exactly."""
     return f"{t // 10**6}.{t % 10**6:06d}"
 
 
-def _slice(name: str, tid: int, begin: int, end: int, args: str = "", pid: str = "PID") -> str:
+def slice_event(name: str, tid: int, begin: int, end: int, args: str = "", pid: str = "PID") -> str:
     """A complete event; `name` needs no escapes and `args` is JSON without its braces."""
     return (
-        f'{{"ph":"X","pid":{pid},"tid":{tid},"ts":{_us(begin)},"dur":{_us(end - begin)},'
+        f'{{"ph":"X","pid":{pid},"tid":{tid},"ts":{micros(begin)},"dur":{micros(end - begin)},'
         f'"name":"{name}","args":{{{args}}}}}'
     )
 
 
 def _counter(name: str, t: int, value: float, pid: str = "PID") -> str:
     return (
-        f'{{"ph":"C","pid":{pid},"tid":0,"ts":{_us(t)},"name":"{name}",'
+        f'{{"ph":"C","pid":{pid},"tid":0,"ts":{micros(t)},"name":"{name}",'
         f'"args":{{"bytes/s":{round(value)}}}}}'
     )
 
 
 def _lane(busy: lanes.Busy) -> str:
-    args = f'"work_us":{_us(busy.work)}'
-    return _slice(busy.name, FIRST_LANE + busy.lane, busy.begin, busy.end, args)
+    args = f'"work_us":{micros(busy.work)}'
+    return slice_event(busy.name, FIRST_LANE + busy.lane, busy.begin, busy.end, args)
 
 
 class _Arguments:
@@ -170,7 +170,7 @@ class _Arguments:
                 f'"class":"{step.kind}","bound":"{step.bound}","flops":{flops},{sizes}'
             )
         states = ",".join(
-            f'"{s}_us":{_us(t)}' for s, t in zip(STATES, span.states, strict=True) if t > 0
+            f'"{s}_us":{micros(t)}' for s, t in zip(STATES, span.states, strict=True) if t > 0
         )
         return f"{_place(span)},{self.known[id(step)]},{states}"
 
@@ -191,19 +191,19 @@ def _device(record: Record, found: Iterable[Span], arguments: _Arguments) -> Ite
         mine = list(group)
         if works:
             name = f"{mine[0].phase} {number}, micro-batch {micro}"
-            yield _slice(name, OPERATORS, mine[0].begin, mine[-1].end, _place(mine[0]))
+            yield slice_event(name, OPERATORS, mine[0].begin, mine[-1].end, _place(mine[0]))
         for at, layer in groupby(mine, key=lambda s: s.placed and (s.placed.stack, s.placed.layer)):
             inside = list(layer)
             if at:
                 name = {-1: "embedding", -2: "head"}.get(at[1], f"layer {at[1]}")
                 begin, end = inside[0].begin, inside[-1].end
-                yield _slice(f"{at[0]} {name}", OPERATORS, begin, end)
+                yield slice_event(f"{at[0]} {name}", OPERATORS, begin, end)
             for span in inside:
                 if span.step:
                     args = arguments(span, span.step)
-                    yield _slice(span.step.name, OPERATORS, span.begin, span.end, args)
+                    yield slice_event(span.step.name, OPERATORS, span.begin, span.end, args)
                 for state, begin, end in lanes.state_slices(span):
-                    yield _slice(STATES[state], STATE, begin, end)
+                    yield slice_event(STATES[state], STATE, begin, end)
                 start = span.begin + span.launched
                 if span.step and span.step.cost and span.step.cost.hbm_bytes and span.end > start:
                     if last >= 0 and last != start:
@@ -229,7 +229,7 @@ def _links(record: Record, passes: frozenset[int] | None) -> Iterator[str]:
     if not found:
         return
     pid = str(devices)
-    yield from _process(devices, f"links of {plan.network.system.name}")
+    yield from process_event(devices, f"links of {plan.network.system.name}")
     busy: dict[int, list[int]] = {}  # until when each thread of a link is
     tids: dict[tuple[int, int], int] = {}
     for transfer in found:
@@ -241,12 +241,14 @@ def _links(record: Record, passes: frozenset[int] | None) -> Iterator[str]:
             untils[row : row + 1] = [transfer.end]
             if (link, row) not in tids:
                 tids[link, row] = len(tids) + 1
-                yield from _thread(
+                yield from thread_event(
                     devices, len(tids), names[link] + (f" ({row + 1})" if row else "")
                 )
             moved = round(rate * (transfer.end - transfer.begin) / 1e12)
             args = f'"bytes":{moved},"bytes/s":{round(rate)}'
-            yield _slice(transfer.name, tids[link, row], transfer.begin, transfer.end, args, pid)
+            yield slice_event(
+                transfer.name, tids[link, row], transfer.begin, transfer.end, args, pid
+            )
     leaving = {
         f"gpu{d}": [i for i, n in enumerate(names) if n.startswith(f"gpu{d}->")]
         for d in range(devices)

@@ -28,7 +28,7 @@ STATE_HEADS = {
 
 def terminal() -> Console:
     """Standard output: as wide as the terminal, or 120 columns into a pipe or a file."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def duration(t: float) -> str:
@@ -73,13 +73,16 @@ def print_banner(result: Result, console: Console) -> None:
     )
     fullest = max(result.memory, key=lambda f: f.total)
     console.print(f"  memory: {fullest.sentence()}")
+    if not fullest.fits:
+        console.print("  note: it does not fit; the run goes on because of --allow-oom")
     made_for = r.model.max_tokens
     if made_for and r.context > made_for:
         grown = f"the context grows to {r.context} tokens"
         console.print(f"  note: {grown}; {r.model.name} was made for {made_for}")
     parts = [f"makespan {duration(m.makespan_s)}"]
     if m.ttft_s is not None and m.tpot_s is not None:
-        parts += [f"TTFT {duration(m.ttft_s)}", f"TPOT {duration(m.tpot_s)}"]
+        parts.append(f"TTFT {duration(m.ttft_s)}")
+        parts += [f"TPOT {duration(m.tpot_s)}"] if m.tpot_s else []
     parts += [f"{m.tokens_per_s:,.0f} tokens/s", f"{m.tokens_per_s_per_device:,.0f} /s/device"]
     console.print("  " + ", ".join(parts))
     console.print(
@@ -111,7 +114,7 @@ def title(result: Result) -> str:
     return f"{r.model.name} on {r.machine.name}: " + ", ".join(shape + degrees)
 
 
-def _table(heading: str, first: str, columns: Sequence[str]) -> Table:
+def plain_table(heading: str, first: str, columns: Sequence[str]) -> Table:
     table = Table(
         title=heading, title_justify="left", title_style="italic", box=SIMPLE_HEAD, pad_edge=False
     )
@@ -129,7 +132,7 @@ def account_table(result: Result) -> Table:
     """The account of time by phase, as shares of all device time."""
     account = result.account
     devices = account.devices
-    table = _table(
+    table = plain_table(
         "Where the time goes (share of each row's device time)",
         "phase",
         ["device time", *(STATE_HEADS[s] for s in STATES)],
@@ -151,7 +154,7 @@ def class_table(result: Result) -> Table:
     """The account by operator class, largest first, as shares of the whole."""
     account = result.account
     whole = max(1, sum(account.total))
-    table = _table(
+    table = plain_table(
         "By operator class (share of all device time)",
         "class",
         ["device time", "share", *(STATE_HEADS[s] for s in STATES[:6])],
@@ -172,7 +175,9 @@ def stage_table(result: Result) -> Table:
     """The account by replica and stage; the ranks of a stage do the same."""
     account = result.account
     split = result.resolved.scenario.parallelism
-    table = _table("By stage (share of the makespan)", "devices", [STATE_HEADS[s] for s in STATES])
+    table = plain_table(
+        "By stage (share of the makespan)", "devices", [STATE_HEADS[s] for s in STATES]
+    )
     for (replica, stage), states in account.by("replica", "stage").items():
         assert isinstance(replica, int)
         assert isinstance(stage, int)
@@ -185,7 +190,7 @@ def stage_table(result: Result) -> Table:
 
 def counterfactual_table(result: Result) -> Table:
     """How much time would go if one resource were free: the run made again."""
-    table = _table(
+    table = plain_table(
         "If it were free (the run made again)", "resource", ["makespan", "saved", "of the whole"]
     )
     names: dict[str, Any] = {"compute": "arithmetic", "hbm": "HBM", "sram": "on-chip memory"}
@@ -194,7 +199,6 @@ def counterfactual_table(result: Result) -> Table:
     for resource, makespan in result.counterfactual.items():
         saved = base - makespan
         share = f"{saved / base:.1%}" if base else "-"
-        table.add_row(
-            names[resource], duration(seconds(makespan)), duration(seconds(max(0, saved))), share
-        )
+        gain = f"-{duration(seconds(-saved))}" if saved < 0 else duration(seconds(saved))
+        table.add_row(names[resource], duration(seconds(makespan)), gain, share)
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ import msgspec
 
 from sim.catalogue import parse_change
 from sim.errors import InputError
+from sim.files import whole
 from sim.inputs import convert, read_document
 from sim.mapping import Parallelism
-from sim.scenario import Scenario, Workload, load_scenario, save_scenario
+from sim.scenario import Scenario, Workload, save_scenario
 from sim.simulate import Progress, Result, run
 
 # Below this many tasks a run is over before a progress bar could be read.
@@ -23,21 +25,34 @@ LONG_RUN = 100_000
 
 def scenario_of(model: str, flags: dict[str, Any], changes: list[str]) -> Scenario:
     """A scenario from a file or a model name, with flags that were given laid over it."""
+    stages = flags.get("parallelism", {}).get("stages")
+    if isinstance(stages, str):
+        flags["parallelism"]["stages"] = _layers(stages)
+    return convert(laid_over(model, flags, changes, Scenario), Scenario, "command line")
+
+
+def laid_over(
+    model: str, flags: dict[str, Any], changes: list[str], kind: type[msgspec.Struct]
+) -> dict[str, Any]:
+    """The document of a scenario file (or of a model's name) with given flags laid over it."""
     path = Path(model)
     base: dict[str, Any] = {"model": model}
-    if path.suffix == ".toml" and path.is_file() and "on" in read_document(path):
-        base = msgspec.to_builtins(load_scenario(path))
-    given = _given(flags)
-    stages = given.get("parallelism", {}).get("stages")
-    if isinstance(stages, str):
-        given["parallelism"]["stages"] = _layers(stages)
-    for key, value in given.items():
+    if path.suffix == ".toml" and path.is_file():
+        document = read_document(path)
+        if "on" in document or ("model" in document and "architecture" not in document):
+            on = flags.get("on") or document.get("on")
+            base = msgspec.to_builtins(convert({**document, "on": on}, kind, str(path)))
+            for key in ("model", "on"):  # files named in a scenario lie beside it
+                beside = path.parent / str(base[key])
+                if beside.exists():
+                    base[key] = str(beside)
+    for key, value in _given(flags).items():
         base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
     if changes:
         base["set"] = {**base.get("set", {}), **dict(parse_change(c) for c in changes)}
-    if "on" not in base:
+    if not base.get("on"):
         raise InputError(f"{model}: say what it runs on, e.g. --on h100-sxm or --on hgx-h100")
-    return convert(base, Scenario, "command line")
+    return base
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +81,13 @@ def run_scenario(
 
     if save:
         save.parent.mkdir(parents=True, exist_ok=True)
-        save_scenario(scenario, save)
+        moved = {
+            key: os.path.relpath(ref, save.parent)
+            for key, ref in (("model", scenario.model), ("on", scenario.on))
+            if os.path.exists(ref)
+        }
+        with whole(save) as path:
+            save_scenario(msgspec.structs.replace(scenario, **moved), path)
     console = terminal()
     with progress_bar() as progress:
         result = run(scenario, progress)

@@ -46,6 +46,7 @@ REFUSALS = {
     "tp": (["run", "gpt2", "--on", "hgx-h100", "--tp", "5"], "3072 mod 5 = 2"),
     "too many devices": (["run", "gpt2", "--on", "hgx-h100", "--dp", "9"], "9 devices"),
     "stages": (["run", "gpt2", "--on", "hgx-h100", "--pp", "2", "--stages", "3,3"], "12 layers"),
+    "not a number": (["run", "gpt2", "--on", "t4", "--batch", "x"], "--batch"),
     "memory": (["run", "llama-3.1-70b", "--on", "h100-sxm"], "= 141."),
     "enum": (["run", "gpt2", "--on", "t4", "--detail", "tiles"], "not one of op, tile"),
     "batch": (["run", "gpt2", "--on", "t4", "--batch", "0"], "workload.batch"),
