@@ -1,0 +1,170 @@
+"""A serving run as a folder of files, and as tables for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.clock import seconds
+from sim.export import TABLE_FORMATS
+from sim.files import whole
+from sim.report import STATE_HEADS, duration, plain_table, quantity
+from sim.serve.columns import RequestColumns, StepColumns, collect_steps
+from sim.serve.live import PARTS
+from sim.serve.summary import LATENCIES, PERCENTILES
+from sim.states import STATES
+
+NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "queuing_delay": "queuing delay"}
+
+
+def write_serve(
+    folder: Path,
+    *,
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    requests: RequestColumns,
+    steps: Sequence[StepColumns] | None = None,
+    table_format: str = "csv",
+    pictures: bool = True,
+    title: str = "",
+    stages: int = 1,
+    kv_blocks_total: int | None = None,
+    trace_window: tuple[int, int] | None = None,
+) -> list[Path]:
+    """Write everything that a run tells into `folder`; returns the files in the order of writing.
+
+    Every file is there whole or not at all, and the same input gives the same bytes. `config` is
+    the resolved input with its seed. The trace of `trace_window` (ticks from, until) and the
+    picture over time need `steps`; `stages` and `kv_blocks_total` are those of a replica.
+    """
+    if table_format not in TABLE_FORMATS:
+        raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
+    if trace_window and steps is None:
+        raise ValueError("a trace needs the steps of the run, which were not kept")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [
+        _json(folder / "config.json", {"memorywall": version("memorywall"), **config}),
+        _json(folder / "summary.json", summary),
+        requests.collect(folder / f"requests.{table_format}"),
+    ]
+    if steps is not None:
+        written.append(collect_steps(steps, folder / f"steps.{table_format}"))
+    if trace_window and steps is not None:
+        from sim.serve.trace import write_window
+
+        written.append(write_window(folder / "trace.json.gz", requests, steps, trace_window))
+    if pictures:
+        from sim.serve.plots import plot_latencies, plot_requests, plot_time
+
+        if len(requests):
+            written += plot_latencies(requests, folder / "latencies", title)
+            written += plot_requests(requests, folder / "requests", title)
+        if steps and any(len(store) for store in steps):
+            span = summary["makespan_ps"]
+            written += plot_time(
+                requests,
+                steps,
+                folder / "time",
+                title,
+                makespan_ps=span,
+                stages=stages,
+                kv_blocks_total=kv_blocks_total,
+            )
+    return written
+
+
+def _json(path: Path, value: Mapping[str, Any]) -> Path:
+    # Ticks of many devices go beyond 64 bits, which not every encoder takes.
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    with whole(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
+    return path
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Everything about a run that fits on a screen."""
+    s = summary
+    lost = f", {s['refused']:,} refused" if s["refused"] else ""
+    console.print(
+        f"  {s['requests']:,} requests{lost} in {duration(s['makespan_s'])} "
+        f"on {s['devices']} device{'s' if s['devices'] > 1 else ''}; {s['steps']:,} steps, "
+        f"{s['preemptions']:,} preemptions"
+    )
+    user = s["tokens_per_s_per_user"]
+    parts = [
+        f"{s['request_throughput']:.4g} requests/s",
+        f"{s['prompt_throughput']:,.0f} tokens/s in",
+        f"{s['generation_throughput']:,.0f} tokens/s out",
+        f"{s['tokens_per_s_per_device']:,.0f} /s/device",
+        *([f"{user:,.1f} /s/user"] if user else []),
+    ]
+    console.print("  " + ", ".join(parts))
+    utilisation = f"MFU {s['mfu']:.1%}, MBU {s['mbu']:.1%}"
+    if kv := s["kv_cache_usage"]:
+        utilisation += f"; KV cache {kv['mean']:.1%} on average, {kv['peak']:.1%} at most"
+    console.print(
+        f"  {quantity(s['flops'], 'FLOP')}, {quantity(s['hbm_bytes'], 'B')} of HBM traffic; "
+        + utilisation
+    )
+    if goal := s["goodput"]:
+        console.print("  " + _goal(goal))
+    console.print(latency_table(s))
+    console.print(account_table(s))
+    console.print(request_table(s))
+
+
+def _goal(goal: Mapping[str, Any]) -> str:
+    bounds = ", ".join(
+        f"{NAMES[name]} <= {duration(goal['slo'][f'{name}_s'])} ({share:.1%})"
+        for name, share in goal["attainment_by_bound"].items()
+    )
+    verdict = "met" if goal["met"] else "missed"
+    return (
+        f"goodput {goal['goodput']:.4g} requests/s: {goal['attainment']:.1%} good of "
+        f"{goal['slo']['attainment']:.1%} asked for, {verdict}; {bounds}"
+    )
+
+
+def latency_table(summary: Mapping[str, Any]) -> Table:
+    """Mean and percentiles of the latencies."""
+    keys = ("mean", *(f"p{p}" for p in PERCENTILES), "max")
+    table = plain_table("Latencies (to the end of the step that makes the token)", "", keys)
+    for name in LATENCIES:
+        row = summary["latency_s"][name]
+        table.add_row(NAMES[name], *("-" if row[k] is None else duration(row[k]) for k in keys))
+    return table
+
+
+def account_table(summary: Mapping[str, Any]) -> Table:
+    """Where the time of the devices goes."""
+    ticks = summary["account_ps"]
+    heads = ["device time", *(STATE_HEADS[s] for s in STATES)]
+    table = plain_table("Where the device time goes", "", heads)
+    devices = summary["devices"]
+    label = f"all {devices} devices" if devices > 1 else "the device"
+    shares = (summary["account_share"][s] if ticks[s] else None for s in STATES)
+    table.add_row(label, duration(seconds(sum(ticks.values()))), *(_percent(x) for x in shares))
+    return table
+
+
+def request_table(summary: Mapping[str, Any]) -> Table:
+    """Where the time of a request goes, from its arrival to its last token."""
+    mean, share = summary["request_account_mean_s"], summary["request_account_share"]
+    heads = ["end to end", *(STATE_HEADS.get(p, p) for p in PARTS)]
+    table = plain_table("Where the time of a request goes", "", heads)
+    whole = sum(mean.values())
+    table.add_row("mean", duration(whole), *(duration(mean[p]) if mean[p] else "-" for p in PARTS))
+    table.add_row("share", "", *(_percent(share[p] or None) for p in PARTS))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    if share is None:
+        return "-"
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"

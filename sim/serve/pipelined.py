@@ -1,0 +1,252 @@
+"""A replica of several pipeline stages: batches of different requests in flight at once.
+
+A batch leaves the first stage for the next as soon as both are ready; the first stage takes the
+next batch when it is free and fewer than pp batches are under way. Requests of a batch in flight
+wait for it. So that the stages share the work, a batch takes at most its share of the decoding
+requests, ceil(running / pp), the longest-waiting first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from sim.collectives import Send
+from sim.serve.live import Live, StepRow
+from sim.serve.policies import Work
+from sim.serve.pricing import Price
+from sim.serve.replica import FOREVER, Replica
+from sim.states import Ticks
+from workloads.precision import packed
+
+
+class Flight(msgspec.Struct, frozen=True):
+    """A batch on its way: when it is back, and what it then does."""
+
+    end: int
+    work: Work
+    decoded: list[Live]
+    each: int
+    price: tuple[int, int, int, int, int]
+
+
+class PipelinedReplica(Replica):
+    """The loop with pp > 1. Decoding requests are kept one by one; there is nothing to leap."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.leap = False
+        stages = self.pricer.split.pp
+        self.free_at = [0] * stages
+        self.stage_clocks = [[0] * 5 for _ in range(stages)]
+        self.flights: deque[Flight] = deque()
+        self.away: set[Live] = set()
+        self.chosen: list[Live] = []
+        self.present = 0  # ticks in which some request was in the replica
+        self.since = -1
+
+    # -- time -------------------------------------------------------------------------------
+
+    def push(self, request: Any) -> bool:
+        taken = super().push(request)
+        if taken and self.since < 0:
+            self.since = max(self.now, request.arrival)
+        return taken
+
+    def _turn(self, until: int) -> None:
+        """Send one batch off, or wait for one that is under way."""
+        start = max(self.now, self.free_at[0])
+        back = self.flights[0].end if self.flights else FOREVER
+        full = len(self.flights) == len(self.free_at)
+        lands = full or back <= start
+        if (back if lands else start) >= until:
+            self.now = until
+            return
+        if lands:
+            self._land(self.flights.popleft())
+            return
+        self.now = start
+        work = self._plan()
+        if work.chunks or work.decode:
+            self._run(work)
+        elif self.flights:
+            self.now = min(until, self.flights[0].end)
+        elif work.wake > self.now:
+            self.now = min(until, work.wake)
+        else:
+            raise AssertionError("a policy planned nothing although requests wait")
+
+    def _plan(self) -> Work:
+        self.chosen = self._choose()
+        return super()._plan()
+
+    def drain(self) -> None:
+        super().drain()
+        self.now = max([self.now, *self.free_at])
+
+    def _stages(self) -> tuple[Ticks, ...]:
+        present = self.present + (self.now - self.since if self.since >= 0 else 0)
+        found = []
+        for c in self.stage_clocks:
+            busy = sum(c)
+            found.append((c[0], c[1], c[2], c[3], c[4], present - busy, self.now - present))
+        return tuple(found)
+
+    # -- decoding requests one by one -------------------------------------------------------
+
+    def _choose(self) -> list[Live]:
+        """The decoding requests that the next batch takes, before anything is admitted to it."""
+        here = [live for live in self.decoding if live not in self.away]
+        share = -(-len(self.running) // len(self.free_at))
+        return here[:share]
+
+    def _due(self) -> list[Live]:
+        """The chosen ones, less those that were preempted since."""
+        return [live for live in self.chosen if live in self.decoding]
+
+    def decode_need(self) -> int:
+        return sum(live.computed % self.knobs.block_size == 0 for live in self._due())
+
+    def take_decode(self) -> bool:
+        due = self._due()
+        for live in due:
+            more = self.growth(live, 1)
+            self.blocks.take(more)
+            live.blocks += more
+        return bool(due)
+
+    def make_room(self, more: int, live: Live | None) -> bool:
+        while self.decode_need() + more > self.blocks.free:
+            here = [one for one in self.running if one not in self.away]
+            if not here:
+                return False
+            self._preempt(here[-1])
+            if here[-1] is live:
+                return False
+        return True
+
+    def _start_decoding(self, live: Live) -> None:
+        self.decoding[live] = None
+
+    def _stop_decoding(self, live: Live) -> None:
+        del self.decoding[live]
+
+    def _generated(self, live: Live) -> int:
+        return live.generated
+
+    def _book(self, live: Live) -> None:
+        """Its own batches were booked as they landed; the rest of its time is bubbles."""
+
+    # -- batches ----------------------------------------------------------------------------
+
+    def _run(self, work: Work) -> None:
+        due = self._due() if work.decode else []
+        prefills = self._prefills(work)
+        prices = self.pricer.step([live.computed + 1 for live in due], prefills)
+        tokens = len(due) + sum(size for _, size in work.chunks)
+        states, end = self._through(prices, tokens)
+        first = self.free_at[0] - self.now
+        spent = sum(states)
+        each, rest = divmod(spent, tokens)
+        self.running[0].share += rest
+        self._record(states, first, tokens - len(due), len(due), prices)
+        for live in due:  # the next batch takes others
+            del self.decoding[live]
+            self.decoding[live] = None
+        for live, _ in work.chunks:
+            self.filling.remove(live)
+        self.away.update(due, (live for live, _ in work.chunks))
+        self.flights.append(Flight(end, work, due, each, states))
+
+    def _through(
+        self, prices: list[Price], tokens: int
+    ) -> tuple[tuple[int, int, int, int, int], int]:
+        """Send a batch through the stages: (its states, when it is out)."""
+        clock, total = self.now, [0] * 5
+        for stage, price in enumerate(prices):
+            begin = max(clock, self.free_at[stage])
+            parts = list(price[:5])
+            if stage == 0:
+                parts[3] += self.swapping
+                parts[4] += self.host
+                self.swapping = 0
+            for i, part in enumerate(parts):
+                self.stage_clocks[stage][i] += part
+                total[i] += part
+            clock = begin + sum(parts)
+            self.free_at[stage] = clock
+            if stage + 1 < len(prices):
+                flight = self._handover(stage, tokens)
+                total[3] += flight
+                clock += flight
+        return (total[0], total[1], total[2], total[3], total[4]), clock
+
+    def _handover(self, stage: int, tokens: int) -> int:
+        """Ticks that hidden states take to the next stage."""
+        pricer = self.pricer
+        nbytes = packed(tokens * pricer.model.hidden, pricer.precision.activation_bits)
+        split = pricer.split
+        sends = tuple(
+            Send(split.device(0, stage, rank), split.device(0, stage + 1, rank), nbytes)
+            for rank in range(split.tp)
+        )
+        return pricer.costs.launch + pricer.network.send(sends).time
+
+    def _record(
+        self,
+        states: tuple[int, int, int, int, int],
+        duration: int,
+        prefill: int,
+        decode: int,
+        prices: list[Price],
+    ) -> None:
+        flops, moved = sum(p[5] for p in prices), sum(p[6] for p in prices)
+        self.flops += flops
+        self.hbm_bytes += moved
+        self.steps += 1
+        if self.on_step:
+            self.on_step(
+                StepRow(
+                    self.now,
+                    duration,
+                    prefill,
+                    decode,
+                    len(self.running),
+                    len(self.waiting),
+                    self.blocks.used,
+                    states,
+                    flops,
+                    moved,
+                )
+            )
+
+    def _land(self, flight: Flight) -> None:
+        """A batch is back: its requests move on."""
+        self.now = flight.end
+        members = [*flight.decoded, *(live for live, _ in flight.work.chunks)]
+        for live in members:
+            self.away.discard(live)
+            for i, part in enumerate(flight.price):
+                live.account[1 + i] += part
+        for live in flight.decoded:
+            live.computed += 1
+            live.generated += 1
+            live.share += flight.each
+            if live.generated >= live.request.output:
+                self._finish(live)
+        for live, size in flight.work.chunks:
+            self.filling.append(live)
+            live.computed += size
+            live.share += size * flight.each
+            if live.computed == live.target:
+                self._prefilled(live)
+        if not self.outstanding:
+            self.present += self.now - self.since
+            self.since = -1
+
+    def _finish(self, live: Live) -> None:
+        spent = sum(live.account)
+        live.account[6] += self.now - live.request.arrival - spent
+        super()._finish(live)

@@ -1,0 +1,268 @@
+"""A serving run in three pictures: latencies, what happened over time, where requests waited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.plots.style import (
+    FAINT,
+    INK,
+    SERIES,
+    STATE_COLOURS,
+    STATE_NAMES,
+    figure,
+    look,
+    save,
+    shown,
+    state_handles,
+    unit_of,
+)
+from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.live import PARTS
+from sim.serve.summary import latencies
+from sim.states import STATES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Values = NDArray[np.float64]
+
+# Two more causes that only a request has; the others are those of the devices.
+PART_COLOURS: dict[str, str] = {
+    "queue": "#F0E442",
+    **{p: STATE_COLOURS[p] for p in PARTS if p in STATE_COLOURS},
+    "preempted": "#7F3C8D",
+}
+PART_NAMES = {"queue": "queue", **STATE_NAMES, "preempted": "preempted"}
+GROUPS = ((0, 50), (50, 90), (90, 99), (99, 100))  # percentiles of e2e
+BINS = 240
+_MARKS = (50, 90, 99)
+_WHITE_ON = {"compute", "hbm", "link", "bubble", "preempted"}
+_POINTS = 1000  # of a distribution's line: more cannot be seen, and makes the file large
+
+
+def plot_latencies(requests: RequestColumns, stem: Path, title: str = "") -> list[Path]:
+    """Distributions of TTFT, TPOT and E2E, as PNG and SVG."""
+    with look():
+        fig = figure("paper", 2.5)
+        axes = fig.subplots(1, 3, sharey=True)
+        found = latencies(requests)
+        for ax, name in zip(axes, ("ttft", "tpot", "e2e"), strict=True):
+            values = found[name].astype(float)
+            _distribution(ax, values[~np.isnan(values)], name.upper())
+        axes[0].set_ylabel("share of requests")
+        _suptitle(fig, title)
+    return save(fig, stem)
+
+
+def _distribution(ax: Axes, ticks: Values, name: str) -> None:
+    ax.set_title(name)
+    ax.set_ylim(0, 1.0)
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+    if not len(ticks):
+        ax.text(0.5, 0.5, "no request", transform=ax.transAxes, ha="center", color=FAINT)
+        return
+    levels = np.linspace(0, 1, min(_POINTS, len(ticks)) + 1)
+    line = np.quantile(ticks, levels)
+    marks = np.percentile(ticks, _MARKS)
+    # A tail far beyond the median would press the bulk against the axis.
+    logarithmic = line[0] > 0 and line[-1] > 10 * marks[0]
+    unit, size = unit_of(float(marks[0]))
+    ax.plot(line / size, levels, color=SERIES[0], linewidth=1.2, clip_on=False)
+    if logarithmic:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        ax.xaxis.set_minor_formatter(lambda *_: "")
+    else:
+        ax.set_xlim(left=0)
+    for level, value in zip(_MARKS, marks, strict=True):
+        ax.plot(value / size, level / 100, "o", color=INK, markersize=3, clip_on=False)
+    values = [f"p{p}: {shown(v, size)}" for p, v in zip(_MARKS, marks, strict=True)]
+    ax.set_xlabel(f"{name} ({unit})\n" + "   ".join(values), fontsize=7.5)
+    ax.grid()
+
+
+def plot_time(
+    requests: RequestColumns,
+    steps: Sequence[StepColumns],
+    stem: Path,
+    title: str = "",
+    *,
+    makespan_ps: int,
+    stages: int = 1,
+    kv_blocks_total: int | None = None,
+) -> list[Path]:
+    """Running and waiting requests, KV use, and the account of device time, over time."""
+    edges = np.linspace(0, max(1, makespan_ps), BINS + 1)
+    found = binned(requests, steps, edges, stages)
+    with look():
+        lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
+        if kv_blocks_total:
+            found["kv_blocks"] /= kv_blocks_total * len(steps)
+            lines.append(("kv_blocks", "KV in use", SERIES[2]))
+        fig = figure("paper", 2.2 + 0.85 * len(lines))
+        axes = fig.subplots(
+            len(lines) + 1, 1, sharex=True, height_ratios=[*(0.55 for _ in lines), 1]
+        )
+        unit, size = unit_of(makespan_ps)
+        middle = (edges[1:] + edges[:-1]) / 2 / size
+        for ax, (name, label, colour) in zip(axes, lines, strict=False):
+            ax.plot(middle, found[name], color=colour, linewidth=1.0)
+            ax.set_ylabel(label)
+            least = 0.01 if name == "kv_blocks" else 1.0  # no drama about half a request
+            ax.set_ylim(0, max(least, 1.12 * float(found[name].max())))
+            ax.grid()
+        if kv_blocks_total:
+            axes[2].yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+        _stacked(axes[-1], edges / size, found)
+        axes[-1].set_xlabel(f"time ({unit})")
+        axes[-1].set_xlim(0, edges[-1] / size)
+        fig.align_ylabels(axes)
+        seen = {s for s in STATES if float(found[s].max()) > 0}
+        fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
+        _suptitle(fig, title)
+    return save(fig, stem)
+
+
+def _stacked(ax: Axes, edges: Values, found: Mapping[str, Values]) -> None:
+    base = np.zeros(len(edges) - 1)
+    for state in STATES:
+        top = base + found[state]
+        ax.stairs(top, edges, baseline=base, fill=True, color=STATE_COLOURS[state], linewidth=0)
+        base = top
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("device time")
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
+
+
+def binned(
+    requests: RequestColumns, steps: Sequence[StepColumns], edges: Values, stages: int = 1
+) -> dict[str, Values]:
+    """Means over the bins: requests and KV blocks of all replicas, shares of the states.
+
+    A step's states are spread evenly over it. What is left of a bin is idle; with several stages
+    it is a bubble as long as a request is in the replica.
+    """
+    width = np.diff(edges)
+    names = ("running", "waiting", "kv_blocks")
+    found = {name: np.zeros(len(width)) for name in (*names, *STATES)}
+    whole = width * stages * max(1, len(steps))
+    replica = requests.column("replica") if stages > 1 else None
+    for store in steps:
+        start, lasts = store.column("start_ps"), store.column("duration_ps")
+        for name in names:
+            found[name] += _spread(start, lasts, store.column(name).astype(float), edges) / width
+        for state, name in zip(STATES, STATE_COLUMNS, strict=False):
+            rate = store.column(name) / np.maximum(1, lasts)
+            found[state] += _spread(start, lasts, rate, edges) / whole
+        if replica is not None:
+            mine = replica == store.replica
+            begin, end = (requests.column(n)[mine] for n in ("arrival_ps", "last_token_ps"))
+            begin, lasts = _presence(begin, end)
+            present = _spread(begin, lasts, np.ones(len(begin)), edges)
+            found["bubble"] += present * stages / whole
+    worked = sum((found[s] for s in STATES[:5]), np.zeros(len(width)))
+    found["bubble"] = np.maximum(0, found["bubble"] - worked) if stages > 1 else found["bubble"]
+    found["idle"] = np.maximum(0, 1 - worked - found["bubble"])
+    over = np.maximum(1, worked + found["bubble"])  # transfers between stages are nobody's time
+    return {n: v if n in names else v / over for n, v in found.items()}
+
+
+def _spread(start: Column, lasts: Column, value: Values, edges: Values) -> Values:
+    """The integral over each bin of steps of constant `value`, which may overlap."""
+    begin, total = start.astype(float), np.zeros(len(edges))
+    for times, sign in ((begin, 1.0), (begin + lasts, -1.0)):
+        order = np.argsort(times, kind="stable")
+        times, height = times[order], value[order]
+        heights = np.concatenate([[0.0], np.cumsum(height)])
+        moments = np.concatenate([[0.0], np.cumsum(height * times)])
+        before = np.searchsorted(times, edges, side="right")
+        total += sign * (heights[before] * edges - moments[before])
+    return np.maximum(0, np.diff(total))
+
+
+def _presence(begin: Column, end: Column) -> tuple[Column, Column]:
+    """Starts and lengths of the union of intervals."""
+    order = np.argsort(begin, kind="stable")
+    begin, until = begin[order], np.maximum.accumulate(end[order])
+    first = np.ones(len(begin), dtype=bool)
+    first[1:] = begin[1:] > until[:-1]
+    last = np.append(first[1:], True) if len(begin) else first
+    return begin[first], until[last] - begin[first]
+
+
+def plot_requests(requests: RequestColumns, stem: Path, title: str = "") -> list[Path]:
+    """Where the time of requests went, by percentile group of their end-to-end time."""
+    bars = request_bars(requests)
+    with look():
+        fig = figure("paper", 2.3)
+        left, right = fig.subplots(1, 2, sharey=True)
+        longest = max(sum(parts.values()) for _, _, parts in bars)
+        unit, size = unit_of(longest)
+        for row, (_, _, parts) in enumerate(bars):
+            whole = sum(parts.values())
+            _bar(left, row, parts, size, longest / size)
+            left.text(whole / size, row, f" {shown(whole, size)}", va="center", fontsize=7)
+            _bar(right, row, parts, max(1.0, whole), 1.0)
+        left.set_yticks(
+            range(len(bars)), [f"{name}\n{count:,} requests" for name, count, _ in bars]
+        )
+        left.set_ylim(len(bars) - 0.4, -0.6)
+        left.set_xlim(0, longest / size * 1.15)
+        left.set_xlabel(f"mean time of a request ({unit})")
+        left.set_ylabel("percentiles of E2E")
+        right.set_xlabel("share of its time")
+        right.set_xlim(0, 1)
+        right.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+        for ax in (left, right):
+            ax.tick_params(axis="y", length=0)
+            ax.grid(axis="x")
+        fig.legend(*_part_handles(bars), loc="outside lower center", ncols=8, handlelength=1.2)
+        _suptitle(fig, title)
+    return save(fig, stem)
+
+
+def request_bars(requests: RequestColumns) -> list[tuple[str, int, dict[str, float]]]:
+    """(percentile group of e2e, requests in it, mean ticks by part); empty groups are left out."""
+    e2e = requests.column("last_token_ps") - requests.column("arrival_ps")
+    # Equal times are told apart by the index, so the groups do not depend on who ended first.
+    order = np.lexsort((requests.column("index"), e2e))
+    columns = {p: requests.column(c)[order] for p, c in zip(PARTS, PART_COLUMNS, strict=True)}
+    bars = []
+    for low, high in GROUPS:
+        begin, end = len(order) * low // 100, len(order) * high // 100
+        if end > begin:
+            means = {p: float(v[begin:end].mean()) for p, v in columns.items()}
+            bars.append((f"{low}–{high} %", end - begin, means))  # noqa: RUF001
+    return bars
+
+
+def _bar(ax: Axes, row: int, parts: Mapping[str, float], size: float, reach: float) -> None:
+    at = 0.0
+    for part, ticks in parts.items():
+        width = ticks / size
+        ax.barh(row, width, 0.72, left=at, color=PART_COLOURS[part], linewidth=0)
+        if width > 0.09 * reach:
+            colour = "white" if part in _WHITE_ON else INK
+            share = ticks / sum(parts.values())
+            label = f"{share:.0%}"
+            ax.text(at + width / 2, row, label, ha="center", va="center", color=colour, fontsize=6)
+        at += width
+
+
+def _part_handles(bars: Sequence[tuple[str, int, Mapping[str, float]]]) -> tuple[Any, Any]:
+    from matplotlib.patches import Patch
+
+    seen = [p for p in PARTS if any(parts[p] for _, _, parts in bars)]
+    return [Patch(facecolor=PART_COLOURS[p]) for p in seen], [PART_NAMES[p] for p in seen]
+
+
+def _suptitle(fig: Figure, title: str) -> None:
+    if title:
+        fig.suptitle(title, x=0.01, ha="left", fontsize=8.5)

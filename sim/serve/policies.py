@@ -1,0 +1,151 @@
+"""Batching policies: what the next step of a replica works on.
+
+A policy is a class with `plan(replica)`. It takes requests from `replica.waiting` by
+`replica.admit` and returns a `Work`: chunks of prompts, and whether the decoding requests each
+generate a token. Register one in POLICIES, or name it by its import path ("module:Class").
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from sim.errors import InputError, hint
+from sim.serve.live import Live
+
+if TYPE_CHECKING:
+    from sim.serve.replica import Replica
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A step: chunks of prompts, and whether all decoding requests take part.
+
+    wake: with nothing to do, the tick at which to ask again. padded: every chunk costs as much
+    as the longest.
+    """
+
+    chunks: list[tuple[Live, int]]
+    decode: bool
+    wake: int = 0
+    padded: bool = False
+
+
+class Policy(Protocol):
+    """What a batching policy has to do."""
+
+    def plan(self, replica: Replica) -> Work: ...
+
+
+class ChunkedPrefill:
+    """Decode first, then chunks of prompts up to the token budget (Sarathi-Serve, vLLM v1).
+
+    Source: Agrawal et al. 2024, arXiv 2403.02310.
+    """
+
+    def plan(self, replica: Replica) -> Work:
+        before = replica.preempted
+        replica.make_room(0, None)
+        budget = replica.knobs.max_num_batched_tokens - len(replica.decoding)
+        chunks: list[tuple[Live, int]] = []
+        for live in list(replica.filling):
+            size = min(live.target - live.computed, budget, replica.chunk_limit)
+            if live not in replica.filling or size <= 0:
+                continue
+            if not replica.make_room(replica.growth(live, size), live):
+                continue
+            replica.grow(live, size)
+            chunks.append((live, size))
+            budget -= size
+        while replica.preempted == before and budget > 0:
+            admitted = replica.admit(min(budget, replica.chunk_limit), whole=False)
+            if admitted is None:
+                break
+            if admitted[1]:
+                chunks.append(admitted)
+            budget -= admitted[1]
+        chunks = [(live, size) for live, size in chunks if live in replica.filling]
+        return Work(chunks, replica.take_decode())
+
+
+class PrefillFirst:
+    """Whole prompts as soon as they fit, else a decode step (Orca, vLLM v0).
+
+    Source: Yu et al. 2022 (Orca, OSDI 22); Kwon et al. 2023, arXiv 2309.06180.
+    """
+
+    def plan(self, replica: Replica) -> Work:
+        budget = replica.knobs.max_num_batched_tokens
+        chunks: list[tuple[Live, int]] = []
+        while budget > 0:
+            # A prompt beyond the budget goes alone; it could not go otherwise.
+            room = budget if chunks else 2**62
+            admitted = replica.admit(room, whole=True)
+            if admitted is None:
+                break
+            if admitted[1]:
+                chunks.append(admitted)
+            budget -= admitted[1]
+        if chunks:
+            return Work(chunks, False)
+        replica.make_room(0, None)
+        return Work([], replica.take_decode())
+
+
+class Static:
+    """A batch is filled, run until its last request has ended, and only then replaced."""
+
+    def plan(self, replica: Replica) -> Work:
+        if not replica.running:
+            return PrefillFirst().plan(replica)
+        replica.make_room(0, None)
+        replica.blocked = True  # nobody joins a batch that runs
+        return Work([], replica.take_decode())
+
+
+class Dynamic:
+    """Whole requests gathered until the batch is full or the first has waited long enough.
+
+    For encoders (embedding, classification). `padded` runs a batch at its longest length.
+    """
+
+    def plan(self, replica: Replica) -> Work:
+        knobs = replica.knobs
+        if replica.running:
+            return PrefillFirst().plan(replica)
+        first = min(live.since for _, live in replica.waiting)
+        due = first + knobs.max_wait_ticks
+        if len(replica.waiting) < knobs.max_num_seqs and replica.now < due:
+            return Work([], False, wake=due)
+        work = PrefillFirst().plan(replica)
+        return msgspec.structs.replace(work, padded=knobs.padded)
+
+
+POLICIES: dict[str, type[Policy]] = {
+    "chunked": ChunkedPrefill,
+    "prefill-first": PrefillFirst,
+    "static": Static,
+    "dynamic": Dynamic,
+}
+
+
+def policy(name: str) -> Policy:
+    """A policy by its name or its import path. Raises InputError with what is known."""
+    if name in POLICIES:
+        return POLICIES[name]()
+    module, found, attribute = name.partition(":")
+    if not found:
+        raise InputError(f"scheduler {name!r} is not known{hint(name, POLICIES)}")
+    try:
+        made: Policy = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"scheduler {name!r} cannot be imported ({error})") from None
+    return made
+
+
+ORDERS = {
+    "fcfs": lambda request: 0.0,
+    "shortest": lambda request: float(request.prompt),
+    "priority": lambda request: -float(request.priority),
+}

@@ -1,0 +1,221 @@
+"""What one step of a replica costs, without rebuilding the graph in the loop.
+
+Everything but attention depends on the number of new tokens alone (the logits on the number of
+rows that need them): priced once a number, from the graph. Attention depends on sums over the
+batch: priced from them, by the same formula. `Pricer(exact_graph=True)` is the long way: the
+whole graph of every step; the two agree to the picosecond.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sim.collectives import Network
+from sim.cost import Cost, CostModel
+from sim.mapping import shard, stage_bounds
+from sim.plan import stage_table
+from sim.priced import Step, Work, price_blocks
+from sim.scenario import Resolved
+from workloads.attention import pairs, seen
+from workloads.batch import Batch, Sequence
+from workloads.graph import Graph, Placed, build_graph
+from workloads.model import Attention
+from workloads.ops import SOFTMAX_FLOPS
+from workloads.precision import packed
+
+# compute, hbm, sram, link, launch; then FLOPs and HBM bytes of one rank
+Price = tuple[int, int, int, int, int, int, int]
+FREE: Price = (0, 0, 0, 0, 0, 0, 0)
+
+
+class Prefill(msgspec.Struct, frozen=True):
+    """A chunk of `new` prompt tokens behind `cached` ones; `last` if it ends the prompt."""
+
+    new: int
+    cached: int
+    last: bool
+
+
+def add(a: Price, b: Price, times: int = 1) -> Price:
+    """a + times * b. Spelled out: it runs several times a step."""
+    return (
+        a[0] + times * b[0],
+        a[1] + times * b[1],
+        a[2] + times * b[2],
+        a[3] + times * b[3],
+        a[4] + times * b[4],
+        a[5] + times * b[5],
+        a[6] + times * b[6],
+    )
+
+
+def price_of(step: Step) -> Price:
+    """A step of a priced block."""
+    c, h, s, li, la = step.states[:5]
+    cost = step.cost
+    return (c, h, s, li, la, cost.flops if cost else 0, cost.hbm_bytes if cost else 0)
+
+
+def _split(work: Work) -> tuple[Price, Price]:
+    """(all but attention and logits, the logits) of a priced block."""
+    body = head = FREE
+    for step in work.block.steps:
+        if step.op is not None and step.op.flash:
+            continue
+        if step.name.startswith(("lm_head", "pooler")):
+            head = add(head, price_of(step))
+        else:
+            body = add(body, price_of(step))
+    return body, head
+
+
+class Pricer:
+    """Prices steps of one replica, a Price a pipeline stage."""
+
+    def __init__(self, resolved: Resolved, *, exact_graph: bool = False) -> None:
+        scenario = resolved.scenario
+        self.split, self.lowering = scenario.parallelism, scenario.lowering
+        self.model, self.precision = resolved.model, resolved.precision
+        self.costs = CostModel(resolved.machine.device, self.precision.activations)
+        self.network = Network(resolved.machine.system)
+        self.half = min(self.costs.reuse, int(self.costs.staging)) // 2
+        self.local = shard(self.model, self.split.tp)
+        stage_bounds(self.model.num_layers, self.split, self.model.name)
+        self.stage_of = stage_table(self.model, self.split)
+        self.tabled = not exact_graph and self._tabulates()
+        self._linear: dict[int, tuple[list[Price], list[Price]]] = {}
+        self.attentions = self._attention_kinds()
+
+    def _tabulates(self) -> bool:
+        """Whether the two sums that the tables need say all about this model's attention."""
+        plain = self.lowering.attention == "flash" and self.model.encoder is None
+        for _, stack in self.local.stacks:
+            for layer in stack.layers:
+                a = layer.attention
+                rows = a.heads // a.kv_heads * (a.head_dim + a.value_dim) * 4
+                plain = plain and a.latent is None and layer.cross is None and rows <= self.half
+        return plain
+
+    def _attention_kinds(self) -> list[tuple[Attention, list[int]]]:
+        """Distinct attentions with the number of layers of each in each stage."""
+        kinds: dict[Attention, list[int]] = {}
+        for name, stack in self.local.stacks:
+            for i, layer in enumerate(stack.layers):
+                counts = kinds.setdefault(layer.attention, [0] * self.split.pp)
+                counts[self.stage_of[name, i]] += 1
+        return list(kinds.items())
+
+    def group(self, stage: int) -> tuple[int, ...]:
+        return self.split.group(0, stage) if self.split.tp > 1 else ()
+
+    def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
+        """A step that decodes one token behind each of `contexts` - 1 and does `prefills`."""
+        if not self.tabled:
+            return self._graph_step(contexts, prefills)
+        tokens = len(contexts) + sum(p.new for p in prefills)
+        rows = len(contexts) + sum(p.last for p in prefills)
+        result = list(self.linear(tokens, rows))
+        for attention, counts in self.attentions:
+            price = self.attention(attention, contexts, prefills, tokens)
+            for stage, count in enumerate(counts):
+                if count:
+                    result[stage] = add(result[stage], price, count)
+        return result
+
+    def linear(self, tokens: int, rows: int) -> list[Price]:
+        """All but attention, for `tokens` new tokens and `rows` rows of logits."""
+        body, _ = self._parts(tokens)
+        if not rows:
+            return body
+        return [add(a, b) for a, b in zip(body, self._parts(rows)[1], strict=True)]
+
+    def _parts(self, tokens: int) -> tuple[list[Price], list[Price]]:
+        """(all but attention and logits, the logits) of `tokens` tokens, by stage."""
+        found = self._linear.get(tokens)
+        if found is None:
+            batch = Batch.uniform(tokens, Sequence(new=1, logits=1))
+            body, head = [FREE] * self.split.pp, [FREE] * self.split.pp
+            known: dict[int, tuple[Price, Price]] = {}
+            for stage, work in self._work(self._graph(batch)):
+                one = known.get(id(work.block))
+                if one is None:
+                    one = known[id(work.block)] = _split(work)
+                body[stage], head[stage] = add(body[stage], one[0]), add(head[stage], one[1])
+            found = self._linear[tokens] = (body, head)
+        return found
+
+    def _graph(self, batch: Batch) -> Graph:
+        return build_graph(self.local, batch, self.precision, self.lowering, ways=self.split.tp)
+
+    def _work(self, graph: Graph) -> list[tuple[int, Work]]:
+        by_stage: list[list[Placed]] = [[] for _ in range(self.split.pp)]
+        for placed in graph.placed:
+            by_stage[self.stage_of[placed.stack, placed.layer]].append(placed)
+        return [
+            (stage, work)
+            for stage, blocks in enumerate(by_stage)
+            for work in price_blocks(
+                blocks, self.costs, self.network, self.group(stage), self.split.collective
+            )
+        ]
+
+    def _graph_step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
+        """The long way: build and price the whole graph."""
+        sequences = [Sequence(new=1, cached=c - 1) for c in contexts]
+        sequences += [Sequence(new=p.new, cached=p.cached, logits=int(p.last)) for p in prefills]
+        result = [FREE] * self.split.pp
+        for stage, work in self._work(self._graph(Batch.of(*sequences))):
+            for step in work.block.steps:
+                result[stage] = add(result[stage], price_of(step))
+        return result
+
+    def attention(
+        self,
+        attention: Attention,
+        contexts: list[int],
+        prefills: list[Prefill],
+        tokens: int,
+    ) -> Price:
+        """One attention operator from sums over the batch."""
+        window = attention.window
+        visible = sum(min(c, window) for c in contexts) if window else sum(contexts)
+        chunks: dict[tuple[int, int], int] = {}
+        for p in prefills:
+            chunks[p.new, p.cached] = chunks.get((p.new, p.cached), 0) + 1
+        return self.attention_sums(attention, tokens, visible, chunks)
+
+    def attention_sums(
+        self,
+        a: Attention,
+        tokens: int,
+        decoded: int,
+        chunks: dict[tuple[int, int], int],
+    ) -> Price:
+        """As the operator of `workloads.attention`, from `decoded` keys that decoding rows see
+        and the number of chunks by (new, cached)."""
+        p, costs = self.precision, self.costs
+        width = a.head_dim + a.value_dim
+        scores = visible = decoded
+        again = near = 0
+        for (new, cached), count in chunks.items():
+            scores += count * pairs(new, cached, causal=a.causal, window=a.window)
+            keys = seen(new, cached, window=a.window)
+            visible += count * keys
+            rows = new * (a.heads // a.kv_heads) * width * 4
+            if rows > self.half:  # a prompt too long for the chip streams its keys again
+                kv = packed(count * keys * a.kv_width, p.kv_bits)
+                again += kv * (-(-rows // max(1, costs.reuse // 2)) - 1)
+                near += kv * (-(-rows // max(1, self.half)) - 1)
+        reads = packed(tokens * a.heads * a.head_dim, p.activation_bits)
+        reads += packed(visible * a.kv_width, p.kv_bits)
+        writes = packed(tokens * a.heads * a.value_dim, p.activation_bits)
+        writes += packed(tokens * a.kv_width, p.kv_bits)
+        matrix, vector = 2 * scores * a.heads * width, SOFTMAX_FLOPS * scores * a.heads
+        inner = reads + writes + near if costs.inner_rate else 0
+        reads += again
+        compute = costs.attention_seconds(matrix, tokens * a.heads * width)
+        compute += vector / costs.vector_rate
+        cost: Cost = costs.timed(
+            reads, writes, inner, compute, costs.stream_tiles(reads), 0, matrix + vector
+        )
+        return (cost.compute, cost.hbm, cost.sram, 0, cost.launch, cost.flops, cost.hbm_bytes)

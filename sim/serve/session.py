@@ -1,0 +1,152 @@
+"""What `memorywall serve` does: merge flags, serve with progress, print, write."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sim.cost import matrix_rate
+from sim.inputs import convert
+from sim.report import terminal
+from sim.serve.output import print_summary, write_serve
+from sim.serve.serving import Progress, Served, Serving, serve
+from sim.serve.summary import summarise
+from sim.session import laid_over
+
+
+def serving_of(model: str, flags: dict[str, Any], changes: list[str]) -> Serving:
+    """A serving run from a file or a model name, with flags that were given laid over it."""
+    return convert(laid_over(model, flags, changes, Serving), Serving, "command line")
+
+
+def serve_scenario(
+    serving: Serving,
+    *,
+    out: Path | None,
+    table_format: str,
+    pictures: bool,
+    trace_window: tuple[float, float] | None,
+) -> Served:
+    """Serve, print the tables, and write the result folder if one is named.
+
+    After Ctrl-C the same, with what is finished.
+    """
+    console = terminal()
+    with progress_lines() as progress:
+        served = serve(serving, progress)
+    console.print()
+    console.print(f"[bold]{heading(served)}[/bold]")
+    console.print(f"  {served.capacity.sentence()}")
+    if served.interrupted:
+        console.print("  interrupted: what follows is of the requests that had finished")
+    if served.skipped:
+        console.print(f"  {served.skipped} bad rows skipped, the first: {served.reasons[0]}")
+    if served.refused:
+        shown = ", ".join(map(str, served.refused[:8]))
+        console.print(f"  {len(served.refused)} requests can never fit into the KV memory: {shown}")
+    found = summary(served)
+    print_summary(found, console)
+    if out:
+        write_serve(
+            out,
+            config=config(served),
+            summary=found,
+            requests=served.requests,
+            steps=served.steps or None,
+            table_format=table_format,
+            pictures=pictures,
+            title=heading(served),
+            stages=serving.parallelism.pp,
+            kv_blocks_total=served.capacity.blocks * serving.replicas,
+            trace_window=ticks_of(trace_window),
+        )
+        console.print(f"  written to {out}/")
+    return served
+
+
+def ticks_of(window: tuple[float, float] | None) -> tuple[int, int] | None:
+    """Seconds as ticks."""
+    return (round(window[0] * 1e12), round(window[1] * 1e12)) if window else None
+
+
+def heading(served: Served) -> str:
+    """The run in one line."""
+    s = served.serving
+    what = Path(s.traffic.trace).name if s.traffic.trace else s.traffic.arrivals or ""
+    split = [
+        f"{name} {value}"
+        for name, value in (("tp", s.parallelism.tp), ("pp", s.parallelism.pp))
+        if value > 1
+    ]
+    copies = [f"{s.replicas} replicas"] if s.replicas > 1 else []
+    parts = ", ".join([s.scheduler, *split, *copies, what])
+    return f"{served.resolved.model.name} on {served.resolved.machine.name}: {parts}"
+
+
+def summary(served: Served) -> dict[str, Any]:
+    """The metrics of a run."""
+    serving, resolved = served.serving, served.resolved
+    split, device = serving.parallelism, resolved.machine.device
+    return summarise(
+        served.requests,
+        served.outcomes,
+        devices=split.tp * split.pp * serving.replicas,
+        tp=split.tp,
+        matrix_peak_flops=matrix_rate(device, resolved.precision.activations),
+        hbm_bandwidth=device.hbm.bandwidth,
+        makespan_ps=served.makespan,
+        slo=serving.slo,
+        kv_blocks_total=served.capacity.blocks,
+        steps=served.steps or None,
+    )
+
+
+def config(served: Served) -> dict[str, Any]:
+    """Everything that decided the result."""
+    resolved = served.resolved
+    return {
+        "memorywall": version("memorywall"),
+        "seed": served.serving.seed,
+        "serving": msgspec.to_builtins(served.serving),
+        "model": msgspec.to_builtins(resolved.model),
+        "device": msgspec.to_builtins(resolved.machine.device),
+        "precision": msgspec.to_builtins(resolved.precision),
+        "kv_capacity_bytes": msgspec.to_builtins(served.capacity),
+        "refused_requests": served.refused,
+        "skipped_rows": served.skipped,
+        "interrupted": served.interrupted,
+    }
+
+
+@contextmanager
+def progress_lines() -> Iterator[Progress | None]:
+    """Finished requests, simulated time and speed on the error stream, if it is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    start = last = time.monotonic()
+
+    def report(finished: int, simulated: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 0.5:
+            return
+        last = now
+        speed = finished / (now - start)
+        sys.stderr.write(
+            f"\r{finished:,} requests finished, {simulated:,.0f} s simulated, "
+            f"{speed:,.0f} requests/s, {simulated / (now - start):,.0f} times real time "
+        )
+        sys.stderr.flush()
+
+    try:
+        yield report
+    finally:
+        sys.stderr.write("\r\033[K")

@@ -1,0 +1,227 @@
+"""The numbers of a serving run: latencies, throughput, utilisation, goodput, accounts of time.
+
+A latency ends when the step that makes the token ends: no network to the client, no
+detokenising. Percentiles interpolate linearly between ranks (numpy's default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.clock import TICKS_PER_SECOND
+from sim.serve.columns import PART_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.live import PARTS, Outcome
+from sim.states import IDLE, NOTHING, STATES, Ticks, add, only, scaled
+from workloads.model import Record
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+PERCENTILES = (50, 90, 95, 99)
+LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")
+DEFINITIONS = {
+    "ttft": "first output token - arrival",
+    "tpot": "(e2e - ttft) / (output_tokens - 1), over requests of two tokens or more",
+    "itl": "not kept gap by gap; the mean of a request's gaps is its tpot",
+    "e2e": "last output token - arrival",
+    "queuing_delay": "first scheduled - arrival",
+    "measured_at": "the end of the step that makes the token; no network to the client",
+    "percentiles": "linear interpolation between ranks",
+    "throughput": "of finished requests, over the makespan",
+    "kv_cache_usage": "blocks in use over blocks that fit; mean over the time of the steps",
+    "mfu": "FLOPs done over the matrix peak of all devices for the makespan",
+    "mbu": "HBM bytes moved over the bandwidth of all devices for the makespan",
+}
+
+
+class Slo(Record, frozen=True, kw_only=True):
+    """A service level: bounds that a good request meets, all that are given, and the share of
+    the requests that has to be good. A refused request is not good."""
+
+    ttft_s: Seconds | None = None
+    tpot_s: Seconds | None = None
+    e2e_s: Seconds | None = None
+    attainment: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds that are given, in seconds."""
+        given = {"ttft": self.ttft_s, "tpot": self.tpot_s, "e2e": self.e2e_s}
+        return {name: bound for name, bound in given.items() if bound is not None}
+
+
+def summarise(
+    requests: RequestColumns | pl.DataFrame,
+    outcomes: Sequence[Outcome],
+    *,
+    devices: int,
+    tp: int,
+    matrix_peak_flops: float,
+    hbm_bandwidth: float,
+    makespan_ps: int,
+    slo: Slo | None = None,
+    kv_blocks_total: int | None = None,
+    steps: Sequence[StepColumns] | None = None,
+) -> dict[str, Any]:
+    """The summary as plain data; units stand in the keys, what does not apply is None.
+
+    `matrix_peak_flops` and `hbm_bandwidth` are a device's, FLOP/s and B/s; `kv_blocks_total` a
+    replica's. FLOPs and bytes of an outcome are those of one of its `tp` ranks.
+    """
+    states = device_account(outcomes, tp, makespan_ps)
+    ranks = tp * sum(len(o.stages) for o in outcomes)
+    if ranks != devices:
+        raise ValueError(f"devices = {devices}, but the stages of all replicas take {ranks}")
+    ticks = latencies(requests)
+    count, span = len(ticks["e2e"]), makespan_ps / TICKS_PER_SECOND
+    tokens_in = exact_sum(column(requests, "prompt_tokens"))
+    tokens_out = exact_sum(column(requests, "output_tokens"))
+    table = {name: spread(ticks[name]) for name in LATENCIES}
+    flops, moved = (tp * sum(x) for x in ([o.flops for o in outcomes], _moved(outcomes)))
+    refused = sum(o.refused for o in outcomes)
+    tpot = table["tpot"]["mean"]
+    peak, bandwidth = matrix_peak_flops * devices * span, hbm_bandwidth * devices * span
+    return {
+        "makespan_ps": makespan_ps,
+        "makespan_s": span,
+        "replicas": len(outcomes),
+        "devices": devices,
+        "requests": count,
+        "refused": refused,
+        "preemptions": sum(o.preempted for o in outcomes),
+        "prefix_hit_tokens": exact_sum(column(requests, "prefix_hit_tokens")),
+        "steps": sum(o.steps for o in outcomes),
+        "prompt_tokens": tokens_in,
+        "output_tokens": tokens_out,
+        "latency_s": table,
+        "request_throughput": _per(count, span),
+        "prompt_throughput": _per(tokens_in, span),
+        "generation_throughput": _per(tokens_out, span),
+        "tokens_per_s_per_device": _per(tokens_out or tokens_in, span * devices),
+        "tokens_per_s_per_user": 1 / tpot if tpot else None,
+        "flops": flops,
+        "hbm_bytes": moved,
+        "mfu": _per(flops, peak),
+        "mbu": _per(moved, bandwidth),
+        "kv_cache_usage": kv_usage(steps, kv_blocks_total) if steps and kv_blocks_total else None,
+        "account_ps": dict(zip(STATES, states, strict=True)),
+        "account_share": {
+            s: _per(x, makespan_ps * devices) for s, x in zip(STATES, states, strict=True)
+        },
+        **request_account(requests),
+        "goodput": goodput(ticks, slo, refused, span) if slo else None,
+        "definitions": DEFINITIONS,
+    }
+
+
+def _moved(outcomes: Sequence[Outcome]) -> list[int]:
+    return [o.hbm_bytes for o in outcomes]
+
+
+def _per(amount: float, base: float) -> float:
+    return amount / base if base else 0.0
+
+
+def column(requests: RequestColumns | pl.DataFrame, name: str) -> Column:
+    """A column of integers of a store, or of a table that was read back."""
+    if isinstance(requests, RequestColumns):
+        return requests.column(name)
+    found: Column = requests[name].to_numpy()
+    return found
+
+
+def exact_sum(values: Column) -> int:
+    """The sum, also beyond 64 bits."""
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
+
+
+def latencies(requests: RequestColumns | pl.DataFrame) -> dict[str, NDArray[Any]]:
+    """Ticks of the four latencies by request, in one order. Without a second token, tpot is
+    nan."""
+    arrival = column(requests, "arrival_ps")
+    first, last = column(requests, "first_token_ps"), column(requests, "last_token_ps")
+    gaps = column(requests, "output_tokens") - 1
+    tpot = np.full(len(gaps), np.nan)
+    np.divide(last - first, gaps, out=tpot, where=gaps > 0)
+    waited = column(requests, "scheduled_ps") - arrival
+    return {"ttft": first - arrival, "tpot": tpot, "e2e": last - arrival, "queuing_delay": waited}
+
+
+def spread(ticks: NDArray[Any]) -> dict[str, float | int | None]:
+    """Mean, percentiles and largest of a latency, seconds; nan is left out."""
+    kept = ticks[~np.isnan(ticks)] if ticks.dtype.kind == "f" else ticks
+    keys = [f"p{p}" for p in PERCENTILES]
+    if not len(kept):
+        return {"count": 0, **dict.fromkeys(("mean", *keys, "max"))}
+    total = exact_sum(kept) if kept.dtype.kind == "i" else float(kept.sum())
+    in_seconds = kept / TICKS_PER_SECOND
+    ranks = np.percentile(in_seconds, PERCENTILES)
+    return {
+        "count": len(kept),
+        "mean": total / len(kept) / TICKS_PER_SECOND,
+        **{key: float(value) for key, value in zip(keys, ranks, strict=True)},
+        "max": float(in_seconds.max()),
+    }
+
+
+def device_account(outcomes: Sequence[Outcome], tp: int, makespan_ps: int) -> Ticks:
+    """The states of all devices together; a replica that ended early is idle from then on."""
+    total = NOTHING
+    for outcome in outcomes:
+        for stage in outcome.stages:
+            rest = makespan_ps - sum(stage)
+            if rest < 0:
+                raise ValueError(
+                    f"replica {outcome.number} accounts for {sum(stage)} ticks of a makespan "
+                    f"of {makespan_ps}"
+                )
+            total = add(total, scaled(add(stage, only(IDLE, rest)), tp))
+    return total
+
+
+def request_account(requests: RequestColumns | pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Where the time of a request goes: the exact sum over all, the mean, the share of e2e."""
+    sums = {p: exact_sum(column(requests, c)) for p, c in zip(PARTS, PART_COLUMNS, strict=True)}
+    count, whole = len(column(requests, "index")), sum(sums.values())
+    return {
+        "request_account_ps": sums,
+        "request_account_mean_s": {p: _per(x, count) / TICKS_PER_SECOND for p, x in sums.items()},
+        "request_account_share": {p: _per(x, whole) for p, x in sums.items()},
+    }
+
+
+def kv_usage(steps: Sequence[StepColumns], total: int) -> dict[str, float]:
+    """Share of the KV blocks in use while steps ran: mean over their time, and the peak."""
+    weight = time = peak = 0
+    for store in steps:
+        blocks, duration = store.column("kv_blocks"), store.column("duration_ps")
+        weight += exact_sum(blocks * duration)
+        time += exact_sum(duration)
+        peak = max(peak, int(blocks.max(initial=0)))
+    return {"mean": _per(weight, time * total), "peak": peak / total, "blocks": total}
+
+
+def goodput(
+    ticks: Mapping[str, NDArray[Any]], slo: Slo, refused: int, span: float
+) -> dict[str, Any]:
+    """Requests a second that meet every bound of the service level, and the share that does."""
+    count = len(ticks["e2e"])
+    met = {n: np.nan_to_num(ticks[n]) / TICKS_PER_SECOND <= b for n, b in slo.bounds.items()}
+    good = np.ones(count, dtype=bool)
+    for one in met.values():
+        good &= one
+    share = _per(int(good.sum()), count + refused)
+    return {
+        "slo": msgspec.to_builtins(slo),
+        "good_requests": int(good.sum()),
+        "goodput": _per(int(good.sum()), span),
+        "attainment": share,
+        "attainment_by_bound": {n: _per(int(x.sum()), count + refused) for n, x in met.items()},
+        "met": share >= slo.attainment,
+    }

@@ -1,0 +1,181 @@
+"""A window of a serving run as a trace for ui.perfetto.dev (Chrome's JSON).
+
+A process a replica: its steps, the states inside them, and counters of running and waiting
+requests and KV blocks. One more process has a track a request. What overlaps the window is
+written whole, so no amount is cut.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from sim.files import whole
+from sim.perfetto import micros, process_event, slice_event, thread_event
+from sim.serve.columns import STATE_COLUMNS, RequestColumns, StepColumns
+from sim.serve.live import PARTS
+from sim.states import STATES
+
+STATE_LANE, FIRST_STEPS = 1, 2  # tids; steps that overlap take further rows
+MOST_REQUESTS = 500  # tracks beyond it are hard to read
+COUNTERS = ("running", "waiting", "kv_blocks")
+Row = dict[str, Any]
+
+
+def write_window(
+    path: Path,
+    requests: RequestColumns,
+    steps: Sequence[StepColumns],
+    window: tuple[int, int],
+    *,
+    most_requests: int = MOST_REQUESTS,
+) -> Path:
+    """Write the trace of the ticks [begin, end), compressed if the name ends in .gz.
+
+    The same run gives the same bytes. The metadata say how many requests are left out.
+    """
+    chosen, found = window_requests(requests, window, most_requests)
+    head = json.dumps(
+        {
+            "tool": f"memorywall {version('memorywall')}",
+            "window_ps": f"{window[0]} to {window[1]}; what overlaps it is written whole",
+            "requests": f"{len(chosen)} of {found} in the window written, the earliest first",
+            "order_of_states": "inside a step the amounts are exact, their order is a convention",
+        },
+        sort_keys=True,
+    )
+    with whole(path) as temporary, temporary.open("wb") as raw:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+                _write(packed, head, events(chosen, steps, window))
+        else:
+            _write(raw, head, events(chosen, steps, window))
+    return path
+
+
+def _write(file: IO[bytes] | gzip.GzipFile, head: str, lines: Iterator[str]) -> None:
+    file.write(f'{{"displayTimeUnit":"ms","otherData":{head},"traceEvents":[\n'.encode())
+    before = ""
+    for line in lines:
+        file.write(f"{before}{line}".encode())
+        before = ",\n"
+    file.write(b"\n]}\n")
+
+
+def window_requests(
+    requests: RequestColumns, window: tuple[int, int], most: int
+) -> tuple[list[Row], int]:
+    """The first `most` requests that were in the system in the window, and how many were."""
+    chosen: list[Row] = []
+    found = 0
+    begin, end = window
+    for frame in requests.frames():
+        inside = frame.filter((frame["arrival_ps"] < end) & (frame["last_token_ps"] > begin))
+        found += inside.height
+        chosen += inside.head(most - len(chosen)).to_dicts()
+    return chosen, found
+
+
+def events(
+    requests: Sequence[Row], steps: Sequence[StepColumns], window: tuple[int, int]
+) -> Iterator[str]:
+    """Every event as a line of JSON: replica by replica, then the requests."""
+    last = -1
+    for store in sorted(steps, key=lambda s: s.replica):
+        yield from _replica(store, window)
+        last = max(last, store.replica)
+    yield from _requests(requests, last + 1)
+
+
+def _replica(store: StepColumns, window: tuple[int, int]) -> Iterator[str]:
+    pid, begin, end = store.replica, *window
+    yield from process_event(pid, f"replica {pid}")
+    yield from thread_event(pid, STATE_LANE, "state")
+    busy: list[int] = []  # until when each row of steps is
+    shown: dict[str, int] = {}
+    until = -1
+    for frame in store.frames():
+        ends = frame["start_ps"] + frame["duration_ps"]
+        for step in frame.filter((frame["start_ps"] < end) & (ends > begin)).iter_rows(named=True):
+            start = step["start_ps"]
+            if 0 <= until < start:  # nothing ran in between
+                yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
+            row = next((r for r, t in enumerate(busy) if t <= start), len(busy))
+            if row == len(busy):
+                yield from thread_event(
+                    pid, FIRST_STEPS + row, "steps" + (f" {row + 1}" if row else "")
+                )
+            until = start + step["duration_ps"]
+            busy[row : row + 1] = [until]
+            yield slice_event(
+                _kind(step), FIRST_STEPS + row, start, until, _arguments(step), str(pid)
+            )
+            yield from _states(step, str(pid))
+            yield from _counters(step, shown, start, pid)
+    if until >= 0:
+        yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
+
+
+def _kind(step: Row) -> str:
+    if step["prefill_tokens"] and step["decode_tokens"]:
+        return "mixed"
+    return "prefill" if step["prefill_tokens"] else "decode"
+
+
+def _arguments(step: Row) -> str:
+    plain = ("prefill_tokens", "decode_tokens", *COUNTERS, "flops", "hbm_bytes")
+    sizes = ",".join(f'"{name}":{step[name]}' for name in plain)
+    states = "".join(
+        f',"{state}_us":{micros(step[name])}'
+        for state, name in zip(STATES, STATE_COLUMNS, strict=False)
+        if step[name]
+    )
+    return sizes + states
+
+
+def _states(step: Row, pid: str) -> Iterator[str]:
+    """The states of a step side by side. Those of several stages at once do not fit into its
+    time; they stand in its arguments alone."""
+    if sum(step[name] for name in STATE_COLUMNS) != step["duration_ps"]:
+        return
+    at = step["start_ps"]
+    for state, name in zip(STATES, STATE_COLUMNS, strict=False):
+        if step[name]:
+            yield slice_event(state, STATE_LANE, at, at + step[name], pid=pid)
+            at += step[name]
+
+
+def _counters(values: Row, shown: dict[str, int], t: int, pid: int) -> Iterator[str]:
+    """The counters that have changed."""
+    for name in COUNTERS:
+        if shown.get(name) != values[name]:
+            shown[name] = values[name]
+            yield (
+                f'{{"ph":"C","pid":{pid},"tid":0,"ts":{micros(t)},"name":"{name}",'
+                f'"args":{{"{name}":{values[name]}}}}}'
+            )
+
+
+def _requests(requests: Sequence[Row], pid: int) -> Iterator[str]:
+    """A track a request: queue, prefill, decode, with its account in the slice around them."""
+    yield from process_event(pid, "requests")
+    for tid, row in enumerate(requests, 1):
+        label = f"request {row['index']}" + (f" ({row['id']})" if row.get("id") else "")
+        yield from thread_event(pid, tid, label)
+        arrival, first, last = (row[f"{t}_ps"] for t in ("arrival", "first_token", "last_token"))
+        sizes = ("replica", "prompt_tokens", "output_tokens", "preemptions", "prefix_hit_tokens")
+        args = ",".join(f'"{name}":{row[name]}' for name in sizes)
+        args += "".join(f',"{p}_us":{micros(row[f"{p}_ps"])}' for p in PARTS if row[f"{p}_ps"])
+        yield slice_event(f"request {row['index']}", tid, arrival, last, args, str(pid))
+        phases = (
+            ("queue", arrival, row["scheduled_ps"]),
+            ("prefill", row["scheduled_ps"], first),
+            ("decode", first, last),
+        )
+        for name, begin, end in phases:
+            if end > begin:
+                yield slice_event(name, tid, begin, end, pid=str(pid))
