@@ -23,6 +23,12 @@ MOST_LABELS = 10
 NEAR = 16.0  # typographic points between points that count as one place
 _MARKERS = {"encode": "s", "prefill": "o", "decode": "D", "mixed": "^"}
 
+# The order decides the colour, so that a class has the same one in every picture.
+KINDS = (
+    *("ffn", "projection", "attention", "head", "residual", "norm", "rotary", "experts"),
+    *("activation", "embedding", "softmax", "router"),
+)
+
 
 class Point(msgspec.Struct, frozen=True):
     """All runs of one operator of one phase, on one device each."""
@@ -92,7 +98,7 @@ def draw_roofline(result: Result) -> Figure:
     kinds = sorted(
         {p.kind for p in found}, key=lambda k: -sum(p.ticks for p in found if p.kind == k)
     )
-    colour = {kind: SERIES[i % len(SERIES)] for i, kind in enumerate(kinds)}
+    colour = {kind: SERIES[KINDS.index(kind) % len(SERIES)] for kind in kinds}
     for p in reversed(found):
         ax.scatter(
             p.intensity,

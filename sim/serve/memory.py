@@ -31,6 +31,8 @@ class Capacity(msgspec.Struct, frozen=True):
     def sentence(self) -> str:
         """The sum, in GB, and what it comes to."""
         parts = [f"{x / 1e9:.2f}" for x in (self.hbm, self.reserve, self.weights, self.activations)]
+        if not self.block_bytes:
+            return f"weights {self.weights / 1e9:.2f} of {self.hbm / 1e9:.2f} GB HBM, no KV cache"
         left = self.hbm - self.reserve - self.weights - self.activations
         return (
             f"KV: HBM {parts[0]} - reserve {parts[1]} - weights {parts[2]} - activations {parts[3]}"

@@ -55,7 +55,7 @@ class PipelinedReplica(Replica):
             self.since = max(self.now, request.arrival)
         return taken
 
-    def _turn(self, until: int) -> None:
+    def advance(self, until: int) -> None:
         """Send one batch off, or wait for one that is under way."""
         start = max(self.now, self.free_at[0])
         back = self.flights[0].end if self.flights else FOREVER
@@ -118,13 +118,15 @@ class PipelinedReplica(Replica):
         return bool(due)
 
     def make_room(self, more: int, live: Live | None) -> bool:
+        """As with one stage, but nobody in flight is preempted. Neither is the oldest request nor
+        `live`: they wait for what is in flight, else two could preempt each other for ever.
+        """
         while self.decode_need() + more > self.blocks.free:
-            here = [one for one in self.running if one not in self.away]
-            if not here:
+            here = [one for one in self.running[1:] if one not in self.away]
+            if not here or here[-1] is live:
+                self.chosen = self.chosen if live else []
                 return False
             self._preempt(here[-1])
-            if here[-1] is live:
-                return False
         return True
 
     def _start_decoding(self, live: Live) -> None:

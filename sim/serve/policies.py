@@ -46,7 +46,7 @@ class ChunkedPrefill:
 
     def plan(self, replica: Replica) -> Work:
         before = replica.preempted
-        replica.make_room(0, None)
+        short = not replica.make_room(0, None)
         budget = replica.knobs.max_num_batched_tokens - len(replica.decoding)
         chunks: list[tuple[Live, int]] = []
         for live in list(replica.filling):
@@ -54,17 +54,18 @@ class ChunkedPrefill:
             if live not in replica.filling or size <= 0:
                 continue
             if not replica.make_room(replica.growth(live, size), live):
+                short = True
                 continue
             replica.grow(live, size)
             chunks.append((live, size))
             budget -= size
-        while replica.preempted == before and budget > 0:
+        while not short and replica.preempted == before and budget > 0:
             admitted = replica.admit(min(budget, replica.chunk_limit), whole=False)
             if admitted is None:
                 break
             if admitted[1]:
                 chunks.append(admitted)
-            budget -= admitted[1]
+            budget -= admitted[1] or 1  # who is swapped in decodes one
         chunks = [(live, size) for live, size in chunks if live in replica.filling]
         return Work(chunks, replica.take_decode())
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sim.clock import ticks
+from sim.errors import InputError
 from sim.serve.curve import DecodeCurve
 from sim.serve.live import PREEMPTED, QUEUE, Finished, Live, Outcome, StepRow
 from sim.serve.memory import Blocks
@@ -88,10 +89,9 @@ class Replica:
         self.each = 0  # ticks of decode steps over their tokens
         self.preempted = self.finished = self.refused = 0
         self.flops = self.hbm_bytes = self.steps = 0
-        self.busy = 0
         self.swapping = 0  # ticks of swaps that the next step has to wait for
         self.kv_bytes = 0  # a block's, over all its layers; for swaps
-        self.blocked = False  # the first waiting request did not fit when the step was planned
+        self.blocked = False  # the first waiting request stays out until another leaves
         self.curves = {
             a: DecodeCurve(pricer.costs, a, pricer.precision) for a, _ in pricer.attentions
         }
@@ -105,6 +105,12 @@ class Replica:
         if self.blocks.needed(longest) > self.blocks.total:
             self.refused += 1
             return False
+        if self.blocks.caching and request.hashes and request.hash_tokens % self.blocks.size:
+            raise InputError(
+                f"request {request.index}: block_size = {self.blocks.size} does not divide the "
+                f"{request.hash_tokens} tokens that a hash of its prompt covers; prefix caching "
+                "needs whole blocks"
+            )
         live = Live(request, (self.order(request), request.arrival, request.index))
         heapq.heappush(self.waiting, (live.key, live))
         return True
@@ -142,9 +148,9 @@ class Replica:
             if not self.waiting and not self.running:
                 self.now = until
                 return
-            self._turn(until)
+            self.advance(until)
 
-    def _turn(self, until: int) -> None:
+    def advance(self, until: int) -> None:
         """Plan and run one step, and those that repeat it."""
         self.blocked = False
         left = self.finished + self.preempted
@@ -157,30 +163,22 @@ class Replica:
         self._run(work)
         # What did not fit when the step was planned may fit now, if a request has left.
         same = self.finished + self.preempted == left and not work.chunks
-        if self.leap and self.decoding and not self.filling:
-            if not self.waiting or (same and self._stuck()):
-                self._leap(until)
+        steady = not self.waiting or (same and self.blocked)
+        if self.leap and steady and self.decoding and not self.filling:
+            self._leap(until)
 
     def _plan(self) -> Work:
-        """What the policy wants to do now. Who was only swapped in is part of the next plan."""
-        running = len(self.running)
+        """What the policy wants to do now; asked again if all it did was to swap or preempt."""
+        before = len(self.running), self.preempted
         work = self.policy.plan(self)
-        if not work.chunks and not work.decode and len(self.running) > running:
-            return self._plan()
-        return work
-
-    def _stuck(self) -> bool:
-        """Whether the first waiting request stays out until another leaves.
-
-        It needs less memory when kept prefixes that it would use are dropped.
-        """
-        full = len(self.running) >= self.knobs.max_num_seqs
-        return self.blocked and (full or not self._prefix(self.waiting[0][1]))
+        if work.chunks or work.decode or before == (len(self.running), self.preempted):
+            return work
+        return self._plan()
 
     def drain(self) -> None:
         """Run until no request is left."""
         while self.waiting or self.running:
-            self._turn(FOREVER)
+            self.advance(FOREVER)
 
     # -- what a policy asks for -------------------------------------------------------------
 
@@ -231,7 +229,7 @@ class Replica:
         more = self.blocks.needed(start + size) - self.blocks.needed(start)
         wanted = more + self.blocks.revived(hits, each) + self.decode_need()
         if wanted > self.blocks.free:
-            self.blocked = True
+            self.blocked = not hits  # it needs less once prefixes that it would use are dropped
             return None
         heapq.heappop(self.waiting)
         self.blocks.share(hits, each)
@@ -395,38 +393,43 @@ class Replica:
 
     def _pass_time(self, price: Price, tokens: int, decode: int, prefill: int) -> int:
         """Advance the clock by a step; returns the ticks a token. The oldest bears the rest."""
-        compute, hbm, sram, link, launch, flops, moved = price
-        launch += self.host
-        duration = compute + hbm + sram + link + launch
+        duration = sum(price[:5]) + self.host
         each, rest = divmod(duration, tokens)
         self.running[0].share += rest
-        clocks = self.clocks
-        clocks[0] += compute
-        clocks[1] += hbm
-        clocks[2] += sram
-        clocks[3] += link
-        clocks[4] += launch
-        self.flops += flops
-        self.hbm_bytes += moved
-        self.steps += 1
-        self.busy += duration
+        self._book_time(price, 1)
         if self.on_step:
-            self.on_step(
-                StepRow(
-                    self.now,
-                    duration,
-                    prefill,
-                    decode,
-                    len(self.running),
-                    len(self.waiting),
-                    self.blocks.used,
-                    (compute, hbm, sram, link, launch),
-                    flops,
-                    moved,
-                )
-            )
+            self._report(price, duration, decode, prefill)
         self.now += duration
         return each
+
+    def _book_time(self, price: Price, steps: int) -> None:
+        """Add the price of so many steps to the account of the replica."""
+        clocks = self.clocks
+        clocks[0] += price[0]
+        clocks[1] += price[1]
+        clocks[2] += price[2]
+        clocks[3] += price[3]
+        clocks[4] += price[4] + steps * self.host
+        self.flops += price[5]
+        self.hbm_bytes += price[6]
+        self.steps += steps
+
+    def _report(self, price: Price, duration: int, decode: int, prefill: int) -> None:
+        assert self.on_step is not None
+        self.on_step(
+            StepRow(
+                self.now,
+                duration,
+                prefill,
+                decode,
+                len(self.running),
+                len(self.waiting),
+                self.blocks.used,
+                (price[0], price[1], price[2], price[3], price[4] + self.host),
+                price[5],
+                price[6],
+            )
+        )
 
     def _decoded(self, count: int, each: int) -> None:
         self.turn += 1
@@ -489,26 +492,62 @@ class Replica:
             )
 
     def _leap(self, until: int) -> None:
-        """Decode steps until a request ends, memory runs out, or `until` has come."""
+        """Decode steps until a request ends, memory runs out, or `until` has come.
+
+        The same as `_turn` after `_turn`, with the sums kept in local names.
+        """
         while self.ends and self.ends[0][2] != self.ends[0][3].epoch:
             heapq.heappop(self.ends)
-        count = len(self.decoding)
-        last = self.ends[0][0]
-        base = self.pricer.linear(count, count)[0] if self.pricer.tabled else FREE
-        plain = self.pricer.tabled and not self.windowed
-        kinds = [(self.curves[a].at(count), n[0]) for a, n in self.pricer.attentions]
-        while self.now < until and self.turn < last:
-            need = self.decode_need()
-            if need > self.blocks.free:
+        count, last = len(self.decoding), self.ends[0][0]
+        price, blocks, growing = self._decode_price(count), self.blocks, self.growing
+        size, host, on_step = self.knobs.block_size, self.host, self.on_step
+        now, turn, tokens = self.now, self.turn, self.tokens
+        sums, all_each, all_rest, steps = FREE, 0, 0, 0
+        while now < until and turn < last:
+            need = growing[-turn % size]
+            if need > blocks.total - blocks.used:
                 break
-            if plain:
-                seen = self.tokens + count
-                price = base
-                for curve, times in kinds:
-                    price = add(price, curve(seen), times)
-            else:
-                price = self._price(list(self.decoding), [])
-            self.blocks.take(need)
-            each = self._pass_time(price, count, count, 0)
-            self._decoded(count, each)
+            if need:
+                blocks.take(need)
+            one = price(tokens + count)
+            duration = one[0] + one[1] + one[2] + one[3] + one[4] + host
+            each, rest = divmod(duration, count)
+            if on_step:
+                self.now = now
+                self._report(one, duration, count, 0)
+            sums = add(sums, one)
+            all_each += each
+            all_rest += rest
+            steps += 1
+            now += duration
+            turn += 1
+            tokens += count
+        self.now, self.turn, self.tokens = now, turn, tokens
+        self.each += all_each
+        self.running[0].share += all_rest
+        self._book_time(sums, steps)
         self._finish_due()
+
+    def _decode_price(self, count: int) -> Callable[[int], Price]:
+        """The price of a step that decodes `count` requests, by the tokens they see."""
+        if self.windowed or not self.pricer.tabled:
+            return lambda seen: self._price_one_by_one(seen - count - self.tokens)
+        base = self.pricer.linear(count, count)[0]
+        kinds = [(self.curves[a].at(count), n[0]) for a, n in self.pricer.attentions]
+        if len(kinds) == 1:
+            curve, times = kinds[0]
+            return lambda seen: add(base, curve(seen), times)
+
+        def price(seen: int) -> Price:
+            total = base
+            for curve, times in kinds:
+                total = add(total, curve(seen), times)
+            return total
+
+        return price
+
+    def _price_one_by_one(self, more: int) -> Price:
+        """A decode step in which every request has `more / count` tokens more than now."""
+        steps = more // max(1, len(self.decoding))
+        contexts = [live.base + self.turn + 1 + steps for live in self.decoding]
+        return self.pricer.step(contexts, [])[0]

@@ -93,8 +93,8 @@ def dispatch(
 class Feedback:
     """Requests whose arrival follows from the run: users in a closed loop, calls of a session.
 
-    Replicas move on one step at a time, the one that is furthest behind first, so that an
-    answer can bring the next request to any of them at its own time.
+    The replica that is furthest behind moves on, at most to where the next one stands and to
+    its own next answer, so that an answer can bring a request to any of them at its own time.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Feedback:
         self.requests, self.replicas, self.route, self.refused = requests, replicas, route, refused
         self.concurrency, self.think = concurrency, think
         self.coming: list[tuple[int, int, Request]] = []
+        self.opened = 0  # requests in it that came from the stream with a time of their own
         self.held: dict[int, list[Request]] = {}  # by the request that they come after
         self.done: dict[int, int] = {}
         for one in replicas:
@@ -140,12 +141,13 @@ class Feedback:
             self._come(request, at)
 
     def _pull(self) -> None:
-        """Keep the next request of an open stream at hand."""
-        while self.concurrency is None and not self.coming:
+        """Keep the next request of an open stream at hand, and those that come after others."""
+        while self.concurrency is None and not self.opened:
             request = next(self.requests, None)
             if request is None:
                 return
             if request.after < 0:
+                self.opened += 1
                 self._come(request, request.arrival)
             elif request.after in self.done:
                 self._come(request, self.done[request.after] + request.delay)
@@ -156,14 +158,14 @@ class Feedback:
         """Serve everything."""
         for _ in range(self.concurrency or 0):
             self._next(0)
-        alone = len(self.replicas) == 1
         while not stop():
             self._pull()
             at = self.coming[0][0] if self.coming else FOREVER
-            busy = [one for one in self.replicas if one.outstanding]
-            behind = min(busy, key=lambda one: (one.now, one.number), default=None)
-            if behind is not None and behind.now < at:
-                behind.run_until(at if alone and at < FOREVER else min(at, behind.now + 1))
+            busy = sorted((one.now, i) for i, one in enumerate(self.replicas) if one.outstanding)
+            if busy and busy[0][0] < at:
+                now, i = busy[0]
+                others = busy[1][0] if len(busy) > 1 else FOREVER
+                self.replicas[i].advance(min(at, max(others, now + 1)))
             elif self.coming:
                 self._deliver()
             else:
@@ -171,6 +173,7 @@ class Feedback:
 
     def _deliver(self) -> None:
         at, _, request = heapq.heappop(self.coming)
+        self.opened -= self.concurrency is None and request.after < 0
         for one in self.replicas:
             if not one.outstanding:
                 one.run_until(at)

@@ -99,6 +99,7 @@ class Served(msgspec.Struct):
     skipped: int
     reasons: tuple[str, ...]
     interrupted: bool
+    scratch: tempfile.TemporaryDirectory[str] | None = None  # parts that did not stay in memory
 
     @property
     def makespan(self) -> int:
@@ -249,11 +250,22 @@ class Setup:
         made.kv_bytes = self.capacity.block_bytes
         return made
 
-    def run(self, numbers: list[int], progress: Progress | None, stop: Callable[[], bool]) -> Shard:
-        """Run some of the replicas on their part of the stream."""
+    def run(
+        self,
+        numbers: list[int],
+        progress: Progress | None,
+        stop: Callable[[], bool],
+        folder: Path | None = None,
+    ) -> Shard:
+        """Run some of the replicas on their part of the stream; with a `folder`, rows beyond
+        what a chunk holds are kept there instead of in memory."""
         serving = self.serving
         requests, refused = RequestColumns(), list[int]()
         steps = [StepColumns(n) for n in numbers] if serving.keep_steps else []
+        if folder:
+            requests.spill(folder / f"requests-{numbers[0]}")
+            for one in steps:
+                one.spill(folder / f"steps-{one.replica}")
         totals = {n: [0, 0] for n in numbers}
 
         def finished(row: Finished) -> None:
@@ -348,24 +360,26 @@ class Setup:
 def _in_processes(setup: Setup, cores: int, progress: Progress | None) -> Served:
     """Independent replicas over the cores. A stop file tells the workers of Ctrl-C."""
     numbers = list(range(setup.serving.replicas))
-    with tempfile.TemporaryDirectory() as folder:
-        flag = Path(folder) / "stop"
-        with ProcessPoolExecutor(cores, initializer=_ignore_interrupts) as pool:
-            jobs = [
-                pool.submit(_work, setup.serving, numbers[i::cores], str(flag))
-                for i in range(cores)
-            ]
-            try:
-                shards = [job.result() for job in jobs]
-            except KeyboardInterrupt:
-                flag.touch()
-                shards = [job.result() for job in jobs]
-    return setup.served(shards)
+    scratch = tempfile.TemporaryDirectory(prefix="memorywall-")
+    flag = Path(scratch.name) / "stop"
+    with ProcessPoolExecutor(cores, initializer=_ignore_interrupts) as pool:
+        jobs = [
+            pool.submit(_work, setup.serving, numbers[i::cores], scratch.name) for i in range(cores)
+        ]
+        try:
+            shards = [job.result() for job in jobs]
+        except KeyboardInterrupt:
+            flag.touch()
+            shards = [job.result() for job in jobs]
+    served = setup.served(shards)
+    served.scratch = scratch
+    return served
 
 
 def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(serving: Serving, numbers: list[int], flag: str) -> Shard:
-    return Setup(serving).run(numbers, None, lambda: os.path.exists(flag))
+def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:
+    folder = Path(scratch)
+    return Setup(serving).run(numbers, None, lambda: os.path.exists(folder / "stop"), folder)

@@ -17,7 +17,7 @@ from sim.inputs import convert
 from sim.report import terminal
 from sim.serve.output import print_summary, write_serve
 from sim.serve.serving import Progress, Served, Serving, serve
-from sim.serve.summary import summarise
+from sim.serve.summary import Slo, summarise
 from sim.session import laid_over
 
 
@@ -102,7 +102,7 @@ def summary(served: Served) -> dict[str, Any]:
         matrix_peak_flops=matrix_rate(device, resolved.precision.activations),
         hbm_bandwidth=device.hbm.bandwidth,
         makespan_ps=served.makespan,
-        slo=serving.slo,
+        slo=serving.slo if serving.slo != Slo() else None,
         kv_blocks_total=served.capacity.blocks,
         steps=served.steps or None,
     )

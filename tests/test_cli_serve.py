@@ -1,0 +1,121 @@
+"""`memorywall serve`: results in a folder, refusals, the long way, Ctrl-C."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sim.serve.serving import Serving, Traffic, serve
+
+COMMAND = Path(sys.executable).with_name("memorywall")
+TRAFFIC = ["--arrivals", "poisson:8", "--prompt", "uniform:16-400", "--output", "uniform:1-40"]
+
+
+def memorywall(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([COMMAND, "serve", *args], capture_output=True, text=True, check=False)
+
+
+def test_it_prints_latencies_and_writes_a_folder(tmp_path: Path) -> None:
+    done = memorywall(
+        *("gpt2", "--on", "h100-sxm", *TRAFFIC, "--num-requests", "50"),
+        *("--slo-ttft", "1", "--out", str(tmp_path), "--no-pictures", "--trace-window", "0:2"),
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("TTFT", "p99", "MFU", "MBU", "goodput", "Where the time of a request goes"):
+        assert word in done.stdout
+    with (tmp_path / "requests.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(50))
+    for row in rows:
+        parts = ("queue", "compute", "hbm", "sram", "link", "launch", "bubble", "preempted")
+        spent = sum(int(row[f"{part}_ps"]) for part in parts)
+        assert spent == int(row["last_token_ps"]) - int(row["arrival_ps"])
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 42
+    assert (tmp_path / "trace.json.gz").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["chunked", "prefill-first", "static"])
+def test_the_long_way_writes_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+    for name, flag in (("short", "--shortcuts"), ("long", "--no-shortcuts")):
+        done = memorywall(
+            *("gpt2", "--on", "a100-sxm-80gb", *TRAFFIC, "--num-requests", "12", flag),
+            *("--scheduler", scheduler, "--kv-blocks", "40", "--set", "model.n_layer=2"),
+            *("--out", str(tmp_path / name), "--no-pictures"),
+        )
+        assert done.returncode == 0, done.stderr
+    for file in ("requests.csv", "steps.csv"):
+        assert (tmp_path / "short" / file).read_bytes() == (tmp_path / "long" / file).read_bytes()
+
+
+REFUSALS = {
+    "scheduler": (["--scheduler", "chunky", *TRAFFIC], "did you mean 'chunked'"),
+    "router": (["--router", "roundrobin", *TRAFFIC], "did you mean 'round-robin'"),
+    "order": (["--order", "lifo", *TRAFFIC], "fcfs, priority, shortest"),
+    "arrivals": (["--arrivals", "poison:3"], "did you mean 'poisson'"),
+    "no traffic": ([], "--trace FILE or --arrivals"),
+    "trace": (["--trace", "missing.csv"], "missing.csv: cannot be read"),
+    "window": ([*TRAFFIC, "--window", "5"], "FROM:TO"),
+    "budget": ([*TRAFFIC, "--max-num-seqs", "5000"], "max_num_batched_tokens = 2048"),
+    "replicas": ([*TRAFFIC, "--replicas", "0"], "replicas"),
+    "dp": ([*TRAFFIC, "--tp", "5"], "3072 mod 5"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_mistake_is_one_sentence_and_exit_code_2(case: str) -> None:
+    args, expected = REFUSALS[case]
+    done = memorywall("gpt2", "--on", "hgx-h100", *args)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,100,4\n1,-5,4\n2,100,4\n")
+    args = ("gpt2", "--on", "h100-sxm", "--trace", str(trace))
+    failed = memorywall(*args)
+    assert failed.returncode == 2
+    assert "line 3" in failed.stderr
+    assert "column `prompt_tokens` = '-5'" in failed.stderr
+    skipped = memorywall(*args, "--on-bad-row", "skip")
+    assert skipped.returncode == 0, skipped.stderr
+    assert "1 bad rows skipped" in skipped.stdout
+    assert "2 requests" in skipped.stdout
+
+
+def test_ctrl_c_leaves_a_valid_result(tmp_path: Path) -> None:
+    many = ["--num-requests", "2000000", "--no-steps", "--no-pictures", "--out", str(tmp_path)]
+    running = subprocess.Popen(
+        [COMMAND, "serve", "gpt2", "--on", "h100-sxm", *TRAFFIC, *many],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(5)
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert "interrupted" in said
+    assert json.loads((tmp_path / "config.json").read_text())["interrupted"] is True
+    with (tmp_path / "requests.csv").open() as file:
+        assert sum(1 for _ in file) > 100
+
+
+def test_replicas_over_processes_are_the_same_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = Serving(
+        model="gpt2",
+        on="h100-sxm",
+        traffic=Traffic(arrivals="poisson:40", num_requests=300),
+        replicas=3,
+    )
+    alone = serve(serving)
+    monkeypatch.setattr("sim.serve.serving.WORTH_PROCESSES", 1)
+    spread = serve(serving)
+    assert spread.requests.frame().equals(alone.requests.frame())
+    assert spread.outcomes == alone.outcomes
