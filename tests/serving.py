@@ -14,12 +14,12 @@ from sim.mapping import Parallelism
 from sim.serve.live import Finished, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.pipelined import PipelinedReplica
-from sim.serve.policies import ORDERS, policy
+from sim.serve.policies import ORDERS, Work, policy
 from sim.serve.pricing import Prefill, Price
 from sim.serve.replica import Knobs, Replica
 from workloads.request import Request
 
-GENERATORS = ("chunked", "prefill-first", "static", "dynamic")
+SCHEDULERS = ("chunked", "prefill-first", "static", "dynamic")
 StepPrice = Callable[[list[int], list[Prefill]], int]
 Order = Callable[[Request], float]
 
@@ -85,7 +85,7 @@ class WatchedBlocks(Blocks):
 
 
 class Prices:
-    """Stands in for a Pricer: every stage costs what a function of the batch says.
+    """Stands in for a Pricer: a stage costs its weight times what a function of the batch says.
 
     A hand-over to the next stage takes `handover` ticks.
     """
@@ -93,8 +93,11 @@ class Prices:
     tabled = False
     attentions: Sequence[Any] = ()
 
-    def __init__(self, price: StepPrice, pp: int = 1, handover: int = 0) -> None:
+    def __init__(
+        self, price: StepPrice, pp: int = 1, handover: int = 0, weights: Sequence[int] = ()
+    ) -> None:
         self.price, self.split = price, Parallelism(pp=pp)
+        self.weights = weights or (1,) * pp
         self.costs = SimpleNamespace(launch=handover)
         self.precision = SimpleNamespace(activation_bits=16)
         self.model = SimpleNamespace(hidden=8)
@@ -102,16 +105,35 @@ class Prices:
 
     def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
         whole = self.price(contexts, prefills)
-        a, b, c, d = whole // 2, whole // 5, whole // 7, whole // 11
-        rest = whole - a - b - c - d
         tokens = len(contexts) + sum(p.new for p in prefills)
-        return [(a, b, c, d, rest, tokens, 3 * tokens)] * self.split.pp
+        return [_spread(weight * whole, tokens) for weight in self.weights]
+
+
+def _spread(whole: int, tokens: int) -> Price:
+    """Ticks dealt out to the states of a step, with made-up FLOPs and bytes."""
+    a, b, c, d = whole // 2, whole // 5, whole // 7, whole // 11
+    return (a, b, c, d, whole - a - b - c - d, tokens, 3 * tokens)
 
 
 def uneven(contexts: list[int], prefills: list[Prefill]) -> int:
     """A price that sees all there is to see of a batch."""
     chunks = sum(7 * p.new + p.new * p.cached % 31 + 5 * p.last for p in prefills)
     return 40 + 3 * len(contexts) + sum(contexts) // 4 + chunks
+
+
+class OneByOne:
+    """A batching policy of its own: one request at a time, whole."""
+
+    def plan(self, replica: Replica) -> Work:
+        if replica.running:
+            return Work([], replica.take_decode())
+        admitted = replica.admit(2**62, whole=True)
+        return Work([admitted] if admitted else [], False)
+
+
+def last_first(request: Request, replicas: Sequence[Replica]) -> int:
+    """A router of its own."""
+    return len(replicas) - 1 - request.index % len(replicas)
 
 
 def uneven_prices(case: Case) -> Prices:
@@ -216,7 +238,7 @@ def random_case(rng: random.Random, *, pp: int | None = None) -> Case:
     return Case(
         requests=requests,
         knobs=knobs,
-        scheduler=rng.choice(GENERATORS),
+        scheduler=rng.choice(SCHEDULERS),
         order=rng.choice(sorted(ORDERS)),
         blocks=max(1, rng.choice([longest // 2, longest, longest + 2, 2 * longest, 10**4])),
         pp=pp or rng.choice([1, 1, 2, 3]),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sim.clock import TICKS_PER_SECOND
 from sim.cost import FINEST, CostModel
-from sim.serve.pricing import Price
+from sim.serve.pricing import FREE, Price
 from workloads.model import Attention
 from workloads.ops import SOFTMAX_FLOPS
 from workloads.precision import Precision, packed
@@ -22,57 +22,70 @@ class DecodeCurve:
     def __init__(self, costs: CostModel, attention: Attention, precision: Precision) -> None:
         self.costs, self.attention, self.precision = costs, attention, precision
 
-    def at(self, count: int) -> Callable[[int], Price]:
-        """Price by the tokens that `count` sequences see together."""
+    def at(self, count: int, base: Price = FREE, times: int = 1) -> Callable[[int], Price]:
+        """`base` plus so many such operators, by the tokens that `count` sequences see together.
+
+        Comparisons are spelled out: this is the innermost loop of serving.
+        """
         a, p, costs = self.attention, self.precision, self.costs
-        device = costs.device
         query = packed(count * a.heads * a.head_dim, p.activation_bits)
         writes = packed(count * a.heads * a.value_dim, p.activation_bits)
         writes += packed(count * a.kv_width, p.kv_bits)
-        kv_width, kv_bits = a.kv_width, p.kv_bits
-        matrix = 2 * a.heads * (a.head_dim + a.value_dim)
-        vector = SOFTMAX_FLOPS * a.heads
-        rows = count * a.heads * (a.head_dim + a.value_dim)
+        bits = a.kv_width * p.kv_bits
+        width = a.head_dim + a.value_dim
+        matrix, vector, rows = 2 * a.heads * width, SOFTMAX_FLOPS * a.heads, count * a.heads * width
         seconds_of, vector_rate = costs.attention_seconds, costs.vector_rate
         bandwidth, ramp = costs.bandwidth, costs.ramp
-        inner_rate, series = costs.inner_rate, device.levels == "series"
+        inner_rate, series = costs.inner_rate, costs.device.levels == "series"
         half = max(1, int(costs.staging / 2))
-        perfect, launch = costs.perfect, costs.launch
+        perfect = costs.perfect
         store = writes / bandwidth
+        base_compute, base_hbm, base_sram, base_link, base_launch, base_flops, base_moved = base
+        launch = base_launch + times * costs.launch
 
         def price(seen: int) -> Price:
-            reads = query + (seen * kv_width * kv_bits + 7) // 8
+            reads = query + (seen * bits + 7) // 8
             load = (reads + ramp) / bandwidth
             outer = load + store
             into, out = load, store
             if inner_rate:
                 inner = (reads + writes) / inner_rate
-                whole = outer + inner if series else max(outer, inner)
+                whole = outer + inner if series else (outer if outer > inner else inner)
                 share = load / (load + store)
                 into, out = whole * share, whole * (1 - share)
-            tiles = min(FINEST, max(1, -(-reads // half)))
+            tiles = -(-reads // half)
+            if tiles < 1:
+                tiles = 1
+            elif tiles > FINEST:
+                tiles = FINEST
             seconds = seconds_of(seen * matrix, rows) + seen * vector / vector_rate
             li = round(into / tiles * TICKS_PER_SECOND)
             ci = round(seconds / tiles * TICKS_PER_SECOND)
             si = round(out / tiles * TICKS_PER_SECOND)
             busy = tiles * ci
             if perfect:
-                span = max(tiles * (li + si), busy)
+                moving = tiles * (li + si)
+                span = moving if moving > busy else busy
             elif tiles == 1:
                 span = li + ci + si
             else:
-                body = max(li, ci) + (tiles - 2) * max(li + si, ci)
-                span = li + body + max(ci, si) + si
+                moving = li + si
+                span = li + (li if li > ci else ci) + (ci if ci > si else si) + si
+                span += (tiles - 2) * (moving if moving > ci else ci)
             wait = span - busy
-            hbm = min(wait, max(0, round(outer * TICKS_PER_SECOND) - busy))
+            hbm = round(outer * TICKS_PER_SECOND) - busy
+            if hbm < 0:
+                hbm = 0
+            elif hbm > wait:
+                hbm = wait
             return (
-                busy,
-                hbm,
-                wait - hbm,
-                0,
+                base_compute + times * busy,
+                base_hbm + times * hbm,
+                base_sram + times * (wait - hbm),
+                base_link,
                 launch,
-                seen * (matrix + vector),
-                reads + writes,
+                base_flops + times * seen * (matrix + vector),
+                base_moved + times * (reads + writes),
             )
 
         return price

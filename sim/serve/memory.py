@@ -27,6 +27,7 @@ class Capacity(msgspec.Struct, frozen=True):
     block_bytes: int
     blocks: int
     block_size: int
+    asked: bool = False  # by the user, instead of what fits
 
     def sentence(self) -> str:
         """The sum, in GB, and what it comes to."""
@@ -34,6 +35,8 @@ class Capacity(msgspec.Struct, frozen=True):
         if not self.block_bytes:
             return f"weights {self.weights / 1e9:.2f} of {self.hbm / 1e9:.2f} GB HBM, no KV cache"
         left = self.hbm - self.reserve - self.weights - self.activations
+        if self.asked:
+            return f"KV: {self.blocks} blocks of {self.block_size} tokens, as asked for"
         return (
             f"KV: HBM {parts[0]} - reserve {parts[1]} - weights {parts[2]} - activations {parts[3]}"
             f" = {left / 1e9:.2f} GB = {self.blocks} blocks of {self.block_size} tokens "
@@ -137,8 +140,12 @@ class Blocks:
         return True
 
     def release(self, hashes: tuple[int, ...], each: int) -> None:
-        """Stop using prefixes; the last user leaves them to the cache."""
-        for one in hashes:
+        """Stop using prefixes; the last user leaves them to the cache.
+
+        The end of a chain is put away first, so that it is dropped first: a block without
+        those before it is of no use.
+        """
+        for one in reversed(hashes):
             self.shared[one] -= 1
             if not self.shared[one]:
                 del self.shared[one]

@@ -17,7 +17,7 @@ from sim.collectives import Send
 from sim.serve.live import Live, StepRow
 from sim.serve.policies import Work
 from sim.serve.pricing import Price
-from sim.serve.replica import FOREVER, Replica
+from sim.serve.replica import Replica
 from sim.states import Ticks
 from workloads.precision import packed
 
@@ -55,26 +55,35 @@ class PipelinedReplica(Replica):
             self.since = max(self.now, request.arrival)
         return taken
 
+    @property
+    def next_at(self) -> int:
+        start = max(self.now, self.wake, self.free_at[0])
+        if not self.flights:
+            return start
+        back = self.flights[0].end
+        return back if len(self.flights) == len(self.free_at) else min(start, back)
+
+    @property
+    def landing(self) -> bool:
+        return bool(self.flights) and self.flights[0].end == self.next_at
+
     def advance(self, until: int) -> None:
-        """Send one batch off, or wait for one that is under way."""
-        start = max(self.now, self.free_at[0])
-        back = self.flights[0].end if self.flights else FOREVER
-        full = len(self.flights) == len(self.free_at)
-        lands = full or back <= start
-        if (back if lands else start) >= until:
-            self.now = until
-            return
-        if lands:
+        """Take back one batch, or send one off, or wait for what comes next."""
+        at = self.next_at
+        if self.landing and at <= until:
             self._land(self.flights.popleft())
             return
-        self.now = start
+        if at >= until:
+            self.now = until
+            return
+        self.now = at
         work = self._plan()
         if work.chunks or work.decode:
             self._run(work)
         elif self.flights:
-            self.now = min(until, self.flights[0].end)
+            self.wake = self.flights[0].end
         elif work.wake > self.now:
-            self.now = min(until, work.wake)
+            self.wake = work.wake
         else:
             raise AssertionError("a policy planned nothing although requests wait")
 
@@ -105,6 +114,9 @@ class PipelinedReplica(Replica):
     def _due(self) -> list[Live]:
         """The chosen ones, less those that were preempted since."""
         return [live for live in self.chosen if live in self.decoding]
+
+    def has_decoded(self, live: Live) -> bool:
+        return live in self.decoding and (live.computed > live.target or live in self.away)
 
     def decode_need(self) -> int:
         return sum(live.computed % self.knobs.block_size == 0 for live in self._due())

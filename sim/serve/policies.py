@@ -8,6 +8,7 @@ generate a token. Register one in POLICIES, or name it by its import path ("modu
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -95,29 +96,39 @@ class PrefillFirst:
 
 
 class Static:
-    """A batch is filled, run until its last request has ended, and only then replaced."""
+    """A batch is filled, run until its last request has ended, and only then replaced.
+
+    Its prompts may take several steps; decoding begins when the batch is full or nobody waits,
+    and from then on nobody joins.
+    """
 
     def plan(self, replica: Replica) -> Work:
-        if not replica.running:
-            return PrefillFirst().plan(replica)
-        replica.make_room(0, None)
-        replica.blocked = True  # nobody joins a batch that runs
-        return Work([], replica.take_decode())
+        if any(replica.has_decoded(live) for live in replica.running):
+            replica.make_room(0, None)
+            work = Work([], replica.take_decode())
+        else:
+            work = PrefillFirst().plan(replica)
+        if work.decode:
+            replica.blocked = True
+        return work
 
 
 class Dynamic:
-    """Whole requests gathered until the batch is full or the first has waited long enough.
+    """Whole requests gathered until the batch is full (sequences or tokens) or the first has
+    waited long enough.
 
-    For encoders (embedding, classification). `padded` runs a batch at its longest length.
+    For encoders (embedding, classification). `padded` runs a batch at its longest length; the
+    token budget counts tokens without their padding. What generates goes on continuously.
     """
 
     def plan(self, replica: Replica) -> Work:
         knobs = replica.knobs
-        if replica.running:
+        if replica.decoding or replica.filling or not replica.waiting:
             return PrefillFirst().plan(replica)
-        first = min(live.since for _, live in replica.waiting)
-        due = first + knobs.max_wait_ticks
-        if len(replica.waiting) < knobs.max_num_seqs and replica.now < due:
+        due = min(live.since for _, live in replica.waiting) + knobs.max_wait_ticks
+        tokens = sum(live.target for _, live in replica.waiting)
+        full = len(replica.waiting) >= knobs.max_num_seqs or tokens >= knobs.max_num_batched_tokens
+        if not full and replica.now < due:
             return Work([], False, wake=due)
         work = PrefillFirst().plan(replica)
         return msgspec.structs.replace(work, padded=knobs.padded)
@@ -135,14 +146,25 @@ def policy(name: str) -> Policy:
     """A policy by its name or its import path. Raises InputError with what is known."""
     if name in POLICIES:
         return POLICIES[name]()
-    module, found, attribute = name.partition(":")
-    if not found:
-        raise InputError(f"scheduler {name!r} is not known{hint(name, POLICIES)}")
+    made = imported("scheduler", name, POLICIES)
+    if not isinstance(made, type) or not callable(getattr(made, "plan", None)):
+        raise InputError(f"scheduler {name!r} is not a class with a method `plan`")
     try:
-        made: Policy = getattr(importlib.import_module(module), attribute)()
+        found: Policy = made()
+    except TypeError as error:
+        raise InputError(f"scheduler {name!r} cannot be made without arguments ({error})") from None
+    return found
+
+
+def imported(what: str, name: str, known: Iterable[str]) -> object:
+    """What `module:attribute` names. Raises InputError."""
+    module, found, attribute = name.partition(":")
+    if not (module and found and attribute):
+        raise InputError(f"{what} {name!r} is not known{hint(name, known)}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"scheduler {name!r} cannot be imported ({error})") from None
-    return made
+        raise InputError(f"{what} {name!r} cannot be imported ({error})") from None
 
 
 ORDERS = {

@@ -30,6 +30,11 @@ Positive = Annotated[int, msgspec.Meta(gt=0, le=2**31)]
 FOREVER = 2**63
 
 
+def never() -> bool:
+    """The run is not to be broken off."""
+    return False
+
+
 class Knobs(Record, frozen=True, kw_only=True):
     """A scheduler's settings, by their names in vLLM."""
 
@@ -75,8 +80,10 @@ class Replica:
         self.pricer, self.policy, self.knobs, self.blocks = pricer, policy, knobs, blocks
         self.host, self.order, self.number, self.leap = host, order, number, leap
         self.on_step, self.on_finish = on_step, on_finish
+        self.stop: Callable[[], bool] = never  # asked between steps
         self.chunk_limit = knobs.long_prefill_token_threshold or 2**62
         self.now = 0
+        self.wake = 0  # there is nothing to do before, unless a request comes
         self.waiting: list[tuple[tuple[float, int, int], Live]] = []
         self.running: list[Live] = []
         self.filling: list[Live] = []
@@ -111,6 +118,7 @@ class Replica:
                 f"{request.hash_tokens} tokens that a hash of its prompt covers; prefix caching "
                 "needs whole blocks"
             )
+        self.wake = 0
         live = Live(request, (self.order(request), request.arrival, request.index))
         heapq.heappush(self.waiting, (live.key, live))
         return True
@@ -144,26 +152,37 @@ class Replica:
 
     def run_until(self, until: int) -> None:
         """Run all steps that start before `until`; idle if there is nothing to do."""
-        while self.now < until:
+        while self.now < until and not self.stop():
             if not self.waiting and not self.running:
                 self.now = until
                 return
             self.advance(until)
 
+    @property
+    def next_at(self) -> int:
+        """When something happens next, unless a request comes."""
+        return max(self.now, self.wake)
+
+    @property
+    def landing(self) -> bool:
+        """Whether that is a batch that comes back, which may bring an answer at once."""
+        return False
+
     def advance(self, until: int) -> None:
-        """Plan and run one step, and those that repeat it."""
+        """Plan and run one step, and those that repeat it, to the first that a request leaves."""
         self.blocked = False
         left = self.finished + self.preempted
         work = self._plan()
         if not work.chunks and not work.decode:
             if work.wake <= self.now:
                 raise AssertionError("a policy planned nothing although requests wait")
+            self.wake = work.wake
             self.now = min(until, work.wake)
             return
         self._run(work)
-        # What did not fit when the step was planned may fit now, if a request has left.
-        same = self.finished + self.preempted == left and not work.chunks
-        steady = not self.waiting or (same and self.blocked)
+        # If a request has left, what did not fit may fit now, and its answer may bring another.
+        same = self.finished + self.preempted == left
+        steady = same and (not self.waiting or (self.blocked and not work.chunks))
         if self.leap and steady and self.decoding and not self.filling:
             self._leap(until)
 
@@ -177,7 +196,7 @@ class Replica:
 
     def drain(self) -> None:
         """Run until no request is left."""
-        while self.waiting or self.running:
+        while (self.waiting or self.running) and not self.stop():
             self.advance(FOREVER)
 
     # -- what a policy asks for -------------------------------------------------------------
@@ -190,6 +209,10 @@ class Replica:
         more = self.growth(live, size)
         self.blocks.take(more)
         live.blocks += more
+
+    def has_decoded(self, live: Live) -> bool:
+        """Whether a running request has put out more than what its prompt gave."""
+        return live in self.decoding and live.base + self.turn > live.target
 
     def decode_need(self) -> int:
         """Blocks that one more token of every decoding request takes."""
@@ -235,7 +258,8 @@ class Replica:
         self.blocks.share(hits, each)
         self.blocks.take(more)
         live.blocks, live.shared, live.computed = more, hits, start
-        live.hits += start
+        if live.scheduled < 0:
+            live.hits = start
         self._resume(live)
         return live, size
 
@@ -456,10 +480,9 @@ class Replica:
         each = request.hash_tokens // self.knobs.block_size
         whole = request.hashes[: request.prompt // request.hash_tokens]
         for one in whole[len(live.shared) :]:
-            if not self.blocks.publish(one):
-                break
-            live.blocks -= each
-            live.shared += (one,)
+            if self.blocks.publish(one):  # else it keeps its own copy to itself
+                live.blocks -= each
+                live.shared += (one,)
 
     def _finish_due(self) -> None:
         while self.ends and self.ends[0][0] <= self.turn:
@@ -533,21 +556,21 @@ class Replica:
         if self.windowed or not self.pricer.tabled:
             return lambda seen: self._price_one_by_one(seen - count - self.tokens)
         base = self.pricer.linear(count, count)[0]
-        kinds = [(self.curves[a].at(count), n[0]) for a, n in self.pricer.attentions]
-        if len(kinds) == 1:
-            curve, times = kinds[0]
-            return lambda seen: add(base, curve(seen), times)
-
-        def price(seen: int) -> Price:
-            total = base
-            for curve, times in kinds:
-                total = add(total, curve(seen), times)
-            return total
-
-        return price
+        curves = [(self.curves[a], n[0]) for a, n in self.pricer.attentions]
+        first, times = curves[0]
+        found = first.at(count, base, times)
+        for curve, more in curves[1:]:
+            found = _sum(found, curve.at(count), more)
+        return found
 
     def _price_one_by_one(self, more: int) -> Price:
         """A decode step in which every request has `more / count` tokens more than now."""
         steps = more // max(1, len(self.decoding))
         contexts = [live.base + self.turn + 1 + steps for live in self.decoding]
         return self.pricer.step(contexts, [])[0]
+
+
+def _sum(
+    a: Callable[[int], Price], b: Callable[[int], Price], times: int
+) -> Callable[[int], Price]:
+    return lambda seen: add(a(seen), b(seen), times)

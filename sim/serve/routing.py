@@ -8,13 +8,14 @@ path ("module:function").
 from __future__ import annotations
 
 import heapq
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import cast
 
 import msgspec
 
-from sim.errors import InputError, hint
+from sim.errors import InputError
 from sim.serve.live import Finished
+from sim.serve.policies import imported
 from sim.serve.replica import FOREVER, Replica
 from workloads.request import Request
 
@@ -61,14 +62,10 @@ def router(name: str) -> Router:
     """A router by its name or its import path. Raises InputError with what is known."""
     if name in ROUTERS:
         return ROUTERS[name]
-    module, found, attribute = name.partition(":")
-    if not found:
-        raise InputError(f"router {name!r} is not known{hint(name, ROUTERS)}")
-    try:
-        made: Router = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"router {name!r} cannot be imported ({error})") from None
-    return made
+    made = imported("router", name, ROUTERS)
+    if not callable(made):
+        raise InputError(f"router {name!r} is not a function")
+    return cast(Router, made)
 
 
 def dispatch(
@@ -93,8 +90,9 @@ def dispatch(
 class Feedback:
     """Requests whose arrival follows from the run: users in a closed loop, calls of a session.
 
-    The replica that is furthest behind moves on, at most to where the next one stands and to
-    its own next answer, so that an answer can bring a request to any of them at its own time.
+    The replica in which something happens first moves on, at most to where something happens in
+    another and to its own next answer, so that an answer can bring a request to any of them at
+    its own time.
     """
 
     def __init__(
@@ -161,11 +159,14 @@ class Feedback:
         while not stop():
             self._pull()
             at = self.coming[0][0] if self.coming else FOREVER
-            busy = sorted((one.now, i) for i, one in enumerate(self.replicas) if one.outstanding)
+            busy = sorted(
+                (one.next_at, not one.landing, i)
+                for i, one in enumerate(self.replicas)
+                if one.outstanding
+            )
             if busy and busy[0][0] < at:
-                now, i = busy[0]
                 others = busy[1][0] if len(busy) > 1 else FOREVER
-                self.replicas[i].advance(min(at, max(others, now + 1)))
+                self.replicas[busy[0][2]].advance(min(at, max(others, busy[0][0] + 1)))
             elif self.coming:
                 self._deliver()
             else:
@@ -175,8 +176,7 @@ class Feedback:
         at, _, request = heapq.heappop(self.coming)
         self.opened -= self.concurrency is None and request.after < 0
         for one in self.replicas:
-            if not one.outstanding:
-                one.run_until(at)
+            one.run_until(at)
         if not self.replicas[self.route(request, self.replicas)].push(request):
             self.refused(request)
             self._answered(request.index, at)

@@ -7,6 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
@@ -82,7 +83,7 @@ class Serving(Record, frozen=True, kw_only=True):
     host_time_us: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     shortcuts: bool = True
     keep_steps: bool = True
-    seed: int = 42
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 42
     set: dict[str, Value] = msgspec.field(default_factory=dict)
 
 
@@ -117,8 +118,31 @@ def serve(serving: Serving, progress: Progress | None = None) -> Served:
     cores = min(os.cpu_count() or 1, serving.replicas)
     if independent and cores > 1 and setup.expected() >= WORTH_PROCESSES:
         return _in_processes(setup, cores, progress)
-    shard = setup.run(list(range(serving.replicas)), progress, lambda: False)
+    with interruptible() as stop:
+        shard = setup.run(list(range(serving.replicas)), progress, stop)
     return setup.served([shard])
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C raises a flag that is looked at between steps, so that every account is whole;
+    a second one ends the program."""
+    asked: list[bool] = []
+
+    def note(*_: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread: nobody can press Ctrl-C here
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Shard(msgspec.Struct):
@@ -165,7 +189,9 @@ class Setup:
             knobs.block_size,
         )
         if serving.kv_blocks:
-            self.capacity = msgspec.structs.replace(self.capacity, blocks=serving.kv_blocks)
+            self.capacity = msgspec.structs.replace(
+                self.capacity, blocks=serving.kv_blocks, asked=True
+            )
         if serving.order not in ORDERS:
             raise InputError(f"order {serving.order!r} is not known{hint(serving.order, ORDERS)}")
         policy(serving.scheduler)
@@ -194,7 +220,16 @@ class Setup:
         )
         self.closed = self.arrivals if isinstance(self.arrivals, ClosedLoop) else None
         form = self.trace.format if self.trace else ""
+        if self.closed is not None and form == "llmservingsim":
+            raise InputError("sessions have an order and pauses of their own; leave closed:N away")
         self.feedback = self.closed is not None or form == "llmservingsim"
+        unused = [
+            name
+            for name in ("window", "rate_scale", "limit", "shuffle")
+            if self.trace is None and getattr(traffic, name) != getattr(Traffic(), name)
+        ]
+        if unused:
+            raise InputError(f"{', '.join(unused)}: said of a trace, but no --trace is given")
 
     def expected(self) -> int:
         """A guess at the number of requests."""
@@ -264,8 +299,8 @@ class Setup:
         steps = [StepColumns(n) for n in numbers] if serving.keep_steps else []
         if folder:
             requests.spill(folder / f"requests-{numbers[0]}")
-            for one in steps:
-                one.spill(folder / f"steps-{one.replica}")
+            for columns in steps:
+                columns.spill(folder / f"steps-{columns.replica}")
         totals = {n: [0, 0] for n in numbers}
 
         def finished(row: Finished) -> None:
@@ -280,30 +315,28 @@ class Setup:
             self.replica(n, pricer, steps[i].append if steps else None, finished)
             for i, n in enumerate(numbers)
         ]
-        interrupted = False
         stream = self.requests()
         whole = len(numbers) == serving.replicas
 
         def refuse(request: Request) -> None:
             refused.append(request.index)
 
-        try:
-            if self.feedback:
-                closed = self.closed
-                Feedback(
-                    iter(stream),
-                    replicas,
-                    self.route,
-                    refuse,
-                    closed.concurrency if closed else None,
-                    ticks(closed.think_s) if closed else 0,
-                ).run(stop)
-            elif serving.router == "round-robin":
-                self._separately(stream, replicas, refuse, stop)
-            else:
-                dispatch(stream, replicas, self.route, refuse, stop)
-        except KeyboardInterrupt:
-            interrupted = True
+        for one in replicas:
+            one.stop = stop
+        if self.feedback:
+            closed = self.closed
+            Feedback(
+                iter(stream),
+                replicas,
+                self.route,
+                refuse,
+                closed.concurrency if closed else None,
+                ticks(closed.think_s) if closed else 0,
+            ).run(stop)
+        elif serving.router == "round-robin":
+            self._separately(stream, replicas, refuse, stop)
+        else:
+            dispatch(stream, replicas, self.route, refuse, stop)
         outcomes = [r.outcome(*totals[r.number]) for r in replicas]
         trace = self.trace
         return Shard(
@@ -313,7 +346,7 @@ class Setup:
             refused,
             trace.skipped if trace and (whole or 0 in numbers) else 0,
             trace.reasons if trace and (whole or 0 in numbers) else (),
-            interrupted or stop(),
+            stop(),
         )
 
     def _separately(
@@ -327,11 +360,11 @@ class Setup:
         mine = {r.number: r for r in replicas}
         total = self.serving.replicas
         for request in stream:
+            if stop():
+                return
             one = mine.get(request.index % total)
             if one is None:
                 continue
-            if not request.index & 1023 and stop():
-                return
             one.run_until(request.arrival)
             if not one.push(request):
                 refuse(request)
@@ -381,5 +414,24 @@ def _ignore_interrupts() -> None:
 
 
 def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:
-    folder = Path(scratch)
-    return Setup(serving).run(numbers, None, lambda: os.path.exists(folder / "stop"), folder)
+    folder, flag = Path(scratch), os.path.join(scratch, "stop")
+    calls = 0
+
+    def stop() -> bool:  # asked between steps; the file system is asked now and then
+        nonlocal calls
+        calls += 1
+        return not calls & 255 and os.path.exists(flag)
+
+    return Setup(serving).run(numbers, None, sticky(stop), folder)
+
+
+def sticky(asked: Callable[[], bool]) -> Callable[[], bool]:
+    """Once true, always true."""
+    found = False
+
+    def stop() -> bool:
+        nonlocal found
+        found = found or asked()
+        return found
+
+    return stop
