@@ -37,7 +37,9 @@ def serve(
     scheduler: Annotated[
         str | None, typer.Option(help="chunked, prefill-first, static, dynamic, or module:Class")
     ] = None,
-    order: Annotated[str | None, typer.Option(help="fcfs, shortest or priority")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="fcfs, shortest, or priority (the higher first)")
+    ] = None,
     router: Annotated[
         str | None,
         typer.Option(help="round-robin, least-outstanding, least-kv or prefix-aware"),

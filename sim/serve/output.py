@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sim.clock import seconds
 from sim.export import TABLE_FORMATS
-from sim.files import whole
+from sim.files import clear, whole
 from sim.report import STATE_HEADS, duration, plain_table, quantity
 from sim.serve.columns import RequestColumns, StepColumns, collect_steps
 from sim.serve.live import PARTS
@@ -21,6 +21,16 @@ from sim.serve.summary import LATENCIES, PERCENTILES
 from sim.states import STATES
 
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "queuing_delay": "queuing delay"}
+
+
+# What a serving run leaves in its folder.
+OURS = (
+    "config.json",
+    "summary.json",
+    "trace.json.gz",
+    *(f"{name}.{kind}" for name in ("requests", "steps") for kind in TABLE_FORMATS),
+    *(f"{name}.{kind}" for name in ("latencies", "requests", "time") for kind in ("png", "svg")),
+)
 
 
 def write_serve(
@@ -47,7 +57,7 @@ def write_serve(
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
     if trace_window and steps is None:
         raise ValueError("a trace needs the steps of the run, which were not kept")
-    folder.mkdir(parents=True, exist_ok=True)
+    clear(folder, OURS)
     written = [
         _json(folder / "config.json", {"memorywall": version("memorywall"), **config}),
         _json(folder / "summary.json", summary),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -98,6 +99,7 @@ class Served(msgspec.Struct):
     outcomes: list[Outcome]
     refused: list[int]
     skipped: int
+    failures: int  # requests that the trace itself records as failed
     reasons: tuple[str, ...]
     interrupted: bool
     scratch: tempfile.TemporaryDirectory[str] | None = None  # parts that did not stay in memory
@@ -153,6 +155,7 @@ class Shard(msgspec.Struct):
     outcomes: list[Outcome]
     refused: list[int]
     skipped: int
+    failures: int
     reasons: tuple[str, ...]
     interrupted: bool
 
@@ -249,12 +252,16 @@ class Setup:
             prompt = checked("--prompt", lambda: parse_lengths(traffic.prompt))
             output = checked("--output", lambda: parse_lengths(traffic.output))
             encoder = self.resolved.model.decoder is None
-            found = synthetic(
-                traffic.num_requests,
-                self.arrivals,
-                prompt,
-                None if encoder else output,
-                serving.seed,
+            arrivals = self.arrivals
+            found = checked(
+                "--prompt and --output",
+                lambda: synthetic(
+                    traffic.num_requests,
+                    arrivals,
+                    prompt,
+                    None if encoder else output,
+                    serving.seed,
+                ),
             )
         if self.resolved.model.decoder is None:
             return (msgspec.structs.replace(q, output=0) for q in found)
@@ -345,6 +352,7 @@ class Setup:
             outcomes,
             refused,
             trace.skipped if trace and (whole or 0 in numbers) else 0,
+            trace.failures if trace and (whole or 0 in numbers) else 0,
             trace.reasons if trace and (whole or 0 in numbers) else (),
             stop(),
         )
@@ -385,6 +393,7 @@ class Setup:
             sorted(chain.from_iterable(s.outcomes for s in shards), key=lambda o: o.number),
             sorted(chain.from_iterable(s.refused for s in shards)),
             sum(s.skipped for s in shards),
+            sum(s.failures for s in shards),
             tuple(chain.from_iterable(s.reasons for s in shards)),
             any(s.interrupted for s in shards),
         )
@@ -400,13 +409,24 @@ def _in_processes(setup: Setup, cores: int, progress: Progress | None) -> Served
             pool.submit(_work, setup.serving, numbers[i::cores], scratch.name) for i in range(cores)
         ]
         try:
-            shards = [job.result() for job in jobs]
+            while wait(jobs, timeout=0.5).not_done:
+                if progress:
+                    progress(*_told(Path(scratch.name)))
         except KeyboardInterrupt:
             flag.touch()
-            shards = [job.result() for job in jobs]
+        shards = [job.result() for job in jobs]
     served = setup.served(shards)
     served.scratch = scratch
     return served
+
+
+def _told(folder: Path) -> tuple[int, float]:
+    """What the workers last wrote of their progress, put together."""
+    finished, simulated = 0, 0.0
+    for path in folder.glob("progress-*"):
+        count, _, at = path.read_text().partition(" ")
+        finished, simulated = finished + int(count or 0), max(simulated, float(at or 0))
+    return finished, simulated
 
 
 def _ignore_interrupts() -> None:
@@ -422,7 +442,15 @@ def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:
         calls += 1
         return not calls & 255 and os.path.exists(flag)
 
-    return Setup(serving).run(numbers, None, sticky(stop), folder)
+    told = 0.0
+
+    def tell(finished: int, simulated: float) -> None:
+        nonlocal told
+        if time.monotonic() - told > 0.5:
+            told = time.monotonic()
+            (folder / f"progress-{numbers[0]}").write_text(f"{finished} {simulated}")
+
+    return Setup(serving).run(numbers, tell, sticky(stop), folder)
 
 
 def sticky(asked: Callable[[], bool]) -> Callable[[], bool]:

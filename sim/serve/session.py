@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from sim.cost import matrix_rate
+from sim.errors import InputError
 from sim.inputs import convert
 from sim.report import terminal
 from sim.serve.output import print_summary, write_serve
@@ -39,7 +40,9 @@ def serve_scenario(
     After Ctrl-C the same, with what is finished.
     """
     console = terminal()
-    with progress_lines() as progress:
+    if trace_window and not (out and serving.keep_steps):
+        raise InputError("--trace-window needs --out, and the steps that --no-steps leaves away")
+    with progress_lines(expected(serving)) as progress:
         served = serve(serving, progress)
     console.print()
     console.print(f"[bold]{heading(served)}[/bold]")
@@ -48,8 +51,11 @@ def serve_scenario(
         console.print("  interrupted: what follows is of the requests that had finished")
     if served.skipped:
         console.print(f"  {served.skipped} bad rows skipped, the first: {served.reasons[0]}")
+    if served.failures:
+        console.print(f"  {served.failures} requests that the trace records as failed left out")
     if served.refused:
         shown = ", ".join(map(str, served.refused[:8]))
+        shown += ", ..." if len(served.refused) > 8 else ""
         console.print(f"  {len(served.refused)} requests can never fit into the KV memory: {shown}")
     found = summary(served)
     print_summary(found, console)
@@ -121,13 +127,20 @@ def config(served: Served) -> dict[str, Any]:
         "kv_capacity_bytes": msgspec.to_builtins(served.capacity),
         "refused_requests": served.refused,
         "skipped_rows": served.skipped,
+        "failed_in_trace": served.failures,
         "interrupted": served.interrupted,
     }
 
 
+def expected(serving: Serving) -> int | None:
+    """How many requests will come, where that is known."""
+    traffic = serving.traffic
+    return traffic.limit if traffic.trace else traffic.num_requests
+
+
 @contextmanager
-def progress_lines() -> Iterator[Progress | None]:
-    """Finished requests, simulated time and speed on the error stream, if it is a terminal."""
+def progress_lines(total: int | None) -> Iterator[Progress | None]:
+    """Finished requests, simulated time, speed and time to go, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -139,10 +152,13 @@ def progress_lines() -> Iterator[Progress | None]:
         if now - last < 0.5:
             return
         last = now
-        speed = finished / (now - start)
+        spent = now - start
+        left = (
+            f", {(total - finished) * spent / finished:,.0f} s to go" if total and finished else ""
+        )
         sys.stderr.write(
             f"\r{finished:,} requests finished, {simulated:,.0f} s simulated, "
-            f"{speed:,.0f} requests/s, {simulated / (now - start):,.0f} times real time "
+            f"{finished / spent:,.0f} requests/s, {simulated / spent:,.0f} times real time{left} "
         )
         sys.stderr.flush()
 
