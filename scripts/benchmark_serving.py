@@ -15,9 +15,11 @@ from pathlib import Path
 
 import msgspec
 
+from sim.serve.config import Serving, Traffic
 from sim.serve.live import Finished
 from sim.serve.pricing import Pricer
-from sim.serve.serving import Serving, Setup, Traffic, serve
+from sim.serve.serving import serve
+from sim.serve.setup import Setup
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 TRACE = Path(__file__).resolve().parents[2] / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"

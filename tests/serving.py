@@ -11,12 +11,13 @@ import msgspec
 from hypothesis import strategies as st
 
 from sim.mapping import Parallelism
+from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.pipelined import PipelinedReplica
 from sim.serve.policies import ORDERS, Work, policy
 from sim.serve.pricing import Prefill, Price
-from sim.serve.replica import Knobs, Replica
+from sim.serve.replica import Replica
 from workloads.request import Request
 
 SCHEDULERS = ("chunked", "prefill-first", "static", "dynamic")

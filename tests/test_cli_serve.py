@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.serve.serving import Serving, Traffic, serve
+from sim.serve.config import Serving, Traffic
+from sim.serve.serving import serve
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 TRAFFIC = ["--arrivals", "poisson:8", "--prompt", "uniform:16-400", "--output", "uniform:1-40"]

@@ -14,9 +14,9 @@ from serving import Case, Run, cases, random_case, replica, run, uneven, uneven_
 from sim.errors import InputError
 from sim.mapping import Parallelism
 from sim.scenario import Scenario, resolve
+from sim.serve.knobs import Knobs
 from sim.serve.live import PARTS, QUEUE
 from sim.serve.pricing import Prefill, Pricer
-from sim.serve.replica import Knobs
 from sim.serve.routing import dispatch, round_robin
 from workloads.request import Request
 

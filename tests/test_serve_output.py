@@ -27,13 +27,14 @@ from sim.scenario import resolve
 from sim.serve import columns
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, RequestColumns, StepColumns
 from sim.serve.columns import collect_steps as write_steps
+from sim.serve.knobs import Knobs
 from sim.serve.live import PARTS, Finished, Outcome, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.output import print_summary, write_serve
 from sim.serve.plots import PART_COLOURS, binned, request_bars
 from sim.serve.policies import policy
 from sim.serve.pricing import Pricer
-from sim.serve.replica import Knobs, Replica
+from sim.serve.replica import Replica
 from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
 from sim.serve.trace import STATE_LANE, write_window
 from sim.states import STATES

@@ -16,8 +16,10 @@ from sim.cost import matrix_rate
 from sim.errors import InputError
 from sim.inputs import convert
 from sim.report import terminal
+from sim.serve.config import Serving
 from sim.serve.output import print_summary, write_serve
-from sim.serve.serving import Progress, Served, Serving, serve
+from sim.serve.serving import Served, serve
+from sim.serve.setup import Progress
 from sim.serve.summary import Slo, summarise
 from sim.session import laid_over
 
