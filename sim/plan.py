@@ -7,6 +7,7 @@ of one rank. It has no times yet; `sim.program` turns it into tasks for the engi
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -77,8 +78,9 @@ def make_plan(
     precision: Precision,
     lowering: Lowering,
     free: frozenset[str] = frozenset(),
+    on_pass: Callable[[int], None] | None = None,
 ) -> Plan:
-    """Apply the split to the passes and price everything.
+    """Apply the split to the passes and price everything; `on_pass` hears of each.
 
     Raises Infeasible with the arithmetic when the model, the batch or the system cannot be
     split so.
@@ -101,6 +103,8 @@ def make_plan(
 
     jobs: list[Job] = []
     for number, one in enumerate(passes):
+        if on_pass:
+            on_pass(number)
         later = passes[number + 1 : number + 2]
         back = _entry(model, later[0].batch, stage_of) if later else None
         for replica, share in enumerate(_split(one.batch, split.dp, "dp")):

@@ -19,8 +19,8 @@ from sim.mapping import Parallelism
 from sim.scenario import Scenario, Workload, save_scenario
 from sim.simulate import Progress, Result, run
 
-# Below this many tasks a run is over before a progress bar could be read.
-LONG_RUN = 100_000
+# Below these a run is over before a progress bar could be read.
+LONG_RUN = {"passes planned": 1000, "tasks simulated": 100_000}
 
 
 def scenario_of(model: str, flags: dict[str, Any], changes: list[str]) -> Scenario:
@@ -109,15 +109,15 @@ def progress_bar() -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     bar = Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-    job: list[Any] = []
+    jobs: dict[str, Any] = {}
 
-    def report(done: int, total: int) -> None:
-        if total < LONG_RUN:
+    def report(what: str, done: int, total: int) -> None:
+        if total < LONG_RUN[what]:
             return
-        if not job:
+        if what not in jobs:
             bar.start()
-            job.append(bar.add_task("simulating tasks", total=total))
-        bar.update(job[0], completed=done)
+            jobs[what] = bar.add_task(what, total=total)
+        bar.update(jobs[what], completed=done)
 
     try:
         yield report

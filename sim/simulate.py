@@ -15,7 +15,7 @@ from sim.scenario import Resolved, Scenario, resolve
 from sim.stalls import Account, account
 from sim.timeline import Record
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]  # (what is done, how many, of how many)
 
 
 class Result:
@@ -67,6 +67,7 @@ def simulate(
         resolved.precision,
         scenario.lowering,
         free,
+        _of("passes planned", len(resolved.passes), progress),
     )
     memory = footprints(
         resolved.model,
@@ -81,5 +82,9 @@ def simulate(
         check_memory(memory, resolved.model.name, device.name)
     compiled = compile_plan(plan, scenario.detail, shortcuts=scenario.shortcuts)
     count = len(compiled.program.tasks)
-    report = (lambda done: progress(done, count)) if progress else None
+    report = _of("tasks simulated", count, progress)
     return Result(resolved, Record(compiled, engine.run(compiled.program, report)), memory)
+
+
+def _of(what: str, total: int, progress: Progress | None) -> Callable[[int], None] | None:
+    return (lambda done: progress(what, done, total)) if progress else None
