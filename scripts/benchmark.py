@@ -86,7 +86,19 @@ def engine() -> None:
     print(f"  time a task at 1,000,000 over 10,000: {growth:.2f} (linear: 1)")
 
 
+def transfers() -> None:
+    """Transfers that share one link: each that starts or ends changes the rate of all."""
+    for flows in (2, 8, 32):
+        tasks = [Task("", 1000 + i % 13, (i % flows,), (), 5, ((0, 1e9),)) for i in range(10_000)]
+        program = Program(tasks, [f"lane{i}" for i in range(flows)], [("link", 1e9)])
+        start = time.process_time()
+        run_engine(program)
+        rate = len(tasks) / (time.process_time() - start)
+        print(f"engine, {flows} transfers at a time on one link: {rate:,.0f} a CPU second")
+
+
 if __name__ == "__main__":
     command_line()
     timeline()
     engine()
+    transfers()
