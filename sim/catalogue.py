@@ -189,5 +189,5 @@ def _file(ref: str) -> Path:
     if os.path.isdir(path):  # unlike Path.is_dir, false for a name that is too long
         path = path / "config.json"
     if not os.path.isfile(path):
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; give a name of the catalogue or a path to a file")
     return path

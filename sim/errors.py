@@ -39,8 +39,10 @@ class Deadlock(MemorywallError):
 def hint(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if something like `word` is known, else the list of them."""
     names = sorted(known)
-    longer = [n for n in names if word and n.startswith(word)]
+    lowered = word.lower()
+    longer = [n for n in names if word and n.lower().startswith(lowered)]
     close = longer[:4] or get_close_matches(word, names, n=1, cutoff=0.6)
+    close = close or get_close_matches(lowered, names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; known: {', '.join(names)}" if names else ""

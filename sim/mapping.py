@@ -150,8 +150,3 @@ def check_devices(split: Parallelism, available: int, system: str) -> None:
             f"tp {split.tp} x pp {split.pp} x dp {split.dp} = {split.devices} devices, but "
             f"{system} has {available}; choose a larger system or a smaller split"
         )
-
-
-def split_evenly(total: int, parts: int) -> list[int]:
-    """`total` sequences over `parts`, the first ones taking one more."""
-    return [total // parts + (1 if i < total % parts else 0) for i in range(parts)]

@@ -50,13 +50,3 @@ class Pipeline(msgspec.Struct, frozen=True):
             return max(self.hbm_busy, self.compute_busy)
         tail = self.compute if self.tiles == 1 else max(self.compute, self.store)
         return self.load + self.body + tail + self.store
-
-    @property
-    def hbm_wait(self) -> int:
-        """Waiting for HBM past what overlaps: what stays with ideal on-chip buffers."""
-        return max(0, self.hbm_busy - self.compute_busy)
-
-    @property
-    def buffer_wait(self) -> int:
-        """Waiting that finer tiles or more buffers would remove: fill and drain."""
-        return self.makespan - max(self.hbm_busy, self.compute_busy)

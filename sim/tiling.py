@@ -130,19 +130,6 @@ def search(m: Floats, gemm: Gemm, capacity: int) -> dict[str, Candidates]:
     return dict(zip(STAYS, (keep_out, keep_a, keep_b), strict=True))
 
 
-def least_traffic(m: Floats, gemm: Gemm, capacity: int) -> tuple[Floats, Floats]:
-    """(read, written) bytes of the best tiling for each number of rows, as `best_tiling`."""
-    best_read = best_written = np.full(len(m), np.inf)
-    for c in search(m, gemm, capacity).values():
-        i = np.argmin(c.read + c.written, axis=1)[:, None]
-        read = np.take_along_axis(c.read, i, axis=1)[:, 0]
-        written = np.take_along_axis(c.written, i, axis=1)[:, 0]
-        better = read + written < best_read + best_written
-        best_read = np.where(better, read, best_read)
-        best_written = np.where(better, written, best_written)
-    return best_read, best_written
-
-
 @lru_cache(maxsize=1024)
 def _parts(size: float) -> Floats:
     """1, 2, ..., 32 parts, then a sixteenth more each time, up to one part an element."""

@@ -82,8 +82,6 @@ def test_without_stores_it_is_the_formula_of_the_design(n: int, load: int, compu
 
 @given(pipelines)
 def test_busy_and_waiting_fill_the_makespan(p: Pipeline) -> None:
-    assert p.compute_busy + p.hbm_wait + p.buffer_wait == p.makespan
-    assert p.buffer_wait >= 0
     assert max(p.hbm_busy, p.compute_busy) <= p.makespan <= p.hbm_busy + p.compute_busy
 
 

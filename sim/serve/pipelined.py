@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sim.collectives import Send
-from sim.serve.live import Live, StepRow
+from sim.serve.live import Live
 from sim.serve.policies import Work
 from sim.serve.pricing import Price
 from sim.serve.replica import Replica
@@ -221,20 +221,7 @@ class PipelinedReplica(Replica):
         self.hbm_bytes += moved
         self.steps += 1
         if self.on_step:
-            self.on_step(
-                StepRow(
-                    self.now,
-                    duration,
-                    prefill,
-                    decode,
-                    len(self.running),
-                    len(self.waiting),
-                    self.blocks.used,
-                    states,
-                    flops,
-                    moved,
-                )
-            )
+            self._report((*states, flops, moved), duration, decode, prefill)
 
     def _land(self, flight: Flight) -> None:
         """A batch is back: its requests move on."""

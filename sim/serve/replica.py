@@ -135,9 +135,8 @@ class Replica(Seats):
         decoded = list(self.decoding) if work.decode else []
         prefills = self._prefills(work)
         price = self._price(decoded, prefills)
-        if self.swapping:
-            price = add(price, (0, 0, 0, self.swapping, 0, 0, 0))
-            self.swapping = 0
+        price = add(add(price, self._host_price()), (0, 0, 0, self.swapping, 0, 0, 0))
+        self.swapping = 0
         tokens = len(decoded) + sum(size for _, size in work.chunks)
         each = self._pass_time(price, tokens, len(decoded), tokens - len(decoded))
         if decoded:  # before prompts that end here join the decoding ones
@@ -178,7 +177,7 @@ class Replica(Seats):
 
     def _pass_time(self, price: Price, tokens: int, decode: int, prefill: int) -> int:
         """Advance the clock by a step; returns the ticks a token. The oldest bears the rest."""
-        duration = sum(price[:5]) + self.host
+        duration = sum(price[:5])
         each, rest = divmod(duration, tokens)
         self.running[0].share += rest
         self._book_time(price, 1)
@@ -194,12 +193,13 @@ class Replica(Seats):
         clocks[1] += price[1]
         clocks[2] += price[2]
         clocks[3] += price[3]
-        clocks[4] += price[4] + steps * self.host
+        clocks[4] += price[4]
         self.flops += price[5]
         self.hbm_bytes += price[6]
         self.steps += steps
 
     def _report(self, price: Price, duration: int, decode: int, prefill: int) -> None:
+        """A row of `steps`; `price` is of the whole step, host time included."""
         assert self.on_step is not None
         self.on_step(
             StepRow(
@@ -210,7 +210,7 @@ class Replica(Seats):
                 len(self.running),
                 len(self.waiting),
                 self.blocks.used,
-                (price[0], price[1], price[2], price[3], price[4] + self.host),
+                price[:5],
                 price[5],
                 price[6],
             )
@@ -284,7 +284,7 @@ class Replica(Seats):
             heapq.heappop(self.ends)
         count, last = len(self.decoding), self.ends[0][0]
         price, blocks, growing = self._decode_price(count), self.blocks, self.growing
-        size, host, on_step = self.knobs.block_size, self.host, self.on_step
+        size, on_step = self.knobs.block_size, self.on_step
         now, turn, tokens = self.now, self.turn, self.tokens
         sums, all_each, all_rest, steps = FREE, 0, 0, 0
         while now < until and turn < last:
@@ -294,7 +294,7 @@ class Replica(Seats):
             if need:
                 blocks.take(need)
             one = price(tokens + count)
-            duration = one[0] + one[1] + one[2] + one[3] + one[4] + host
+            duration = one[0] + one[1] + one[2] + one[3] + one[4]
             each, rest = divmod(duration, count)
             if on_step:
                 self.now = now
@@ -316,7 +316,7 @@ class Replica(Seats):
         """The price of a step that decodes `count` requests, by the tokens they see."""
         if self.windowed or not self.pricer.tabled:
             return lambda seen: self._price_one_by_one(seen - count - self.tokens)
-        base = self.pricer.linear(count, count)[0]
+        base = add(self.pricer.linear(count, count)[0], self._host_price())
         curves = [(self.curves[a], n[0]) for a, n in self.pricer.attentions]
         first, times = curves[0]
         found = first.at(count, base, times)
@@ -328,7 +328,10 @@ class Replica(Seats):
         """A decode step in which every request has `more / count` tokens more than now."""
         steps = more // max(1, len(self.decoding))
         contexts = [live.base + self.turn + 1 + steps for live in self.decoding]
-        return self.pricer.step(contexts, [])[0]
+        return add(self.pricer.step(contexts, [])[0], self._host_price())
+
+    def _host_price(self) -> Price:
+        return (0, 0, 0, 0, self.host, 0, 0)
 
 
 def _sum(
