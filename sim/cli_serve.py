@@ -25,7 +25,10 @@ def serve(
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Lengths: fixed:512, uniform:16-1024, lognormal:mean=500,cv=1, zipf:..."),
+        typer.Option(
+            help="Lengths: fixed:512, uniform:16-1024, lognormal:mean=500,cv=1, zipf:..., "
+            "or trace:FILE for prompts and outputs of a trace"
+        ),
     ] = None,
     output: Annotated[str | None, typer.Option(help="Lengths of outputs, as of prompts")] = None,
     num_requests: Annotated[int | None, typer.Option(help="Of synthetic traffic")] = None,

@@ -92,6 +92,17 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     assert "2 requests" in skipped.stdout
 
 
+def test_lengths_are_drawn_from_a_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n")
+    with trace.open("a") as file:
+        file.write("100,4,104,25.0\n200,8,208,25.0\n")
+    traffic = Traffic(arrivals="poisson:8", prompt=f"trace:{trace}", num_requests=40)
+    rows = serve(Serving(model="gpt2", on="h100-sxm", traffic=traffic)).requests.frame()
+    drawn = set(zip(rows["prompt_tokens"], rows["output_tokens"], strict=True))
+    assert drawn == {(100, 4), (200, 8)}
+
+
 def test_ctrl_c_leaves_a_valid_result(tmp_path: Path) -> None:
     many = ["--num-requests", "2000000", "--no-steps", "--no-pictures", "--out", str(tmp_path)]
     running = subprocess.Popen(

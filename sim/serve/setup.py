@@ -23,7 +23,16 @@ from sim.serve.replica import Replica
 from sim.serve.routing import Feedback, dispatch, router
 from sim.traces import read_trace
 from workloads.request import Request
-from workloads.synthetic import ClosedLoop, parse_arrivals, parse_lengths, synthetic
+from workloads.synthetic import (
+    ClosedLoop,
+    Constant,
+    Empirical,
+    Lengths,
+    Pairs,
+    parse_arrivals,
+    parse_lengths,
+    synthetic,
+)
 
 Progress = Callable[[int, float], None]  # (finished requests, simulated seconds)
 
@@ -130,23 +139,29 @@ class Setup:
             found = iter(self.trace)
         else:
             assert self.arrivals is not None
-            prompt = checked("--prompt", lambda: parse_lengths(traffic.prompt))
-            output = checked("--output", lambda: parse_lengths(traffic.output))
-            encoder = self.resolved.model.decoder is None
-            arrivals = self.arrivals
+            arrivals, encoder = self.arrivals, self.resolved.model.decoder is None
             found = checked(
                 "--prompt and --output",
                 lambda: synthetic(
-                    traffic.num_requests,
-                    arrivals,
-                    prompt,
-                    None if encoder else output,
-                    serving.seed,
+                    traffic.num_requests, arrivals, *self._lengths(encoder), serving.seed
                 ),
             )
         if self.resolved.model.decoder is None:
             return (msgspec.structs.replace(q, output=0) for q in found)
         return found
+
+    def _lengths(self, encoder: bool) -> tuple[Lengths | Pairs, Lengths | None]:
+        """Prompts and outputs; `trace:FILE` draws both of one and the same request of a trace."""
+        traffic = self.serving.traffic
+        kind, found, path = traffic.prompt.partition(":")
+        if kind == "trace" and found:
+            # Its own times are not looked at, so that a trace of lengths alone will do.
+            rows = read_trace(path, on_bad_row=traffic.on_bad_row, arrivals=Constant(1.0))
+            pairs = [(q.prompt, q.output) for q in rows]
+            prompts, outputs = zip(*pairs, strict=True) if pairs else ((), ())
+            return (Empirical(prompts), None) if encoder else (Pairs(prompts, outputs), None)
+        prompt = parse_lengths(traffic.prompt)
+        return prompt, None if encoder else parse_lengths(traffic.output)
 
     def replica(
         self,
