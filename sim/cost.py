@@ -18,7 +18,7 @@ from sim.clock import ticks
 from sim.errors import Infeasible, hint
 from sim.pipeline import Pipeline
 from sim.tiling import all_stays, best_tiling, core_tiles
-from workloads.ops import Flash, Gemm, Op
+from workloads.ops import Gemm, Op
 
 FINEST = 64
 RESOURCES = ("compute", "hbm", "sram", "link", "launch")
@@ -263,6 +263,3 @@ def matrix_rate(device: Device, dtype: str) -> float:
 def vector_rate(device: Device) -> float:
     """Vector peak in FLOP/s: fp32 if there is such, else the slowest listed."""
     return device.vector.flops("fp32") or min(device.vector.TFLOPS.values()) * 1e12
-
-
-__all__ = ["RESOURCES", "Cost", "CostModel", "Flash", "matrix_rate", "reread", "vector_rate"]

@@ -150,7 +150,7 @@ def transfers(record: Record, passes: frozenset[int] | None = None) -> list[Tran
                 slower = task.duration / (end - begin)
                 loads = tuple((link, rate * slower) for link, rate in task.loads)
                 found.append(Transfer(begin, end, task.name, loads))
-    if all(slot.folded and slot.pieces[0].ends == slot.pieces[-1].ends for slot in compiled.slots):
+    if all(slot.whole for slot in compiled.slots):
         for span in spans(record, passes):
             exchange = span.step.exchange if span.step else None
             if exchange and exchange.duration and span.step:

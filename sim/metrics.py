@@ -88,10 +88,9 @@ def _ends(record: Record) -> tuple[dict[tuple[int, int], int], dict[tuple[int, i
     """End of the first and of the last pass by (replica, micro-batch), in ticks."""
     first: dict[tuple[int, int], int] = {}
     last: dict[tuple[int, int], int] = {}
-    end = record.timeline.end
     for slot in record.compiled.slots:
         key = (slot.job.replica, slot.job.micro)
-        done = max(end[i] for i in slot.pieces[-1].ends)
+        done = record.slot_end(slot)
         if slot.job.number == 0:
             first[key] = max(first.get(key, 0), done)
         last[key] = max(last.get(key, 0), done)

@@ -48,6 +48,11 @@ class Slot(msgspec.Struct, frozen=True):
     pieces: tuple[Piece, ...]
     folded: bool
 
+    @property
+    def whole(self) -> bool:
+        """Whether the job is one task, whose inside is known in closed form."""
+        return self.folded and self.pieces[0].ends == self.pieces[-1].ends
+
 
 class Compiled(msgspec.Struct, frozen=True):
     """A program with the meaning of its tasks."""

@@ -9,7 +9,7 @@ from sim import engine
 from sim.cost import RESOURCES
 from sim.memory import Footprint, check_memory, footprints
 from sim.metrics import Metrics, measure
-from sim.plan import make_plan
+from sim.plan import Plan, make_plan
 from sim.program import compile_plan
 from sim.scenario import Resolved, Scenario, resolve
 from sim.stalls import Account, account
@@ -41,7 +41,8 @@ class Result:
     def counterfactual(self) -> dict[str, int]:
         """Makespan in ticks if one resource were free, by resource: the run made again."""
         return {
-            name: simulate(self.resolved, free=frozenset({name})).makespan for name in RESOURCES
+            name: _execute(self.resolved, plan_of(self.resolved, frozenset({name}))).makespan
+            for name in RESOURCES
         }
 
 
@@ -56,23 +57,12 @@ def simulate(
     progress: Progress | None = None,
 ) -> Result:
     """Simulate a resolved scenario. Resources named in `free` cost nothing."""
-    scenario = resolved.scenario
-    split, device = scenario.parallelism, resolved.machine.device
-    plan = make_plan(
-        resolved.model,
-        device,
-        resolved.machine.system,
-        split,
-        resolved.passes,
-        resolved.precision,
-        scenario.lowering,
-        free,
-        _of("passes planned", len(resolved.passes), progress),
-    )
+    scenario, device = resolved.scenario, resolved.machine.device
+    plan = plan_of(resolved, free, progress)
     memory = footprints(
         resolved.model,
         device,
-        split,
+        scenario.parallelism,
         resolved.passes[0].batch,
         resolved.context,
         resolved.precision,
@@ -80,10 +70,33 @@ def simulate(
     )
     if not scenario.allow_oom:
         check_memory(memory, resolved.model.name, device.name)
+    return Result(resolved, _execute(resolved, plan, progress), memory)
+
+
+def plan_of(
+    resolved: Resolved, free: frozenset[str] = frozenset(), progress: Progress | None = None
+) -> Plan:
+    """The plan of a resolved scenario."""
+    scenario = resolved.scenario
+    return make_plan(
+        resolved.model,
+        resolved.machine.device,
+        resolved.machine.system,
+        scenario.parallelism,
+        resolved.passes,
+        resolved.precision,
+        scenario.lowering,
+        free,
+        _of("passes planned", len(resolved.passes), progress),
+    )
+
+
+def _execute(resolved: Resolved, plan: Plan, progress: Progress | None = None) -> Record:
+    """Compile a plan and run it."""
+    scenario = resolved.scenario
     compiled = compile_plan(plan, scenario.detail, shortcuts=scenario.shortcuts)
-    count = len(compiled.program.tasks)
-    report = _of("tasks simulated", count, progress)
-    return Result(resolved, Record(compiled, engine.run(compiled.program, report)), memory)
+    report = _of("tasks simulated", len(compiled.program.tasks), progress)
+    return Record(compiled, engine.run(compiled.program, report))
 
 
 def _of(what: str, total: int, progress: Progress | None) -> Callable[[int], None] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sim.states import BUBBLE, IDLE, NOTHING, STATES, Ticks, add, only, scaled
+from sim.states import NOTHING, STATES, Ticks, add, only, scaled
 from sim.timeline import Record, ranks, slot_spans, waiting
 
 WAIT = "(wait)"  # operator class of time between operators
@@ -62,7 +62,6 @@ def account(record: Record) -> Account:
     def book(key: Key, states: Ticks) -> None:
         rows[key] = add(rows.get(key, NOTHING), states)
 
-    ends: dict[int, int] = {}
     for (replica, stage, rank), slots in ranks(record).items():
         clock = 0
         for slot in slots:
@@ -71,7 +70,7 @@ def account(record: Record) -> Account:
             clock, wait = waiting(record, slot, clock)
             if any(wait):
                 book(Key(*here, "", -3, WAIT), wait)
-            if slot.folded and slot.pieces[0].ends == slot.pieces[-1].ends:
+            if slot.whole:
                 # One task: its inside is known, block by block.
                 for work in job.work:
                     for kind, states in work.block.by_kind.items():
@@ -82,14 +81,10 @@ def account(record: Record) -> Account:
                     assert span.step is not None
                     at = span.placed
                     book(Key(*here, at.stack, at.layer, span.step.kind), span.states)
-            clock = max(record.timeline.end[i] for i in slot.pieces[-1].ends)
-        if replica not in ends:
-            ends[replica] = record.replica_end(replica)
-        for until, state in ((ends[replica], BUBBLE), (record.makespan, IDLE)):
-            if until > clock:
-                last = Key(replica, stage, rank, -1, "end", 0, "", -3, WAIT)
-                book(last, only(state, until - clock))
-                clock = until
+            clock = record.slot_end(slot)
+        for state, begin, until in record.silence(replica, clock):
+            last = Key(replica, stage, rank, -1, "end", 0, "", -3, WAIT)
+            book(last, only(state, until - begin))
     split = record.compiled.plan.split
     weight = split.tp if record.compiled.ranks == (0,) else 1
     return Account(rows, record.makespan, weight, split.devices)

@@ -14,7 +14,7 @@ from sim.priced import Step
 from sim.program import Slot
 from sim.simulate import Result
 from sim.stalls import WAIT
-from sim.states import BUBBLE, IDLE, NOTHING, STATES, Ticks, add, only, scaled
+from sim.states import NOTHING, STATES, Ticks, add, only, scaled
 from sim.timeline import Record, ranks, slot_spans, waiting
 from workloads.graph import Placed
 from workloads.ops import Traffic
@@ -82,12 +82,10 @@ def operators(result: Result) -> Table:
             if any(wait):
                 _book(rows, place, None, None, 1, wait)
             _book_slot(record, slot, clock, rows, place)
-            clock = max(record.timeline.end[i] for i in slot.pieces[-1].ends)
+            clock = record.slot_end(slot)
         after = (-1, "end", replica, stage, 0)
-        for until, state in ((record.replica_end(replica), BUBBLE), (record.makespan, IDLE)):
-            if until > clock:
-                _book(rows, after, None, None, 1, only(state, until - clock))
-                clock = until
+        for state, begin, until in record.silence(replica, clock):
+            _book(rows, after, None, None, 1, only(state, until - begin))
     weight, ways = result.account.weight, len(record.compiled.ranks)
     ordered = sorted(rows.items(), key=lambda item: _order(item[0][0]))
     return Table(_OPS, [_operator(key[0], row, weight, ways) for key, row in ordered])
@@ -98,7 +96,7 @@ def _order(place: Place) -> tuple[bool, int, int, int, int]:
 
 
 def _book_slot(record: Record, slot: Slot, clock: int, rows: _Rows, place: Place) -> None:
-    if slot.folded and slot.pieces[0].ends == slot.pieces[-1].ends:
+    if slot.whole:
         # One task, its inside known: equal layers are counted, not walked through.
         layers: dict[tuple[str, int], int] = {}
         first: dict[tuple[str, int], int] = {}

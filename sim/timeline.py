@@ -46,16 +46,20 @@ class Record(msgspec.Struct, frozen=True):
 
     def replica_end(self, replica: int) -> int:
         """When the last task of a replica ended."""
-        end = self.timeline.end
-        return max(
-            (
-                end[i]
-                for s in self.compiled.slots
-                if s.job.replica == replica
-                for i in s.pieces[-1].ends
-            ),
-            default=0,
-        )
+        mine = (s for s in self.compiled.slots if s.job.replica == replica)
+        return max(map(self.slot_end, mine), default=0)
+
+    def slot_end(self, slot: Slot) -> int:
+        """When a job ended on a rank."""
+        return max(self.timeline.end[i] for i in slot.pieces[-1].ends)
+
+    def silence(self, replica: int, clock: int) -> Iterator[tuple[int, int, int]]:
+        """(state, begin, end) behind the last job of a rank: a bubble while its replica goes on,
+        then idle."""
+        for until, state in ((self.replica_end(replica), BUBBLE), (self.makespan, IDLE)):
+            if until > clock:
+                yield state, clock, until
+                clock = until
 
 
 def ranks(record: Record) -> dict[tuple[int, int, int], list[Slot]]:
@@ -68,29 +72,26 @@ def ranks(record: Record) -> dict[tuple[int, int, int], list[Slot]]:
 
 def spans(record: Record, passes: frozenset[int] | None = None) -> Iterator[Span]:
     """All spans rank by rank; only those of some passes if `passes` says so."""
-    ends = {r: record.replica_end(r) for r in {s.job.replica for s in record.compiled.slots}}
     for (replica, stage, rank), slots in ranks(record).items():
         clock = 0
         for slot in slots:
             begin, wait = waiting(record, slot, clock)
             wanted = passes is None or slot.job.number in passes
             if wanted and begin > clock:
-                yield _idle_span(slot, rank, clock, begin, wait)
+                yield _wait_span(slot, rank, clock, begin, wait)
             clock = begin
             if wanted:
                 for span in slot_spans(record, slot, begin):
                     yield span
                     clock = span.end
-            clock = max(record.timeline.end[i] for i in slot.pieces[-1].ends)
+            clock = record.slot_end(slot)
         if passes is None:
-            for until, state in ((ends[replica], BUBBLE), (record.makespan, IDLE)):
-                if until > clock:
-                    wait = only(state, until - clock)
-                    yield Span(replica, stage, rank, -1, "end", 0, None, None, clock, until, wait)
-                    clock = until
+            for state, begin, until in record.silence(replica, clock):
+                wait = only(state, until - begin)
+                yield Span(replica, stage, rank, -1, "end", 0, None, None, begin, until, wait)
 
 
-def _idle_span(slot: Slot, rank: int, begin: int, end: int, states: Ticks) -> Span:
+def _wait_span(slot: Slot, rank: int, begin: int, end: int, states: Ticks) -> Span:
     job = slot.job
     return Span(
         job.replica,
@@ -118,8 +119,8 @@ def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
     begin = max(clock, start[first.launch if first.launch >= 0 else first.ends[0]])
     if begin == clock:
         return begin, NOTHING
-    loads = record.compiled.program.tasks
-    sent = [start[i] for i in slot.arrival if loads[i].loads or loads[i].latency]
+    tasks = record.compiled.program.tasks
+    sent = [start[i] for i in slot.arrival if tasks[i].loads or tasks[i].latency]
     left = max(clock, min(min(sent), begin)) if sent else begin
     launched = 0
     if sent:
@@ -131,9 +132,8 @@ def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
 def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:
     """The spans of one job on one rank, one a step."""
     job, clock = slot.job, begin
-    whole = slot.pieces[0].ends == slot.pieces[-1].ends  # the job is one task
     for piece in slot.pieces:
-        if slot.folded and (whole or piece.step.exchange is None):
+        if slot.whole or (slot.folded and piece.step.exchange is None):
             end, states = clock + piece.step.duration, piece.step.states
             launched = piece.step.launch
         else:

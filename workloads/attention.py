@@ -76,9 +76,7 @@ def flash_attention(
         shapes.append(
             Flash(
                 batch=group.count * kv,
-                new=new,
                 rows=new * (heads // kv),
-                context=visible,
                 width=width,
                 kv_bytes=packed(group.count * visible * attention.kv_width, kv_bits),
             )

@@ -104,14 +104,12 @@ class Flash(Record, frozen=True, kw_only=True):
     """Attention that keeps its scores on chip.
 
     `batch` key/value heads over all sequences, each serving `rows` query rows
-    (`new` tokens x query heads a key/value head) of `width` elements over `context` tokens.
+    (new tokens x query heads a key/value head) of `width` elements.
     `kv_bytes` are the keys and values of all of them, once.
     """
 
     batch: int
-    new: int
     rows: int
-    context: int
     width: int
     kv_bytes: int
 

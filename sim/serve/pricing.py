@@ -8,11 +8,13 @@ whole graph of every step; the two agree to the picosecond.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from sim.collectives import Network
 from sim.cost import Cost, CostModel
-from sim.mapping import shard, stage_bounds
+from sim.mapping import shard
 from sim.plan import stage_table
 from sim.priced import Step, Work, price_blocks
 from sim.scenario import Resolved
@@ -80,7 +82,6 @@ class Pricer:
         self.network = Network(resolved.machine.system)
         self.half = min(self.costs.reuse, int(self.costs.staging)) // 2
         self.local = shard(self.model, self.split.tp)
-        stage_bounds(self.model.num_layers, self.split, self.model.name)
         self.stage_of = stage_table(self.model, self.split)
         self.tabled = not exact_graph and self._tabulates()
         self._linear: dict[int, tuple[list[Price], list[Price]]] = {}
@@ -112,11 +113,25 @@ class Pricer:
         """A step that decodes one token behind each of `contexts` - 1 and does `prefills`."""
         if not self.tabled:
             return self._graph_step(contexts, prefills)
-        tokens = len(contexts) + sum(p.new for p in prefills)
-        rows = len(contexts) + sum(p.last for p in prefills)
+
+        def seen_by(attention: Attention) -> int:
+            window = attention.window
+            return sum(min(c, window) for c in contexts) if window else sum(contexts)
+
+        return self.summed_step(len(contexts), seen_by, prefills)
+
+    def summed_step(
+        self, decoding: int, seen_by: Callable[[Attention], int], prefills: list[Prefill]
+    ) -> list[Price]:
+        """A step from the tables; `seen_by` tells the keys that the decoding rows see."""
+        tokens = decoding + sum(p.new for p in prefills)
+        rows = decoding + sum(p.last for p in prefills)
+        chunks: dict[tuple[int, int], int] = {}
+        for p in prefills:
+            chunks[p.new, p.cached] = chunks.get((p.new, p.cached), 0) + 1
         result = list(self.linear(tokens, rows))
         for attention, counts in self.attentions:
-            price = self.attention(attention, contexts, prefills, tokens)
+            price = self.attention_sums(attention, tokens, seen_by(attention), chunks)
             for stage, count in enumerate(counts):
                 if count:
                     result[stage] = add(result[stage], price, count)
@@ -168,21 +183,6 @@ class Pricer:
             for step in work.block.steps:
                 result[stage] = add(result[stage], price_of(step))
         return result
-
-    def attention(
-        self,
-        attention: Attention,
-        contexts: list[int],
-        prefills: list[Prefill],
-        tokens: int,
-    ) -> Price:
-        """One attention operator from sums over the batch."""
-        window = attention.window
-        visible = sum(min(c, window) for c in contexts) if window else sum(contexts)
-        chunks: dict[tuple[int, int], int] = {}
-        for p in prefills:
-            chunks[p.new, p.cached] = chunks.get((p.new, p.cached), 0) + 1
-        return self.attention_sums(attention, tokens, visible, chunks)
 
     def attention_sums(
         self,

@@ -135,7 +135,7 @@ class Replica(Seats):
         decoded = list(self.decoding) if work.decode else []
         prefills = self._prefills(work)
         price = self._price(decoded, prefills)
-        price = add(add(price, self._host_price()), (0, 0, 0, self.swapping, 0, 0, 0))
+        price = add(price, (0, 0, 0, self.swapping, self.host, 0, 0))
         self.swapping = 0
         tokens = len(decoded) + sum(size for _, size in work.chunks)
         each = self._pass_time(price, tokens, len(decoded), tokens - len(decoded))
@@ -163,17 +163,8 @@ class Replica(Seats):
         if not self.pricer.tabled or self.windowed:
             contexts = [live.base + self.turn + 1 for live in decoded]
             return self.pricer.step(contexts, prefills)[0]
-        tokens = len(decoded) + sum(p.new for p in prefills)
-        rows = len(decoded) + sum(p.last for p in prefills)
-        price = self.pricer.linear(tokens, rows)[0]
-        chunks: dict[tuple[int, int], int] = {}
-        for p in prefills:
-            chunks[p.new, p.cached] = chunks.get((p.new, p.cached), 0) + 1
         seen = self.tokens + len(decoded) if decoded else 0
-        for attention, counts in self.pricer.attentions:
-            one = self.pricer.attention_sums(attention, tokens, seen, chunks)
-            price = add(price, one, counts[0])
-        return price
+        return self.pricer.summed_step(len(decoded), lambda _: seen, prefills)[0]
 
     def _pass_time(self, price: Price, tokens: int, decode: int, prefill: int) -> int:
         """Advance the clock by a step; returns the ticks a token. The oldest bears the rest."""

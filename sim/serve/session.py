@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sim.clock import ticks
 from sim.cost import matrix_rate
 from sim.errors import InputError
 from sim.inputs import convert
@@ -81,7 +82,7 @@ def serve_scenario(
 
 def ticks_of(window: tuple[float, float] | None) -> tuple[int, int] | None:
     """Seconds as ticks."""
-    return (round(window[0] * 1e12), round(window[1] * 1e12)) if window else None
+    return (ticks(window[0]), ticks(window[1])) if window else None
 
 
 def heading(served: Served) -> str:
