@@ -1,8 +1,7 @@
 """An accelerator as data: peaks, memories, launch overhead, and how near it comes to them.
 
 Every table carries its own `source`. Units stand in the key (decimal giga, binary gibi)
-and are SI in the properties. A term of `Efficiency` that nobody has measured stays at
-its neutral value, which leaves the datasheet as it is.
+and are SI in the properties. `hw_models.efficiency` says how near real kernels come to the peaks.
 """
 
 from __future__ import annotations
@@ -11,15 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e15)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
-Source = Annotated[str, msgspec.Meta(min_length=8)]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.\-]*$", max_length=100)]
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the frozen, keyword-only, strictly loaded records."""
+from hw_models.efficiency import Efficiency
+from hw_models.record import Name, NonNegative, Positive, Record, Source
 
 
 class Peak(Record, frozen=True, kw_only=True):
@@ -79,28 +71,6 @@ class Launch(Record, frozen=True, kw_only=True):
 
     overhead_us: NonNegative
     source: Source
-
-
-class Efficiency(Record, frozen=True, kw_only=True):
-    """How near real kernels come to the peaks. The defaults are neutral.
-
-    matrix, vector, hbm: the fraction of the peak that a large kernel reaches.
-    hbm_ramp_MB: bytes B0 in `bytes / (bytes + B0)`, the bandwidth ramp of small reads.
-    attention, attention_ramp_tokens: prefill attention reaches
-        attention * S / (S + S0) of the matrix peak on S new tokens.
-    tile_m, tile_n: a GEMM is cut into output tiles of this size, one a core; edges
-        are padded and the last wave is as long as a full one. 0: not modelled.
-    """
-
-    matrix: Fraction = 1.0
-    vector: Fraction = 1.0
-    hbm: Fraction = 1.0
-    hbm_ramp_MB: NonNegative = 0.0
-    attention: Fraction = 1.0
-    attention_ramp_tokens: NonNegative = 0.0
-    tile_m: Annotated[int, msgspec.Meta(ge=0, le=65536)] = 0
-    tile_n: Annotated[int, msgspec.Meta(ge=0, le=65536)] = 0
-    source: Source = "neutral: the datasheet as it is"
 
 
 class Device(Record, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 import networkx as nx
 
-from hw_models.device import Name, NonNegative, Positive, Record, Source
+from hw_models.record import Name, NonNegative, Positive, Record, Source
 
 MOST = 65536  # devices of a system, and links of one of its tiers
 

@@ -12,7 +12,27 @@ own run of the tiles against it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from sim.arith import SCALAR, Arith
+
+
+def body(xp: Arith, tiles: Any, load: Any, compute: Any, store: Any) -> Any:
+    """Ticks from the first load's end to the last compute's start; numbers or arrays."""
+    inside = xp.max(load, compute) + (tiles - 2) * xp.max(load + store, compute)
+    return xp.where(tiles == 1, 0, inside)
+
+
+def makespan(
+    xp: Arith, tiles: Any, load: Any, compute: Any, store: Any, perfect: bool = False
+) -> Any:
+    """Ticks from the first load's start to the last store's end; numbers or arrays."""
+    if perfect:
+        return xp.max(tiles * (load + store), tiles * compute)
+    tail = xp.where(tiles == 1, compute, xp.max(compute, store))
+    return load + body(xp, tiles, load, compute, store) + tail + store
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -37,16 +57,11 @@ class Pipeline(msgspec.Struct, frozen=True):
     @property
     def body(self) -> int:
         """From the first load's end to the last compute's start."""
-        if self.tiles == 1:
-            return 0
-        return max(self.load, self.compute) + (self.tiles - 2) * max(
-            self.load + self.store, self.compute
-        )
+        return body(SCALAR, self.tiles, self.load, self.compute, self.store)  # type: ignore[no-any-return]
 
     @property
     def makespan(self) -> int:
         """Ticks from the first load's start to the last store's end."""
-        if self.perfect:
-            return max(self.hbm_busy, self.compute_busy)
-        tail = self.compute if self.tiles == 1 else max(self.compute, self.store)
-        return self.load + self.body + tail + self.store
+        return makespan(  # type: ignore[no-any-return]
+            SCALAR, self.tiles, self.load, self.compute, self.store, self.perfect
+        )

@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hw_models.device import Device, Efficiency, Hbm, Launch, OnChip, Peak
+from hw_models.device import Device, Hbm, Launch, OnChip, Peak
+from hw_models.efficiency import Efficiency
 from hw_models.system import System, SystemSpec, Tier, build_system
 from sim.catalogue import Machine
 from sim.engine import Program, Task

@@ -47,8 +47,9 @@ def test_a_prompt_reaches_the_share_that_the_device_states() -> None:
         op = flash_attention(
             "attention", decoder.layers[0].attention, Batch.prefill(1, prompt), BF16
         )
-        matrix = H100.compute_seconds(op) - op.vector_flops / H100.vector_rate
-        reached = op.matrix_flops / matrix / H100.peak
+        rates = H100.rates
+        compute = H100.times(op, H100.moved(op)).compute
+        reached = op.matrix_flops / (compute - op.vector_flops / rates.vector) / rates.peak
         stated = terms.attention * prompt / (prompt + terms.attention_ramp_tokens)
         assert reached == pytest.approx(stated, rel=0.01)
 

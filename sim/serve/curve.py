@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.clock import TICKS_PER_SECOND
-from sim.cost import FINEST, CostModel
+from sim.cost import CostModel
+from sim.kernels.attention import attention_seconds
+from sim.kernels.stream import FINEST
 from sim.serve.pricing import FREE, Price
 from workloads.model import Attention
 from workloads.ops import SOFTMAX_FLOPS
@@ -27,21 +29,21 @@ class DecodeCurve:
 
         Comparisons are spelled out: this is the innermost loop of serving.
         """
-        a, p, costs = self.attention, self.precision, self.costs
+        a, p, rates = self.attention, self.precision, self.costs.rates
         query = packed(count * a.heads * a.head_dim, p.activation_bits)
         writes = packed(count * a.heads * a.value_dim, p.activation_bits)
         writes += packed(count * a.kv_width, p.kv_bits)
         bits = a.kv_width * p.kv_bits
         width = a.head_dim + a.value_dim
         matrix, vector, rows = 2 * a.heads * width, SOFTMAX_FLOPS * a.heads, count * a.heads * width
-        seconds_of, vector_rate = costs.attention_seconds, costs.vector_rate
-        bandwidth, ramp = costs.bandwidth, costs.ramp
-        inner_rate, series = costs.inner_rate, costs.device.levels == "series"
-        half = max(1, int(costs.staging / 2))
-        perfect = costs.perfect
+        vector_rate = rates.vector
+        bandwidth, ramp = rates.bandwidth, rates.ramp
+        inner_rate, series = rates.inner_rate, rates.series
+        half = max(1, int(rates.staging / 2))
+        perfect = rates.perfect
         store = writes / bandwidth
         base_compute, base_hbm, base_sram, base_link, base_launch, base_flops, base_moved = base
-        launch = base_launch + times * costs.launch
+        launch = base_launch + times * self.costs.launch
 
         def price(seen: int) -> Price:
             reads = query + (seen * bits + 7) // 8
@@ -58,7 +60,7 @@ class DecodeCurve:
                 tiles = 1
             elif tiles > FINEST:
                 tiles = FINEST
-            seconds = seconds_of(seen * matrix, rows) + seen * vector / vector_rate
+            seconds = attention_seconds(rates, seen * matrix, rows) + seen * vector / vector_rate
             li = round(into / tiles * TICKS_PER_SECOND)
             ci = round(seconds / tiles * TICKS_PER_SECOND)
             si = round(out / tiles * TICKS_PER_SECOND)

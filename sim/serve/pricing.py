@@ -12,8 +12,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from sim.arith import SCALAR
 from sim.collectives import Network
-from sim.cost import Cost, CostModel
+from sim.cost import CostModel
+from sim.kernels import priced
+from sim.kernels.attention import attention_times
+from sim.kernels.price import Moved
 from sim.mapping import shard
 from sim.plan import stage_table
 from sim.priced import Step, Work, price_blocks
@@ -80,7 +84,8 @@ class Pricer:
         self.model, self.precision = resolved.model, resolved.precision
         self.costs = CostModel(resolved.machine.device, self.precision.activations)
         self.network = Network(resolved.machine.system)
-        self.half = min(self.costs.reuse, int(self.costs.staging)) // 2
+        rates = self.costs.rates
+        self.half = min(rates.reuse, int(rates.staging)) // 2
         self.local = shard(self.model, self.split.tp)
         self.stage_of = stage_table(self.model, self.split)
         self.tabled = not exact_graph and self._tabulates()
@@ -193,7 +198,7 @@ class Pricer:
     ) -> Price:
         """As the operator of `workloads.attention`, from `decoded` keys that decoding rows see
         and the number of chunks by (new, cached)."""
-        p, costs = self.precision, self.costs
+        p, rates = self.precision, self.costs.rates
         width = a.head_dim + a.value_dim
         scores = visible = decoded
         again = near = 0
@@ -204,18 +209,25 @@ class Pricer:
             rows = new * (a.heads // a.kv_heads) * width * 4
             if rows > self.half:  # a prompt too long for the chip streams its keys again
                 kv = packed(count * keys * a.kv_width, p.kv_bits)
-                again += kv * (-(-rows // max(1, costs.reuse // 2)) - 1)
+                again += kv * (-(-rows // max(1, rates.reuse // 2)) - 1)
                 near += kv * (-(-rows // max(1, self.half)) - 1)
         reads = packed(tokens * a.heads * a.head_dim, p.activation_bits)
         reads += packed(visible * a.kv_width, p.kv_bits)
         writes = packed(tokens * a.heads * a.value_dim, p.activation_bits)
         writes += packed(tokens * a.kv_width, p.kv_bits)
         matrix, vector = 2 * scores * a.heads * width, SOFTMAX_FLOPS * scores * a.heads
-        inner = reads + writes + near if costs.inner_rate else 0
-        reads += again
-        compute = costs.attention_seconds(matrix, tokens * a.heads * width)
-        compute += vector / costs.vector_rate
-        cost: Cost = costs.timed(
-            reads, writes, inner, compute, costs.stream_tiles(reads), 0, matrix + vector
+        moved = Moved(reads + again, writes, reads + writes + near if rates.inner_rate else 0)
+        cost = priced(
+            SCALAR,
+            rates,
+            attention_times(SCALAR, rates, moved, matrix, vector, tokens * a.heads * width),
         )
-        return (cost.compute, cost.hbm, cost.sram, 0, cost.launch, cost.flops, cost.hbm_bytes)
+        return (
+            cost.compute,
+            cost.hbm,
+            cost.sram,
+            0,
+            cost.launch,
+            matrix + vector,
+            moved.reads + writes,
+        )
