@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from sim.cli_serve import serve
+from sim.cli_sweep import sweep
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
 
@@ -30,6 +31,7 @@ for kind in ("model", "device", "system"):
 
 
 app.command()(serve)
+app.command()(sweep)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Many scenarios at once: grids, fronts, capacities, memory-wall maps, recommendations."""

@@ -1,0 +1,478 @@
+"""Sweeps: grids and conditions, rows equal to runs, resumed, local and on a cluster alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim import InputError, run
+from sim.mapping import Parallelism
+from sim.scenario import Scenario, Workload
+from sim.serve.config import Serving, Traffic
+from sim.serve.serving import serve
+from sim.serve.session import summary
+from sim.serve.summary import Slo
+from sim.states import STATES
+from sim.sweep.axes import parse_values
+from sim.sweep.expression import Expression
+from sim.sweep.fronts import Metric, pareto
+from sim.sweep.kinds import kind_of
+from sim.sweep.pools import compute, run_jobs
+from sim.sweep.session import base_of, write_sweep
+from sim.sweep.study import Sweep, Swept, document, points_of, run_sweep, sweep_of
+
+COMMAND = Path(sys.executable).with_name("memorywall")
+SMALL = ["tp=1,2,3", "batch=1:4:x2", "prompt=64,640", "output=3"]
+
+
+def small(*more: str, where: str = "") -> Sweep:
+    return sweep_of("run", {"model": "gpt2", "on": "hgx-h100"}, [*SMALL, *more], where)
+
+
+def traffic(*more: str, option: str = "") -> Sweep:
+    base = Serving(
+        model="gpt2",
+        on="h100-sxm",
+        traffic=Traffic(arrivals="poisson:50", num_requests=150, output="fixed:16"),
+        slo=Slo(ttft_s=0.01),
+    )
+    return sweep_of("serve", msgspec.to_builtins(base), more, "", option)
+
+
+# Grids and conditions ---------------------------------------------------------------------
+
+
+VALUES: dict[str, list[Any]] = {
+    "1,2,4": [1, 2, 4],
+    "1:256:x4": [1, 4, 16, 64, 256],
+    "1:100:x3": [1, 3, 9, 27, 81],
+    "0:30:+10": [0, 10, 20, 30],
+    "2:5": [2, 3, 4, 5],
+    "0.1:0.5:+0.1": [0.1, 0.2, 0.3, 0.4, 0.5],
+    "bf16,fp8": ["bf16", "fp8"],
+    "true,false": [True, False],
+    "lognormal:mean=500,cv=1|fixed:512": ["lognormal:mean=500,cv=1", "fixed:512"],
+    "poisson:4": ["poisson:4"],
+    "[5,7]|[6,6]": [[5, 7], [6, 6]],
+}
+
+
+@pytest.mark.parametrize("text", VALUES)
+def test_values_of_an_axis(text: str) -> None:
+    assert parse_values(text, "") == VALUES[text]
+
+
+numbers = st.integers(-20, 20)
+
+
+@given(a=numbers, b=numbers, c=st.integers(1, 9))
+def test_an_expression_has_the_value_that_python_gives_it(a: int, b: int, c: int) -> None:
+    for text in (
+        "a*b <= 8",
+        "a + b*c > a // c or a == b",
+        "-9 < a <= b",
+        "min(a, b) % c",
+        "a/c - b",
+    ):
+        names = {"a": a, "b": b, "c": c}
+        assert Expression(text, "--where")(names) == eval(text, {}, names)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "().__class__",
+        "[x for x in (1,)]",
+        "(lambda: 1)()",
+        "tp.__class__.__mro__",
+        "open('x')",
+        "9**9**9",
+        "'a' * 10**9",
+        "tp <",
+        "tp := 3",
+        "nothing > 1",
+        "1 / (tp - tp)",
+    ],
+)
+def test_an_expression_runs_nothing(text: str) -> None:
+    with pytest.raises(InputError):
+        Expression(text, "--where")({"tp": 2})
+
+
+def test_where_sees_the_axes_and_the_scenario() -> None:
+    swept = run_sweep(small(where="tp*batch <= 2 and prompt < 100 and microbatches == 1"))
+    assert [p[:3] for p in swept.points] == [(1, 1, 64), (1, 2, 64), (2, 1, 64)]
+
+
+REFUSALS = {
+    "key": (["batsh=1"], "did you mean 'batch'"),
+    "twice": (["tp=1", "parallelism.tp=2"], "two axes"),
+    "shape": (["tp"], "KEY=VALUES"),
+    "range": (["batch=8:1:x2"], "goes up"),
+    "factor": (["batch=1:8:x1"], "factor above 1"),
+    "model": (["model=gpt2,gpt22"], "did you mean"),
+    "value": (["batch=0,1"], "batch"),
+    "set": (["hbm.bandwith_GBps=1,2"], "did you mean 'bandwidth_GBps'"),
+    "none is left": (["tp=1"], "no point"),
+    "size": (["batch=1:100000", "prompt=1:100000"], "points"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_slip_is_one_sentence_before_anything_runs(case: str) -> None:
+    grids, said = REFUSALS[case]
+    base = {"model": "gpt2", "on": "hgx-h100"}
+    with pytest.raises(InputError, match=said):
+        run_sweep(sweep_of("run", base, grids, "tp > 99" if case == "none is left" else ""))
+
+
+# Rows -------------------------------------------------------------------------------------
+
+
+def test_a_sweep_of_one_point_equals_run() -> None:
+    swept = run_sweep(sweep_of("run", {"model": "gpt2", "on": "hgx-h100"}, ["tp=2", "batch=3"]))
+    result = run(
+        Scenario(
+            model="gpt2",
+            on="hgx-h100",
+            workload=Workload(batch=3),
+            parallelism=Parallelism(tp=2),
+        )
+    )
+    (row,) = swept.rows
+    assert row is not None
+    assert row["makespan_ps"] == result.makespan
+    assert tuple(row[f"{s}_ps"] for s in STATES) == result.account.total
+    assert sum(result.account.total) == 2 * result.makespan
+    assert row["ttft_s"] == result.metrics.ttft_s
+    assert row["flops"] == result.metrics.flops
+    parts = [row[f"{phase}_{s}_ps"] for phase in ("prefill", "decode") for s in STATES]
+    assert sum(parts) == 2 * result.makespan
+
+
+def test_a_serving_sweep_of_one_point_equals_serve() -> None:
+    swept = run_sweep(traffic("scheduler=prefill-first"))
+    serving = Serving(
+        model="gpt2",
+        on="h100-sxm",
+        traffic=Traffic(arrivals="poisson:50", num_requests=150, output="fixed:16"),
+        scheduler="prefill-first",
+        slo=Slo(ttft_s=0.01),
+    )
+    found = summary(serve(serving))
+    (row,) = swept.rows
+    assert row is not None
+    assert row["makespan_ps"] == found["makespan_ps"]
+    assert row["ttft_p99_s"] == found["latency_s"]["ttft"]["p99"]
+    assert {s: row[f"{s}_ps"] for s in STATES} == found["account_ps"]
+
+
+def test_points_that_cannot_be_are_rows_with_the_reason() -> None:
+    base = {"model": "llama-3.1-70b", "on": "hgx-h100"}
+    grids = ["tp=1,5,8", "pp=1,2", "microbatches=1,2", "output=1", "prompt=8"]
+    records = run_sweep(sweep_of("run", base, grids)).records()
+    told = {(r["tp"], r["pp"], r["microbatches"]): (r["status"], r["reason"]) for r in records}
+    assert told[1, 1, 1][0] == "out of memory"
+    assert "141.1" in told[1, 1, 1][1]
+    assert told[5, 1, 1][0] == "infeasible"
+    assert "28672 mod 5" in told[5, 1, 1][1]
+    assert told[8, 2, 1][0] == "infeasible"
+    assert told[8, 1, 1] == ("ok", "")
+    assert "cannot be spread" in told[8, 1, 2][1]
+    for record in records:
+        assert record["makespan_ps"] if record["status"] == "ok" else record["reason"]
+
+
+def test_every_column_is_filled_and_typed() -> None:
+    for swept in (run_sweep(small()), run_sweep(traffic("rate=40,80"))):
+        columns = kind_of(swept.sweep.kind).columns
+        for row in swept.rows:
+            assert row is not None
+            if row["status"] == "ok":
+                assert list(row) == list(columns)
+                for name, column in columns.items():
+                    assert row[name] is None or isinstance(row[name], column.kind), name
+
+
+# Fronts and capacities --------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
+def test_the_front_is_what_no_other_point_beats(pairs: list[tuple[int, int]]) -> None:
+    columns = kind_of("run").columns
+    x, y = Metric("max:mfu", columns, ""), Metric("tpot_s", columns, "")
+    records = [{"mfu": a, "tpot_s": b} for a, b in pairs]
+    front = {(r["mfu"], r["tpot_s"]) for r in pareto(records, x, y)}
+
+    def beaten(p: tuple[int, int]) -> bool:
+        return any(q != p and q[0] >= p[0] and q[1] <= p[1] for q in pairs)
+
+    assert front == {p for p in pairs if not beaten(p)}
+
+
+def test_the_highest_rate_meets_the_slo_and_a_higher_one_does_not() -> None:
+    (row,) = run_sweep(traffic(option="max-rate")).rows
+    assert row is not None
+    rate = row["max_rate"]
+    assert row["slo_met"]
+    just, over = run_sweep(traffic(f"rate={rate},{rate * 1.02}")).rows
+    assert just is not None
+    assert over is not None
+    assert {**just, "max_rate": rate} == row
+    assert not over["slo_met"]
+
+
+# The same table, whoever computes it ------------------------------------------------------
+
+
+def bytes_of(swept: Swept, folder: Path) -> bytes:
+    folder.mkdir(exist_ok=True)
+    write_sweep(swept, folder, "csv", None, "")
+    return (folder / "sweep.csv").read_bytes()
+
+
+def test_local_workers_give_the_same_table(tmp_path: Path) -> None:
+    alone = run_sweep(small("seed=1:4"), workers=1)
+    spread = run_sweep(small("seed=1:4"), workers=2)
+    assert bytes_of(alone, tmp_path / "a") == bytes_of(spread, tmp_path / "b")
+
+
+def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bytes_of(run_sweep(small(), folder=tmp_path / "a", workers=1), tmp_path / "a")
+    log = (tmp_path / "a" / "points.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "b").mkdir()
+    torn = b"".join(log[:5]) + log[5][:40]  # a kill in the middle of a write
+    (tmp_path / "b" / "points.jsonl").write_bytes(torn)
+    asked = []
+
+    def counted(kind: str, option: str, job: Any) -> Any:
+        asked.extend(job)
+        return compute(kind, option, job)
+
+    monkeypatch.setattr("sim.sweep.pools.compute", counted)
+    resumed = run_sweep(small(), folder=tmp_path / "b", workers=1)
+    assert len(asked) == len(resumed.points) - 5
+    assert resumed.known == 5
+    assert bytes_of(resumed, tmp_path / "b") == whole
+    asked.clear()
+    # Another grid over the same points finds them, too, and a wider one only the rest.
+    other = run_sweep(small("seed=0,1"), folder=tmp_path / "b", workers=1)
+    assert len(other.points) == 2 * len(resumed.points)
+    assert not asked  # the seed of a static run decides nothing
+
+
+def test_a_changed_number_is_another_point(tmp_path: Path) -> None:
+    first = run_sweep(small("hbm.bandwidth_GBps=3350"), folder=tmp_path)
+    second = run_sweep(small("hbm.bandwidth_GBps=3351"), folder=tmp_path)
+    assert first.known == second.known == 0
+    assert first.rows != second.rows
+
+
+def test_kill_dash_nine_at_any_moment(tmp_path: Path) -> None:
+    grid = ["batch=1:48", "prompt=100,200", "output=12"]
+    flags = [flag for text in grid for flag in ("--grid", text)]
+    command = [COMMAND, "sweep", "gpt2", "--on", "h100-sxm", *flags]
+    log = tmp_path / "out" / "points.jsonl"
+    kept = 0
+    for least in (1, 20):
+        running = subprocess.Popen(
+            [*command, "--out", tmp_path / "out", "--workers", "1"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until = time.monotonic() + 60
+        while time.monotonic() < until and running.poll() is None:
+            if log.exists() and log.read_bytes().count(b"\n") >= least:
+                break
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        found = log.read_bytes().count(b"\n")
+        assert found >= max(least, kept)
+        kept = found
+    subprocess.run([*command, "--out", tmp_path / "out", "--no-pictures"], check=True)
+    subprocess.run([*command, "--out", tmp_path / "new", "--no-pictures"], check=True)
+    one, two = (tmp_path / name / "sweep.csv" for name in ("out", "new"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def suicidal(flag: Path, kind: str, option: str, job: Any) -> Any:
+    """As `compute_away`, but the first worker that comes here dies."""
+    try:
+        flag.touch(exist_ok=False)
+    except FileExistsError:
+        return compute(kind, option, job)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_local_worker_that_dies_loses_no_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.sweep.pools.compute_away", partial(suicidal, tmp_path / "died"))
+    sweep = small()
+    ready = [kind_of("run").prepare(document(sweep, p)) for p in points_of(sweep)]
+    jobs = [[(n, one)] for n, one in enumerate(ready)]
+    found = dict(pair for rows in run_jobs("run", "", jobs, 2, None) for pair in rows)
+    assert (tmp_path / "died").exists()
+    assert [found[n] for n in range(len(ready))] == run_sweep(sweep, workers=1).rows
+
+
+def test_ctrl_c_leaves_a_table_and_the_rest_for_later(tmp_path: Path) -> None:
+    command = [COMMAND, "sweep", "llama-3.1-8b", "--on", "h100-sxm", "--grid", "batch=1:1000"]
+    command += ["--grid", "microbatches=1", "--grid", "detail=tile", "--grid", "output=1"]
+    command += ["--out", str(tmp_path), "--no-pictures", "--workers", "2"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    log = tmp_path / "points.jsonl"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (log.exists() and log.stat().st_size):
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "goes on from here" in said
+    rows = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert 2 <= len(rows) < 1000
+    assert len(log.read_text().splitlines()) == len(rows) - 1
+
+
+def test_two_sweeps_do_not_write_one_folder(tmp_path: Path) -> None:
+    from sim.sweep.log import Log
+
+    log = Log(tmp_path / "points.jsonl")
+    try:
+        with pytest.raises(InputError, match="another sweep"):
+            run_sweep(small(), folder=tmp_path)
+    finally:
+        log.close()
+
+
+def test_a_dask_cluster_gives_the_same_table_though_a_worker_dies(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    scheduler_file = tmp_path / "scheduler.json"
+    place = ["--scheduler-file", str(scheduler_file)]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    local = ["--host", "127.0.0.1"]
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    started = []
+    try:
+        started.append(
+            subprocess.Popen(
+                [*python_module("dask_scheduler"), *place, *local, "--port", "0", "--no-dashboard"],
+                env=where,
+                **quiet,
+            )
+        )
+        for number in (0, 1):
+            folder = ["--local-directory", str(tmp_path / f"w{number}"), "--no-dashboard"]
+            started.append(
+                subprocess.Popen(
+                    [
+                        *python_module("dask_worker"),
+                        *place,
+                        *local,
+                        "--nthreads",
+                        "1",
+                        "--no-nanny",
+                        *folder,
+                    ],
+                    env=where,
+                    **quiet,
+                )
+            )
+        until = time.monotonic() + 60
+        while not scheduler_file.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        address = json.loads(scheduler_file.read_text())["address"]
+        sweep = sweep_of(
+            "run",
+            {"model": "llama-3.1-8b", "on": "h100-sxm", "detail": "tile"},
+            ["batch=1:24", "output=2", "allow_oom=true"],
+        )
+        seen = []
+
+        def watch(done: int, total: int) -> None:
+            seen.append(done)
+            if len(seen) == 2:
+                started[1].kill()
+
+        spread = run_sweep(sweep, dask=address, watch=watch, folder=tmp_path / "log")
+        assert started[1].wait(timeout=10) == -signal.SIGKILL
+        assert spread.rows == run_sweep(sweep, workers=1).rows
+        assert len((tmp_path / "log" / "points.jsonl").read_text().splitlines()) == 24
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+
+
+def python_module(name: str) -> list[str]:
+    return [sys.executable, "-m", f"distributed.cli.{name}"]
+
+
+# The command ------------------------------------------------------------------------------
+
+
+def test_the_command_prints_and_writes(tmp_path: Path) -> None:
+    grid = ["--grid", "tp=1,2,5", "--grid", "batch=1,8", "--grid", "output=4"]
+    done = subprocess.run(
+        [
+            COMMAND,
+            "sweep",
+            "gpt2",
+            "--on",
+            "hgx-h100",
+            *grid,
+            "--out",
+            tmp_path,
+            "--format",
+            "parquet",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for word in ("6 points: 4 ok, 2 infeasible", "Pareto front", "mod 5", "written to"):
+        assert word in done.stdout
+    import polars as pl
+
+    frame = pl.read_parquet(tmp_path / "sweep.parquet")
+    assert frame["tp"].to_list() == [1, 1, 2, 2, 5, 5]
+    assert frame["status"].to_list().count("ok") == 4
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+
+
+def test_the_kind_follows_from_the_file_or_the_grid(tmp_path: Path) -> None:
+    assert base_of("gpt2", "t4", [], ["batch=1"])[0] == "run"
+    assert base_of("gpt2", "t4", [], ["arrivals=poisson:4"])[0] == "serve"
+    file = tmp_path / "serving.toml"
+    file.write_text('model = "gpt2"\non = "t4"\n[traffic]\narrivals = "poisson:4"\n')
+    assert base_of(str(file), None, [], ["tp=1"])[0] == "serve"
+
+
+@settings(max_examples=5)
+@given(st.integers(1, 5), st.integers(1, 40))
+def test_a_document_changes_only_its_axes(batch: int, prompt: int) -> None:
+    sweep = sweep_of(
+        "run",
+        {"model": "m", "on": "d", "workload": {"batch": 7, "output": 3}},
+        [f"batch={batch}", f"prompt={prompt}", "hbm.bandwidth_GBps=9"],
+    )
+    made = document(sweep, (batch, prompt, 9))
+    assert made["workload"] == {"batch": batch, "output": 3, "prompt": prompt}
+    assert made["set"] == {"hbm.bandwidth_GBps": 9}
+    assert sweep.base["workload"] == {"batch": 7, "output": 3}
