@@ -103,6 +103,18 @@ PUBLISHED = {
     "p100": (21.2, 10.6, 732, 16, 56),
     "rtx-4090": (165.2, 82.6, 1008, 24, 128),
     "rtx-pro-6000": (4000 / 8, 125, 1792, 96, 188),
+    "rtx-3090": (71, 35.6, 936.2, 24, 82),
+    "rtx-a6000": (309.7 / 2, 38.7, 768, 48, 84),
+    "a40": (149.7, 37.4, 696, 48, 84),
+    "a10": (125, 31.2, 600, 24, 72),
+    "h100-nvl": (1671 / 2, 60.3, 3938, 94, 132),
+    "gh200": (1979 / 2, 67, 4000, 96, 132),
+    "h20": (148, 39.5, 4000, 96, 78),
+    "gb200": (360e3 / 72 / 2, 78, 8000, 186, 148),
+    "v100-pcie": (112, 14.1, 900, 32, 80),
+    "p4": (None, 5.4, 192, 8, 20),
+    "mi100": (92.3, 23.1, 1228.8, 32, 120),
+    "mi250-die": (362.1 / 2, 45.3 / 2, 1638.4, 64, 104),
     "mi210": (181, 22.6, 1638.4, 64, 104),
     "mi300x": (1307.4, 163.4, 5300, 192, 304),
     "tpu-v4": (275, None, 1200, 32, 2),
@@ -147,6 +159,18 @@ def test_published_figures(name: str) -> None:
         ("rtx-4090", 256),
         ("rtx-pro-6000", 256),
         ("mi210", 128),
+        ("mi250-die", 128),
+        ("mi100", 128),
+        ("rtx-3090", 256),
+        ("rtx-a6000", 256),
+        ("a40", 256),
+        ("a10", 256),
+        ("h100-nvl", 256),
+        ("gh200", 256),
+        ("h20", 256),
+        ("gb200", 256),
+        ("v100-pcie", 128),
+        ("p4", 256),
         ("mi300x", 256),
         ("xeon-gold-6242", 64),
     ],
@@ -157,7 +181,7 @@ def test_cores_and_clock_give_the_vector_peak(name: str, flops_per_core_cycle: i
     assert device.vector.flops("fp32") == pytest.approx(peak, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["v100-sxm", "t4", "p100"])
+@pytest.mark.parametrize("name", ["v100-sxm", "v100-pcie", "t4", "p100", "p4"])
 def test_devices_before_ampere_have_no_bf16(name: str) -> None:
     assert load_device(name).matrix.flops("bf16") is None
 
@@ -208,7 +232,9 @@ def test_attention_efficiency_follows_the_measurement(
 
 def test_only_ampere_and_hopper_data_centre_devices_are_calibrated() -> None:
     calibrated = {p.stem for p in DEVICES if "efficiency" in read_document(p)}
-    families = {p.stem for p in DEVICES if p.stem.startswith(("a100-", "h100-", "h200"))}
+    families = {
+        p.stem for p in DEVICES if p.stem.startswith(("a100-", "h100-sxm", "h100-pcie", "h200"))
+    }
     assert calibrated == families
 
 
@@ -239,6 +265,9 @@ def test_every_link_names_its_source(path: Path) -> None:
         ("hgx-b200", 8, 900e9),
         ("pcie-4x-l40s", 4, 31.5e9),
         ("pcie-4x-a100", 4, 31.5e9),
+        ("pcie-4x-rtx-4090", 4, 31.5e9),
+        ("pcie-8x-rtx-pro-6000", 8, 63e9),
+        ("hgx-h20", 8, 450e9),
     ],
 )
 def test_behind_one_switch_all_pairs_are_alike(name: str, devices: int, bandwidth: float) -> None:
