@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from sim.cli_serve import serve
-from sim.cli_sweep import sweep
+from sim.cli_sweep import map_, recommend, sweep
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
 
@@ -32,6 +32,8 @@ for kind in ("model", "device", "system"):
 
 app.command()(serve)
 app.command()(sweep)
+app.command("map")(map_)
+app.command()(recommend)
 
 
 @app.command()

@@ -79,3 +79,62 @@ def sweep(
 def _check(table_format: str) -> None:
     if table_format not in ("csv", "parquet"):
         raise InputError(f"--format {table_format!r}: use csv or parquet")
+
+
+def map_(
+    scenario: Scenario,
+    on: On = None,
+    grid: Grid = None,
+    wall: Annotated[
+        str, typer.Option(help="memory, hbm, sram, link, bubble, launch or idle")
+    ] = "memory",
+    phase: Annotated[str, typer.Option(help="all, prefill or decode")] = "all",
+    change: Change = None,
+    out: Out = None,
+    pictures: Pictures = True,
+    workers: Workers = None,
+) -> None:
+    """The memory wall over two axes: the first --grid of several values is x, the second y."""
+    from sim.sweep.session import map_scenario
+
+    map_scenario(
+        scenario,
+        on=on,
+        grids=grid or [],
+        wall=wall,
+        phase=phase,
+        changes=change or [],
+        out=out,
+        pictures=pictures,
+        workers=workers,
+    )
+
+
+def recommend(
+    scenario: Scenario,
+    devices: Annotated[int, typer.Option(min=1, max=4096, help="Devices at most")],
+    on: On = None,
+    grid: Grid = None,
+    slo_ttft: Annotated[float | None, typer.Option(help="Seconds")] = None,
+    slo_tpot: Annotated[float | None, typer.Option(help="Seconds")] = None,
+    slo_e2e: Annotated[float | None, typer.Option(help="Seconds")] = None,
+    change: Change = None,
+    out: Out = None,
+    workers: Workers = None,
+    dask: Dask = None,
+) -> None:
+    """The cheapest split that meets a service level, and why the others lose."""
+    from sim.sweep.session import recommend_scenario
+
+    asked = {"ttft_s": slo_ttft, "tpot_s": slo_tpot, "e2e_s": slo_e2e}
+    recommend_scenario(
+        scenario,
+        on=on,
+        grids=grid or [],
+        devices=devices,
+        bounds={name: bound for name, bound in asked.items() if bound is not None},
+        changes=change or [],
+        out=out,
+        workers=workers,
+        dask=dask,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from sim.report import STATE_HEADS, duration, plain_table
 from sim.states import STATES
 from sim.sweep.fronts import Metric, Record, pareto, ranked, usable
 from sim.sweep.kinds import Kind, kind_of
-from sim.sweep.study import Swept
+from sim.sweep.study import Sweep, Swept
 
 MOST_ROWS = 24
 HEADS = {
@@ -71,14 +72,26 @@ def shares(record: Record) -> dict[str, float]:
 
 def heading(swept: Swept) -> str:
     """The sweep in one line: what, and its axes."""
-    axes = swept.sweep.axes
-    base = [
-        str(swept.sweep.base[key]) for key in ("model", "on") if key not in {a.name for a in axes}
-    ]
+    return heading_of(swept.sweep)
+
+
+def heading_of(sweep: Sweep, skip: tuple[str, ...] = ()) -> str:
+    """As `heading`; axes named in `skip` are told elsewhere."""
+    axes = [axis for axis in sweep.axes if axis.name not in skip]
+    own = {axis.name for axis in sweep.axes}
+    base = [_short(sweep.base[key]) for key in ("model", "on") if key not in own]
     fixed = [f"{a.name} {a.values[0]}" for a in axes if len(a.values) == 1]
     sizes = " x ".join(f"{a.name} ({len(a.values)})" for a in axes if len(a.values) > 1)
-    said = ", ".join([*fixed, sizes] if sizes else fixed) or "one point"
-    return f"{' on '.join(base)}: {said}" if base else said
+    said = ", ".join([*fixed, sizes] if sizes else fixed) or ("" if skip else "one point")
+    return ": ".join(part for part in (" on ".join(base), said) if part)
+
+
+def _short(name: Any) -> str:
+    """A model or a machine by its name, also where it is a file."""
+    path = Path(str(name))
+    if path.name == "config.json":
+        return path.parent.name
+    return path.stem if path.suffix in (".toml", ".json") else path.name
 
 
 def print_sweep(

@@ -19,8 +19,11 @@ from sim.scenario import Scenario
 from sim.session import laid_over
 from sim.sweep.fronts import Metric, usable
 from sim.sweep.kinds import kind_of
+from sim.sweep.recommend import BOUNDS, Verdict, splits, verdicts
 from sim.sweep.report import heading, print_sweep
 from sim.sweep.study import Sweep, Swept, Watch, described, run_sweep, sweep_of
+from sim.sweep.tables import print_map, print_verdicts
+from sim.sweep.wall import WallMap, map_of, map_wall
 
 TABLE = "sweep"
 MARKS_OF_SERVING = ("traffic", "scheduler", "router", "replicas", "knobs", "slo", "host_time_us")
@@ -159,3 +162,69 @@ def progress(what: str) -> Iterator[Watch | None]:
             bar.update(task, completed=done, total=total)
 
         yield watch
+
+
+def map_scenario(
+    scenario: str,
+    *,
+    on: str | None,
+    grids: list[str],
+    wall: str,
+    phase: str,
+    changes: list[str],
+    out: Path | None,
+    pictures: bool,
+    workers: int | None,
+) -> WallMap:
+    """Compute a memory-wall map, print it, draw it if a folder is named."""
+    name, base = base_of(scenario, on, changes, grids)
+    request = sweep_of(name, base, grids)
+    if out:
+        clear(out, [f"map.{kind}" for kind in ("json", "png", "svg")])
+    with progress("points") as watch:
+        found = map_wall(request, wall, phase, folder=out, workers=workers, watch=watch)
+    console = terminal()
+    print_map(found, console)
+    if out:
+        write_json(out / "map.json", map_of(found))
+        if pictures:
+            from sim.sweep.wall_plot import plot_walls
+
+            plot_walls([found], out / "map")
+        console.print(f"  written to {out}/")
+    return found
+
+
+def recommend_scenario(
+    scenario: str,
+    *,
+    on: str | None,
+    grids: list[str],
+    devices: int,
+    bounds: dict[str, float],
+    changes: list[str],
+    out: Path | None,
+    workers: int | None,
+    dask: str | None,
+) -> list[Verdict]:
+    """Try every split, print which is the cheapest that meets the bounds and why others lose."""
+    name, base = base_of(scenario, on, changes, grids)
+    if name == "serve":
+        base["slo"] = {**(base.get("slo") or {}), **bounds}
+        bounds = {k: v for k, v in base["slo"].items() if k in BOUNDS and v is not None}
+    if not bounds:
+        raise InputError("a recommendation needs a bound: --slo-ttft, --slo-tpot or --slo-e2e")
+    more = sweep_of(name, base, grids).axes
+    request = splits(name, base, more, devices)
+    with progress("splits") as watch:
+        swept = run_sweep(request, folder=out, workers=workers, dask=dask, watch=watch)
+    found = verdicts(swept, bounds)
+    console = terminal()
+    print_verdicts(swept, found, bounds, devices, console)
+    if out:
+        write_sweep(swept, out, "csv", None, "")
+        console.print(f"  written to {out}/")
+    if swept.interrupted:
+        console.print("  interrupted: not all splits were tried")
+        raise typer.Exit(130)
+    return found
