@@ -12,16 +12,29 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from hw_models.record import Fraction, NonNegative, Record, Source
+from hw_models.record import Fraction, NonNegative, Positive, Record, Source
+
+
+class Spread(Record, frozen=True, kw_only=True):
+    """Quantiles of measured over predicted time, of rows that were not fitted."""
+
+    rows: Annotated[int, msgspec.Meta(gt=0)]
+    p10: Positive
+    p25: Positive
+    p50: Positive
+    p75: Positive
+    p90: Positive
 
 
 class KernelTerms(Record, frozen=True, kw_only=True):
     """What every family has.
 
     floor_us: time of the smallest kernel; left out, the device's launch overhead.
+    residuals: how far measured kernels lie from these terms, by regime.
     """
 
     floor_us: NonNegative | None = None
+    residuals: dict[str, Spread] = msgspec.field(default_factory=dict)
     source: Source = "neutral: the datasheet as it is"
 
 
