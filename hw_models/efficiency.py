@@ -8,11 +8,13 @@ each other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
 from hw_models.record import Fraction, NonNegative, Positive, Record, Source
+
+Depth = Annotated[int, msgspec.Meta(ge=0, le=64)]
 
 
 class Spread(Record, frozen=True, kw_only=True):
@@ -51,18 +53,77 @@ class DecodeTerms(KernelTerms, frozen=True, kw_only=True):
 
 
 class VectorTerms(KernelTerms, frozen=True, kw_only=True):
-    """Norms, activations, residuals, rotary embedding, look-ups."""
+    """Norms, activations, residuals, rotary embedding, look-ups.
+
+    hbm: the fraction of the HBM bandwidth that they stream at; left out, the device's.
+    cached, cached_gain: what fits into this part of the shared on-chip level is still there when
+        the next kernel reads it, and moves 1 + gain times as fast.
+    row_ns: time of one element of a row, which one core walks from end to end.
+    passes: by kind of operator, how often the compulsory bytes are moved by a kernel that was not
+        fused with its neighbours (a norm of two passes, an activation as two kernels). A look-up
+        gathers a row a token, also where another rank holds it.
+    depth: steps in which memory and the walk along a row overlap; 0: fills of on-chip memory.
+    """
+
+    hbm: Fraction | None = None
+    cached: Fraction | None = None
+    cached_gain: NonNegative = 0.0
+    row_ns: NonNegative = 0.0
+    passes: dict[str, Positive] = msgspec.field(default_factory=dict)
+    depth: Depth = 0
 
 
 class ExpertTerms(KernelTerms, frozen=True, kw_only=True):
-    """The grouped products of a mixture of experts."""
+    """The grouped products of a mixture of experts, and the sum behind them.
+
+    hbm, matrix: the fractions of HBM bandwidth and matrix peak that they reach.
+    combine: the fraction of the HBM bandwidth that the weighted sum of outputs reaches.
+    depth: steps in which loads and multiplies overlap.
+    Rows of an expert are padded to a block of 16 to 128, outputs to 128, inputs to 64.
+    """
+
+    hbm: Fraction = 1.0
+    matrix: Fraction = 1.0
+    combine: Fraction = 1.0
+    depth: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+
+class Protocol(Record, frozen=True, kw_only=True):
+    """One way in which a library exchanges data. It takes the fastest of its ways.
+
+    A way takes `latency_us`, `round_us` for each of its rounds, and sends its bytes at
+    `bandwidth` of the slowest link's rate; `copy` is the rate, in link rates, at which a rank's
+    own n-th is copied beside that (0: not at all). Rounds r and bytes sent by a rank of n:
+
+        ring       all-reduce 2(n-1), gather, scatter n-1     r bytes / n
+        one-shot   all-reduce n-1 (reads of each peer)        (n-1) bytes
+        two-shot   all-reduce n-1                             2 (n-1) bytes / n
+        switch     all-reduce 1, added up in the switch       (n+1) bytes / n
+        direct     all-to-all n-1                             (n-1) bytes / n
+    """
+
+    algorithm: Literal["ring", "one-shot", "two-shot", "switch", "direct"]
+    latency_us: NonNegative
+    round_us: NonNegative = 0.0
+    bandwidth: Fraction
+    copy: NonNegative = 0.0
+    least_ranks: Annotated[int, msgspec.Meta(ge=2)] = 2
 
 
 class CollectiveTerms(KernelTerms, frozen=True, kw_only=True):
-    """Exchanges by one library over the links of one node."""
+    """Exchanges by one library over the links of one node.
+
+    most_MiB: largest message of this library by number of ranks; "" for any other number. A
+        larger one goes to a library without such a bound.
+    eager_us: least time of a call outside a captured graph, which the host spends.
+    """
+
+    protocols: tuple[Protocol, ...] = ()
+    most_MiB: dict[str, Positive] = msgspec.field(default_factory=dict)
+    eager_us: NonNegative = 0.0
 
 
-T = TypeVar("T", bound=KernelTerms)
+T = TypeVar("T", bound=KernelTerms | None)
 SAME_UNITS = {"bf16": "fp16", "fp16": "bf16"}
 
 

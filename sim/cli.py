@@ -66,6 +66,9 @@ def run(
     attention: Annotated[str | None, typer.Option(help="flash or materialised")] = None,
     projections: Annotated[str | None, typer.Option(help="fused or separate QKV")] = None,
     fusion: Annotated[bool | None, typer.Option(help="Fuse element-wise operators")] = None,
+    routing: Annotated[
+        str | None, typer.Option(help="Tokens an expert: uniform, balanced or power-law:1.2")
+    ] = None,
     prefetch: Annotated[
         bool | None, typer.Option(help="Launch the next operator and load its first weights early")
     ] = None,
@@ -116,7 +119,12 @@ def run(
             "stages": stages,
             "collective": collective,
         },
-        "lowering": {"attention": attention, "projections": projections, "fusion": fusion},
+        "lowering": {
+            "attention": attention,
+            "projections": projections,
+            "fusion": fusion,
+            "routing": routing,
+        },
     }
     scenario = scenario_of(model, flags, changes)
     run_scenario(

@@ -55,6 +55,7 @@ def serve(
     kv_dtype: Annotated[str | None, typer.Option(help="Format of the KV cache")] = None,
     attention: Annotated[str | None, typer.Option(help="flash or materialised")] = None,
     fusion: Annotated[bool | None, typer.Option(help="Fuse element-wise operators")] = None,
+    routing: Annotated[str | None, typer.Option(help="As of `run`")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Running sequences at most")] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Tokens a step")] = None,
     long_prefill_token_threshold: Annotated[
@@ -122,7 +123,7 @@ def serve(
             "on_bad_row": on_bad_row,
         },
         "parallelism": {"tp": tp, "pp": pp, "collective": collective},
-        "lowering": {"attention": attention, "fusion": fusion},
+        "lowering": {"attention": attention, "fusion": fusion, "routing": routing},
         "knobs": {
             "max_num_seqs": max_num_seqs,
             "max_num_batched_tokens": max_num_batched_tokens,

@@ -9,18 +9,24 @@ go at once, and ends when the last has arrived. To add one: a function and its c
     recursive doubling     log2(n) rounds of bytes       Thakur et al. 2005
     binary tree            2 ceil(log2 n) rounds of bytes (reduce, then broadcast)
     hierarchical           reduce-scatter within a node, ring across, all-gather within
+
+Where the device states what a library takes (`hw_models.efficiency.CollectiveTerms`), "auto" within
+one node is that library; its bytes are those of the algorithm that it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
+from hw_models.efficiency import CollectiveTerms
 from hw_models.system import System
+from sim.arith import SCALAR
 from sim.clock import ticks
 from sim.engine import Program, Task, run
 from sim.errors import Infeasible
+from sim.kernels.collective import choices, exchange_seconds
 
 Group = tuple[int, ...]
 
@@ -61,6 +67,16 @@ def direct_all_reduce(group: Group, nbytes: int) -> Rounds:
     chunk = -(-nbytes // n)
     one = [Send(a, b, chunk) for a in group for b in group if a != b]
     return [one, one]
+
+
+def one_shot_all_reduce(group: Group, nbytes: int) -> Rounds:
+    """Every rank reads the whole vector of every other and adds up for itself."""
+    return [[Send(a, b, nbytes) for a in group for b in group if a != b]]
+
+
+def switch_all_reduce(group: Group, nbytes: int) -> Rounds:
+    """The switch adds up: each rank's vector goes up once, and the sum comes down once."""
+    return [[Send(a, b, nbytes) for a, b in zip(group, group[1:] + group[:1], strict=True)]]
 
 
 def all_gather(group: Group, nbytes: int) -> Rounds:
@@ -119,7 +135,8 @@ class Exchange(msgspec.Struct, frozen=True):
 
     `duration` is what the data takes at nominal rate, `latency` what passes before; together
     they are the exact time of the rounds where nothing else uses the links. `loads` are the
-    mean bytes/s on each directed link while data flows.
+    mean bytes/s on each directed link while data flows. `library` is the one whose calibrated time
+    this is: launch included, and the rounds tell its bytes, not its time.
     """
 
     algorithm: str
@@ -128,6 +145,7 @@ class Exchange(msgspec.Struct, frozen=True):
     duration: int
     nbytes: int
     loads: tuple[tuple[int, float], ...]
+    library: str = ""
 
     @property
     def time(self) -> int:
@@ -137,8 +155,13 @@ class Exchange(msgspec.Struct, frozen=True):
 class Network:
     """The directed links of a system, numbered, and the price of sends on them."""
 
-    def __init__(self, system: System, free: bool = False) -> None:
-        self.system, self.free = system, free
+    def __init__(
+        self,
+        system: System,
+        free: bool = False,
+        libraries: Mapping[str, CollectiveTerms] | None = None,
+    ) -> None:
+        self.system, self.free, self.libraries = system, free, libraries or {}
         self.links: list[tuple[str, float]] = []
         self.index: dict[tuple[str, str], int] = {}
         for link in system.links:
@@ -176,22 +199,58 @@ class Network:
 
     def price(self, algorithm: str, rounds: Rounds) -> Exchange:
         """Rounds one after the other, alone on the links."""
-        latency = duration = nbytes = 0
-        carried: dict[int, int] = {}
+        latency = duration = 0
         for one in rounds:
             wait, data = self.round_time(tuple(one))
             latency, duration = latency + wait, duration + data
-            for send in one:
-                nbytes += send.nbytes
-                for hop in self.system.route(send.src, send.dst):
-                    link = self.index[hop]
-                    carried[link] = carried.get(link, 0) + send.nbytes
+        return self.exchange(algorithm, rounds, latency, duration)
+
+    def exchange(
+        self, algorithm: str, rounds: Rounds, latency: int, duration: int, library: str = ""
+    ) -> Exchange:
+        """Rounds whose time is known, with what they put on the links."""
+        nbytes = 0
+        carried: dict[int, int] = {}
+        for send in (send for one in rounds for send in one):
+            nbytes += send.nbytes
+            for hop in self.system.route(send.src, send.dst):
+                link = self.index[hop]
+                carried[link] = carried.get(link, 0) + send.nbytes
         loads: tuple[tuple[int, float], ...] = ()
         if duration:
             rate = {link: b / (duration * 1e-12) for link, b in carried.items()}
             loads = tuple((i, min(r, self.links[i][1])) for i, r in sorted(rate.items()))
         frozen = tuple(tuple(one) for one in rounds)
-        return Exchange(algorithm, frozen, latency, duration, nbytes, loads)
+        return Exchange(algorithm, frozen, latency, duration, nbytes, loads, library)
+
+    def calibrated(self, op: str, group: Group, nbytes: int) -> Exchange | None:
+        """The exchange as a calibrated library does it within one node, or None."""
+        n = len(group)
+        if not self.libraries or n < 2 or self.node_size(group) < n:
+            return None
+        link = self.injection(group)
+        which, taken = exchange_seconds(SCALAR, self.libraries, op, n, nbytes, link)
+        if which < 0:
+            return None
+        library, terms = choices(self.libraries)[which]
+        algorithm = terms.protocols[taken.way].algorithm
+        rounds = (
+            all_gather(group, nbytes)
+            if op == "all_gather"
+            else {
+                "ring": ring_all_reduce,
+                "one-shot": one_shot_all_reduce,
+                "two-shot": direct_all_reduce,
+                "switch": switch_all_reduce,
+            }[algorithm](group, nbytes)
+        )
+        latency, duration = ticks(taken.latency), ticks(taken.data)
+        return self.exchange(f"{library} {algorithm}", rounds, latency, duration, library)
+
+    def injection(self, group: Group) -> float:
+        """Bytes/s that the first rank can send to the others, over all its cables to them."""
+        first = {self.system.route(group[0], other)[0] for other in group[1:]}
+        return sum(self.system.link(hop).bandwidth for hop in first)
 
     def send(self, sends: tuple[Send, ...]) -> Exchange:
         """Sends that go at once, as one exchange."""
@@ -200,7 +259,8 @@ class Network:
         return self._sends[sends]
 
     def all_reduce(self, group: Group, nbytes: int, algorithm: str = "auto") -> Exchange:
-        """The named all-reduce, or the fastest of those that the group allows."""
+        """The named all-reduce; "auto" is the calibrated library's where there is one, or else the
+        fastest of those that the group allows."""
         key = ("all_reduce", group, nbytes, algorithm)
         if key not in self._exchanges:
             self._exchanges[key] = self._all_reduce(group, nbytes, algorithm)
@@ -217,6 +277,9 @@ class Network:
         }
         if algorithm != "auto":
             return self.price(algorithm, makers[algorithm]())
+        library = self.calibrated("all_reduce", group, nbytes)
+        if library:
+            return library
         priced = []
         for name, make in makers.items():
             try:
@@ -226,10 +289,12 @@ class Network:
         return min(priced, key=lambda e: e.time)
 
     def gather(self, group: Group, nbytes: int) -> Exchange:
-        """Ring all-gather of a tensor of `nbytes` in all."""
-        key = ("all_gather", group, nbytes, "ring")
+        """All-gather of a tensor of `nbytes` in all: the calibrated library's, or a ring."""
+        key = ("all_gather", group, nbytes, "auto")
         if key not in self._exchanges:
-            self._exchanges[key] = self.price("ring", all_gather(group, nbytes))
+            self._exchanges[key] = self.calibrated("all_gather", group, nbytes) or self.price(
+                "ring", all_gather(group, nbytes)
+            )
         return self._exchanges[key]
 
     def node_size(self, group: Group) -> int:

@@ -16,6 +16,7 @@ from sim.arith import SCALAR
 from sim.clock import ticks
 from sim.kernels import RESOURCES, Priced, Rates, Times, priced
 from sim.kernels.attention import attention_times
+from sim.kernels.experts import expert_terms, expert_times, grouped_rows
 from sim.kernels.gemm import gemm_times
 from sim.kernels.price import Moved
 from sim.kernels.rates import matrix_rate, rates_of, vector_rate
@@ -81,6 +82,13 @@ class CostModel:
 
     def times(self, op: Op, moved: Moved) -> Times:
         """The kernel's times, by its family."""
+        experts = expert_terms(self.rates) if op.kind == "experts" else None
+        if experts and op.gemms:
+            gemm = op.gemms[0]
+            rows = grouped_rows(op.gemms)
+            return expert_times(
+                SCALAR, self.rates, experts, moved, gemm.k, gemm.n, rows, op.vector_flops
+            )
         if op.gemms:
             return gemm_times(SCALAR, self.rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
         if op.flash:
@@ -88,7 +96,16 @@ class CostModel:
             return attention_times(
                 SCALAR, self.rates, moved, op.matrix_flops, op.vector_flops, rows
             )
-        return stream_times(SCALAR, self.rates, moved, op.matrix_flops, op.vector_flops)
+        return stream_times(
+            SCALAR,
+            self.rates,
+            moved,
+            op.matrix_flops,
+            op.vector_flops,
+            kind="" if op.parts else op.kind,
+            width=op.width,
+            bandwidth=experts and self.device.hbm.bandwidth * experts.combine,
+        )
 
     def cost(self, t: Times, moved: Moved, op: Op) -> Cost:
         """A kernel's times as a pipeline with its account."""

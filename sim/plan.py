@@ -87,7 +87,7 @@ def make_plan(
     """
     check_devices(split, len(system.devices), system.name)
     costs = CostModel(device, precision.activations, free)
-    network = Network(system, free="link" in free)
+    network = Network(system, "link" in free, device.efficiency.collectives)
     local = shard(model, split.tp)
     stage_of = stage_table(model, split)
 

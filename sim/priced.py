@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sim.clock import ticks
 from sim.collectives import Exchange, Network
 from sim.cost import Cost, CostModel
 from sim.states import NOTHING, Ticks, add
@@ -85,9 +86,18 @@ def price_blocks(
     return tuple(work)
 
 
-def exchange_step(name: str, exchange: Exchange, costs: CostModel) -> Step:
-    """An exchange as a step; it is launched like any kernel."""
-    return Step(name, "collective", None, None, exchange, costs.launch)
+def exchange_step(name: str, exchange: Exchange, costs: CostModel, free: bool = False) -> Step:
+    """An exchange as a step; it is launched like any kernel. `free` says that links cost nothing.
+
+    The time of a calibrated library has the launch in it: as much of its latency is set apart.
+    """
+    launch = costs.launch
+    if exchange.library:
+        within = min(ticks(costs.device.launch.overhead_us * 1e-6), exchange.latency)
+        launch = min(launch, within)
+        rest = (0, 0) if free else (exchange.latency - within, exchange.duration)
+        exchange = msgspec.structs.replace(exchange, latency=rest[0], duration=rest[1])
+    return Step(name, "collective", None, None, exchange, launch)
 
 
 def _price(
@@ -108,7 +118,7 @@ def _price(
             else:
                 exchange = network.gather(group, op.exchange_bytes)
                 name = f"{op.name}.all_gather"
-            steps.append(exchange_step(name, exchange, costs))
+            steps.append(exchange_step(name, exchange, costs, network.free))
     by_kind: dict[str, Ticks] = {}
     for step in steps:
         by_kind[step.kind] = add(by_kind.get(step.kind, NOTHING), step.states)

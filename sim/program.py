@@ -217,10 +217,13 @@ class _Builder:
     def _exchange(
         self, name: str, step: Step, after: tuple[int, ...], lanes: list[int] | None = None
     ) -> tuple[int, ...]:
-        """One transfer for the whole exchange, or its rounds send by send in tile detail."""
+        """One transfer for the whole exchange, or its rounds send by send in tile detail.
+
+        The rounds of a calibrated library tell its bytes, not its time: it stays one transfer.
+        """
         exchange = step.exchange
         assert exchange is not None
-        if self.detail == "op":
+        if self.detail == "op" or exchange.library:
             latency, held = step.launch + exchange.latency, tuple(lanes or ())
             return (self._add(Task(name, exchange.duration, held, after, latency, exchange.loads)),)
         network, launch = self.plan.network, step.launch

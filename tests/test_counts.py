@@ -13,7 +13,6 @@ from workloads import counts
 from workloads.attention import pairs, seen
 from workloads.batch import Batch, Sequence
 from workloads.block import Lowering
-from workloads.feed_forward import visited_experts
 from workloads.graph import Graph, build_graph
 from workloads.model import (
     Attention,
@@ -26,6 +25,7 @@ from workloads.model import (
     Model,
     Stack,
 )
+from workloads.routing import visited_experts
 
 PLAIN = Lowering(fusion=False)
 NAMES = sorted(catalogue("model"))

@@ -11,6 +11,7 @@ from workloads.batch import Batch
 from workloads.model import Record
 from workloads.ops import Op
 from workloads.precision import Precision
+from workloads.routing import exponent
 
 
 class Lowering(Record, frozen=True, kw_only=True):
@@ -19,11 +20,16 @@ class Lowering(Record, frozen=True, kw_only=True):
     attention: "flash" keeps scores on chip, "materialised" writes them (as the paper counts).
     projections: Q, K, V (and gate, up) as one "fused" product or as "separate" ones.
     fusion: merge element-wise operators into their neighbours (`workloads.fusion`).
+    routing: tokens an expert: "uniform", "balanced" or "power-law:1.2" (`workloads.routing`).
     """
 
     attention: Literal["flash", "materialised"] = "flash"
     projections: Literal["fused", "separate"] = "fused"
     fusion: bool = True
+    routing: str = "uniform"
+
+    def __post_init__(self) -> None:
+        exponent(self.routing)
 
 
 class Block:

@@ -11,6 +11,7 @@ from workloads.block import Block, Context
 from workloads.model import Dense, Experts
 from workloads.ops import activation, grouped, linear, vector
 from workloads.precision import packed
+from workloads.routing import expert_rows
 
 
 def feed_forward(block: Block, prefix: str, ffn: Dense, ctx: Context, last: str) -> str:
@@ -45,22 +46,11 @@ def feed_forward(block: Block, prefix: str, ffn: Dense, ctx: Context, last: str)
     return block.add(op, last)  # T x f -> T x d
 
 
-def visited_experts(experts: int, top_k: int, tokens: int) -> int:
-    """Distinct experts that `tokens` tokens visit when each picks `top_k` evenly at random.
-
-    Expected value experts * (1 - (1 - top_k/experts)^tokens), rounded, at least top_k.
-    """
-    expected = experts * (1.0 - (1.0 - top_k / experts) ** tokens)
-    return min(experts, top_k * tokens, max(top_k, round(expected)))
-
-
 def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
     """Router, the visited experts as grouped products, shared experts, weighted sum."""
     precision, rows, d = ctx.precision, ctx.rows, ctx.width
     routed = rows * ffn.top_k
-    visited = visited_experts(ffn.experts, ffn.top_k, rows)
-    share, busier = divmod(routed, visited)  # rows an expert; so many have one more
-    groups = [(busier, share + 1), (visited - busier, share)]
+    groups = list(expert_rows(ffn.experts, ffn.top_k, rows, ctx.lowering.routing))
     width = 2 * ffn.inner if ffn.gated else ffn.inner
     bias = ffn.experts if ffn.router_bias else 0
     start = last

@@ -52,6 +52,7 @@ def join(first: Op, second: Op, *, written_back: bool) -> Op:
         vector_flops=first.vector_flops + second.vector_flops,
         traffic=traffic,
         parts=(*_members(first), second.name),
+        width=max(first.width, second.width),
     )
 
 

@@ -121,6 +121,7 @@ class Op(Record, frozen=True, kw_only=True):
     exchange: what ranks must do with the outputs of a split operator before the next one:
         "sum" (partial sums) or "gather" (slices).
     parts: the names of the operators that a fusion put together here.
+    width: elements of a row that one core walks from end to end; 0 where there are no rows.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Op(Record, frozen=True, kw_only=True):
     exchange: Literal["", "sum", "gather"] = ""
     exchange_bytes: int = 0  # the full (gathered) tensor, once
     parts: tuple[str, ...] = ()
+    width: int = 0
 
     @property
     def flops(self) -> int:
@@ -216,6 +218,7 @@ def vector(
     *,
     weights: int = 0,
     split: Literal["", "column", "row", "heads", "vocab"] = "",
+    width: int = 0,
 ) -> Op:
     """An element-wise or row-wise operator over `read` and `written` elements."""
     bits = precision.activation_bits
@@ -227,6 +230,7 @@ def vector(
             weights=packed(weights, bits), read=packed(read, bits), written=packed(written, bits)
         ),
         split=split,
+        width=width,
     )
 
 
@@ -234,7 +238,8 @@ def norm(name: str, which: str, rows: int, width: int, precision: Precision) -> 
     """LayerNorm or RMSNorm over `rows` rows of `width` elements."""
     size = rows * width
     weights = NORM_WEIGHTS[which] * width
-    return vector(name, "norm", NORM_FLOPS[which] * size, size, size, precision, weights=weights)
+    flops = NORM_FLOPS[which] * size
+    return vector(name, "norm", flops, size, size, precision, weights=weights, width=width)
 
 
 def residual(name: str, rows: int, width: int, precision: Precision) -> Op:
@@ -250,13 +255,14 @@ def activation(
     size = rows * inner
     flops = (ACTIVATION_FLOPS[which] + (1 if gated else 0)) * size
     read = 2 * size if gated else size
-    return vector(name, "activation", flops, read, size, precision, split="column")
+    return vector(name, "activation", flops, read, size, precision, split="column", width=inner)
 
 
 def rotary(name: str, rows: int, width: int, precision: Precision) -> Op:
     """Rotary position embedding of `width` elements a row (queries and keys)."""
     size = rows * width
-    return vector(name, "rotary", ROTARY_FLOPS * size, size, size, precision, split="heads")
+    flops = ROTARY_FLOPS * size
+    return vector(name, "rotary", flops, size, size, precision, split="heads", width=width)
 
 
 def lookup(

@@ -83,7 +83,8 @@ class Pricer:
         self.split, self.lowering = scenario.parallelism, scenario.lowering
         self.model, self.precision = resolved.model, resolved.precision
         self.costs = CostModel(resolved.machine.device, self.precision.activations)
-        self.network = Network(resolved.machine.system)
+        libraries = resolved.machine.device.efficiency.collectives
+        self.network = Network(resolved.machine.system, libraries=libraries)
         rates = self.costs.rates
         self.half = min(rates.reuse, int(rates.staging)) // 2
         self.local = shard(self.model, self.split.tp)
