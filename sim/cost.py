@@ -8,11 +8,13 @@ drain of that pipeline give the gradual crossover from memory- to compute-bound.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from hw_models.device import Device
-from sim.arith import SCALAR
+from sim.arith import SCALAR, Arith
 from sim.clock import ticks
 from sim.kernels import RESOURCES, Priced, Rates, Times, priced
 from sim.kernels.attention import attention_times
@@ -22,7 +24,7 @@ from sim.kernels.price import Moved
 from sim.kernels.rates import matrix_rate, rates_of, vector_rate
 from sim.kernels.stream import stream_times
 from sim.pipeline import Pipeline
-from sim.tiling import all_stays, best_tiling
+from sim.tiling import all_stays, best_tiling, best_traffic
 from workloads.ops import Gemm, Op
 
 __all__ = ["RESOURCES", "Cost", "CostModel", "matrix_rate", "vector_rate"]
@@ -80,24 +82,22 @@ class CostModel:
             cost = self._memo[op] = self.cost(self.times(op, moved), moved, op)
         return cost
 
-    def times(self, op: Op, moved: Moved) -> Times:
-        """The kernel's times, by its family."""
+    def times(self, op: Op, moved: Moved, xp: Arith = SCALAR) -> Times:
+        """The kernel's times, by its family; of many at once if the counts of `op` are arrays."""
         experts = expert_terms(self.rates) if op.kind == "experts" else None
         if experts and op.gemms:
             gemm = op.gemms[0]
             rows = grouped_rows(op.gemms)
             return expert_times(
-                SCALAR, self.rates, experts, moved, gemm.k, gemm.n, rows, op.vector_flops
+                xp, self.rates, experts, moved, gemm.k, gemm.n, rows, op.vector_flops
             )
         if op.gemms:
-            return gemm_times(SCALAR, self.rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
+            return gemm_times(xp, self.rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
         if op.flash:
             rows = sum(f.batch * f.rows * f.width for f in op.flash)
-            return attention_times(
-                SCALAR, self.rates, moved, op.matrix_flops, op.vector_flops, rows
-            )
+            return attention_times(xp, self.rates, moved, op.matrix_flops, op.vector_flops, rows)
         return stream_times(
-            SCALAR,
+            xp,
             self.rates,
             moved,
             op.matrix_flops,
@@ -125,7 +125,7 @@ class CostModel:
         )
 
     def moved(self, op: Op) -> Moved:
-        """What passes through HBM and the inner on-chip levels."""
+        """What passes through HBM and the inner on-chip levels; numbers or arrays, as in `op`."""
         traffic, outer = op.traffic, self.rates.reuse
         reads, writes = traffic.loads, traffic.stores
         extra_in, extra_out = reread(op, outer)
@@ -136,20 +136,31 @@ class CostModel:
         return Moved(reads + extra_in, writes + extra_out, inner)
 
 
-def reread(op: Op, capacity: int) -> tuple[int, int]:
+def reread(op: Op, capacity: int) -> tuple[Any, Any]:
     """(reads, writes) in bytes beyond the compulsory ones, for an on-chip `capacity`.
 
     A product pays what its best tiling pays. Flash attention keeps as many query rows on
     chip as fill half of it and streams keys and values past them.
     """
-    extra_in = extra_out = 0
+    extra_in: Any = 0
+    extra_out: Any = 0
     for gemm in op.gemms:
-        more = _gemm_extra(gemm, capacity)
+        more = gemm_extra(gemm, capacity)
         extra_in, extra_out = extra_in + more[0], extra_out + more[1]
     for flash in op.flash:
         passes = -(-flash.rows * flash.width * 4 // max(1, capacity // 2))
         extra_in += flash.kv_bytes * (passes - 1)
     return extra_in, extra_out
+
+
+def gemm_extra(gemm: Gemm, capacity: int) -> tuple[Any, Any]:
+    """(reads, writes) beyond the compulsory ones of the best tiling; m may be an array."""
+    if isinstance(gemm.m, int):
+        return _gemm_extra(gemm, capacity)
+    read, written = best_traffic(gemm, capacity)
+    compulsory_out = (gemm.batch * gemm.m * gemm.n * gemm.out_bits + 7) // 8
+    compulsory_in = gemm.bytes - compulsory_out
+    return np.maximum(0, read - compulsory_in), np.maximum(0, written - compulsory_out)
 
 
 @lru_cache(maxsize=65536)

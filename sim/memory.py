@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 import msgspec
 
 from hw_models.device import Device
@@ -10,8 +13,9 @@ from sim.mapping import Parallelism, shard, stage_bounds
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.counts import embedding_parameters, head_parameters, layer_parameters
-from workloads.graph import build_graph
+from workloads.graph import Graph, build_graph
 from workloads.model import Model
+from workloads.ops import least, most
 from workloads.precision import Precision, packed
 
 
@@ -56,18 +60,42 @@ def footprints(
     largest set of tensors that one operator reads and writes, plus the residual stream.
     """
     local = shard(model, split.tp)
-    bounds = stage_bounds(model.num_layers, split, model.name)
     share = batch.split(split.dp)[0]
     micro = share.split(split.microbatches)[0]
     graph = build_graph(local, micro, precision, lowering, ways=split.tp)
-    peak = max(op.traffic.read + op.traffic.written for _, op in graph.ops())
-    stream = packed(
-        max(micro.tokens, micro.source_tokens) * model.hidden, precision.activation_bits
-    )
     source = max((g.sequence.source + g.sequence.source_cached for g in batch.groups), default=0)
-    result = []
+    return [
+        Footprint(stage, weights, kv, activations, int(device.hbm.capacity))
+        for stage, (weights, kv, activations) in enumerate(
+            needs(model, split, graph, share.size, context, source, precision)
+        )
+    ]
+
+
+def needs(
+    model: Model,
+    split: Parallelism,
+    graph: Graph,
+    size: Any,
+    context: Any,
+    source: int,
+    precision: Precision,
+) -> list[tuple[int, Any, Any]]:
+    """Bytes of (weights, KV cache, activations) on the fullest device of each stage.
+
+    `graph` is of the widest micro-batch; `size` sequences keep `context` tokens each, and
+    `source` tokens of an encoder. What counts sequences and tokens may be arrays.
+    """
+    local, batch = graph.model, graph.batch
+    bounds = stage_bounds(model.num_layers, split, model.name)
+    peak = reduce(most, (op.traffic.read + op.traffic.written for _, op in graph.ops()))
+    rows = most(batch.tokens, batch.source_tokens)
+    activations = peak + packed(rows * model.hidden, precision.activation_bits)
+    result: list[tuple[int, Any, Any]] = []
     for stage in range(split.pp):
-        elements = tabled = kv_width = cross_width = index = 0
+        elements = tabled = index = 0
+        kv_width: Any = 0
+        cross_width = 0
         tables: set[str] = set()  # stacks whose token table is here
         for name, stack in local.stacks:
             held = range(index, index + len(stack.layers))
@@ -77,8 +105,9 @@ def footprints(
                 layer = stack.layers[i]
                 elements += layer_parameters(layer, model.hidden)
                 if name == "decoder":
-                    window = layer.attention.window or context
-                    kv_width += layer.attention.kv_width * min(context, window)
+                    window = layer.attention.window
+                    kept = least(context, window) if window else context
+                    kv_width += layer.attention.kv_width * kept
                     cross_width += layer.cross.kv_width * source if layer.cross else 0
             owner = "encoder" if stack.embedding.shared else name
             if mine and mine[0] == 0:
@@ -92,8 +121,8 @@ def footprints(
                 if stack.head.tied and owner not in tables:
                     tabled += stack.head.vocab * model.hidden  # a copy, too
         weights = packed(elements, precision.weight_bits) + packed(tabled, precision.table_bits)
-        kv = share.size * packed(kv_width + cross_width, precision.kv_bits)
-        result.append(Footprint(stage, weights, kv, peak + stream, int(device.hbm.capacity)))
+        kv = size * packed(kv_width + cross_width, precision.kv_bits)
+        result.append((weights, kv, activations))
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from hw_models.device import Device
 from sim.clock import seconds
 from sim.cost import matrix_rate
 from sim.timeline import Record
@@ -43,28 +44,57 @@ def measure(record: Record) -> Metrics:
             hbm += split.tp * work.block.hbm_bytes
             link += work.block.link_bytes
         link += job.handover.nbytes if job.handover else 0
-    span = seconds(record.makespan)
-    rate = matrix_rate(plan.device, plan.precision.activations) * split.devices
-    bandwidth = plan.device.hbm.bandwidth * split.devices
     first, last = _ends(record)
-    generates = plan.model.decoder is not None
-    batch = plan.passes[0].batch.size
-    outputs = len(plan.passes) * batch if generates else 0
-    tokens_in = plan.passes[0].batch.tokens + plan.passes[0].batch.source_tokens
-    steps = len(plan.passes) - 1
     sizes = _sizes(record)
-    ttft = sum(sizes[k] * first[k] for k in first) / batch
-    tpot = sum(sizes[k] * (last[k] - first[k]) for k in first) / batch / steps if steps else 0.0
-    counted = outputs or tokens_in
-    per_s = counted / span if span else 0.0
+    batch = plan.passes[0].batch
+    return metrics_of(
+        device=plan.device,
+        dtype=plan.precision.activations,
+        devices=split.devices,
+        generates=plan.model.decoder is not None,
+        passes=len(plan.passes),
+        batch=batch.size,
+        tokens_in=batch.tokens + batch.source_tokens,
+        makespan=record.makespan,
+        waited=sum(sizes[k] * first[k] for k in first),
+        decoded=sum(sizes[k] * (last[k] - first[k]) for k in first),
+        amounts=(flops, hbm, link),
+    )
+
+
+def metrics_of(
+    *,
+    device: Device,
+    dtype: str,
+    devices: int,
+    generates: bool,
+    passes: int,
+    batch: int,
+    tokens_in: int,
+    makespan: int,
+    waited: int,
+    decoded: int,
+    amounts: tuple[int, int, int],
+) -> Metrics:
+    """The same from sums: `waited` ticks to the end of the first pass and `decoded` ticks from
+    there to the end of the last, summed over the sequences of the batch; `amounts` are FLOPs,
+    HBM bytes and link bytes of all devices."""
+    flops, hbm, link = amounts
+    span = seconds(makespan)
+    rate = matrix_rate(device, dtype) * devices
+    bandwidth = device.hbm.bandwidth * devices
+    outputs = passes * batch if generates else 0
+    steps = passes - 1
+    tpot = decoded / batch / steps if steps else 0.0
+    per_s = (outputs or tokens_in) / span if span else 0.0
     return Metrics(
         makespan_s=span,
-        ttft_s=ttft * 1e-12 if generates else None,
+        ttft_s=waited / batch * 1e-12 if generates else None,
         tpot_s=tpot * 1e-12 if generates else None,
         tokens_in=tokens_in,
         tokens_out=outputs,
         tokens_per_s=per_s,
-        tokens_per_s_per_device=per_s / split.devices,
+        tokens_per_s_per_device=per_s / devices,
         tokens_per_s_per_user=1e12 / tpot if generates and tpot else None,
         flops=flops,
         hbm_bytes=hbm,

@@ -115,19 +115,38 @@ def assemble(model: Model, machine: Machine, scenario: Scenario | None = None) -
     Without a scenario: one sequence of the default lengths on one device.
     """
     scenario = scenario or Scenario(model=model.name, on=machine.name)
-    native = model.kv_dtype if scenario.dtype is None else ""
-    precision = checked(
-        "number formats",
-        lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype or native or None),
-    )
+    precision = precision_of(model, scenario)
     passes, context = checked(
         f"workload of {model.name}", lambda: make_passes(model, scenario.workload)
     )
     return Resolved(scenario, model, machine, precision, passes, context)
 
 
-def make_passes(model: Model, work: Workload) -> tuple[tuple[Pass, ...], int]:
-    """The forward passes of a static point, and the final context."""
+def precision_of(model: Model, scenario: Scenario) -> Precision:
+    """The number formats of a run: the scenario's, else the model's own."""
+    native = model.kv_dtype if scenario.dtype is None else ""
+    return checked(
+        "number formats",
+        lambda: parse_precision(scenario.dtype or model.dtype, scenario.kv_dtype or native or None),
+    )
+
+
+class Lengths(msgspec.Struct, frozen=True):
+    """A static point with its defaults: tokens read at first, output, and an encoder's source."""
+
+    batch: int
+    prompt: int
+    output: int
+    source: int
+
+    @property
+    def context(self) -> int:
+        """Tokens a sequence keeps in the cache at the end."""
+        return self.prompt + self.output - 1
+
+
+def lengths_of(model: Model, work: Workload) -> Lengths:
+    """What a workload says of a model. Raises InputError for what does not go with it."""
     if model.decoder is None:
         for name in ("prompt", "output"):
             if getattr(work, name) is not None:
@@ -135,8 +154,7 @@ def make_passes(model: Model, work: Workload) -> tuple[tuple[Pass, ...], int]:
                     f"{name} = {getattr(work, name)}: {model.name} is an encoder and generates "
                     "nothing; use --seq"
                 )
-        seq = work.seq or DEFAULT_SEQ
-        return (Pass("encode", Batch.encode(work.batch, seq)),), seq
+        return Lengths(work.batch, work.seq or DEFAULT_SEQ, 1, 0)
     source = 0
     if model.encoder is not None:
         source = work.seq or model.source_tokens or DEFAULT_SEQ
@@ -151,8 +169,15 @@ def make_passes(model: Model, work: Workload) -> tuple[tuple[Pass, ...], int]:
                 "seq and prompt both given; for a decoder they mean the same, give one"
             )
         prompt = work.prompt or work.seq or DEFAULT_PROMPT
-    output = work.output or DEFAULT_OUTPUT
-    passes = [Pass("prefill", Batch.prefill(work.batch, prompt, source=source))]
-    for step in range(1, output):
-        passes.append(Pass("decode", Batch.decode(work.batch, prompt + step, source=source)))
-    return tuple(passes), prompt + output - 1
+    return Lengths(work.batch, prompt, work.output or DEFAULT_OUTPUT, source)
+
+
+def make_passes(model: Model, work: Workload) -> tuple[tuple[Pass, ...], int]:
+    """The forward passes of a static point, and the final context."""
+    n = lengths_of(model, work)
+    if model.decoder is None:
+        return (Pass("encode", Batch.encode(n.batch, n.prompt)),), n.context
+    passes = [Pass("prefill", Batch.prefill(n.batch, n.prompt, source=n.source))]
+    for step in range(1, n.output):
+        passes.append(Pass("decode", Batch.decode(n.batch, n.prompt + step, source=n.source)))
+    return tuple(passes), n.context

@@ -20,6 +20,7 @@ Loop orders and stationarity: Chen et al., Eyeriss, ISCA 2016; Kim et al. 2023 (
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -85,6 +86,30 @@ def best_tiling(gemm: Gemm, capacity: int) -> Tiling:
     )
 
 
+def best_traffic(gemm: Gemm, capacity: int) -> tuple[Any, Any]:
+    """(bytes read, bytes written) of the best tilings of one product for an array of rows `m`.
+
+    As `best_tiling` row by row; where everything stays on chip, the compulsory bytes.
+    """
+    rows, back = np.unique(gemm.m, return_inverse=True)
+    sized = msgspec.structs.replace(gemm, m=rows)
+    written: Any = (gemm.batch * rows * gemm.n * gemm.out_bits + 7) // 8
+    read: Any = sized.bytes - written
+    moving = np.flatnonzero(~all_stays(sized, capacity))
+    if len(moving):
+        best = np.full(len(moving), np.inf)
+        for c in search(rows[moving].astype(np.float64), gemm, capacity).values():
+            total = c.read + c.written
+            at = np.argmin(total, axis=1)[:, None]
+            least = np.take_along_axis(total, at, 1)[:, 0]
+            better = least < best  # of equal ones the first, as one by one
+            best = np.where(better, least, best)
+            for found, chosen in ((read, c.read), (written, c.written)):
+                value = np.take_along_axis(chosen, at, 1)[:, 0]
+                found[moving[better]] = value[better].astype(np.int64)
+    return read[back], written[back]
+
+
 def _cheapest(choices: dict[str, Candidates]) -> list[tuple[str, Candidates, int]]:
     return [(s, c, int(np.argmin((c.read + c.written)[0]))) for s, c in choices.items()]
 
@@ -139,15 +164,18 @@ def _parts(size: float) -> Floats:
     return np.array(parts)
 
 
-def all_stays(gemm: Gemm, capacity: float) -> bool:
-    """Whether some tiling reads and writes everything just once: no search is needed then."""
+def all_stays(gemm: Gemm, capacity: float) -> Any:
+    """Whether some tiling reads and writes everything just once: no search is needed then.
+
+    m may be an array; then so is the answer.
+    """
     a, b = gemm.a_bits / 8, gemm.b_bits / 8
     wide = max(ACCUMULATOR_BYTES, gemm.out_bits / 8)
     m, n, k = gemm.m, gemm.n, gemm.k
     return (
-        2 * (m * a + n * b) + m * n * wide <= capacity
-        or 2 * (m * k * a + k * b) + m * wide <= capacity
-        or 2 * (k * a + k * n * b) + n * wide <= capacity
+        (2 * (m * a + n * b) + m * n * wide <= capacity)
+        | (2 * (m * k * a + k * b) + m * wide <= capacity)
+        | (2 * (k * a + k * n * b) + n * wide <= capacity)
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from workloads.batch import Batch, Sequence
 from workloads.model import Attention
-from workloads.ops import SOFTMAX_FLOPS, Flash, Gemm, Op, Traffic, vector
+from workloads.ops import SOFTMAX_FLOPS, Flash, Gemm, Op, Traffic, least, vector
 from workloads.precision import Precision, packed
 
 
@@ -21,17 +21,17 @@ def pairs(new: int, cached: int, *, causal: bool, window: int = 0) -> int:
     if not causal:
         return new * (cached + new)
     full = new * cached + new * (new + 1) // 2
-    if not window or cached + new <= window:
+    if not window:
         return full
     # Query i sees min(cached + i, window): the first `free` queries are below the window.
-    free = min(new, max(0, window - cached))
+    free = least(new, window - least(window, cached))
     return free * cached + free * (free + 1) // 2 + (new - free) * window
 
 
 def seen(new: int, cached: int, *, window: int = 0) -> int:
     """Tokens that at least one of the new queries sees."""
     context = cached + new
-    return min(context, new + window - 1) if window else context
+    return least(context, new + window - 1) if window else context
 
 
 def _sides(sequence: Sequence, cross: bool) -> tuple[int, int, int]:

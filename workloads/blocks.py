@@ -7,6 +7,8 @@ width, f inner width, V vocabulary.
 
 from __future__ import annotations
 
+import numpy as np
+
 from workloads.attention import flash_attention, materialised_attention
 from workloads.block import Block, Context
 from workloads.feed_forward import feed_forward, mixture
@@ -160,7 +162,7 @@ def head_block(name: str, model: Model, stack: Stack, ctx: Context) -> Block | N
     if head.pooler:
         op = linear("pooler", "head", ctx.batch.size, d, d, ctx.precision, bias=d)
         last = block.add(op, last)
-    if head.vocab and logits:
+    if head.vocab and np.any(logits):
         op = linear(
             "lm_head",
             "head",

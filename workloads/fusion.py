@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from workloads.block import Block
-from workloads.ops import VECTOR_KINDS, Op
+from workloads.ops import VECTOR_KINDS, Op, least
 
 
 def fuse(block: Block) -> Block:
@@ -40,7 +40,7 @@ def fuse(block: Block) -> Block:
 
 def join(first: Op, second: Op, *, written_back: bool) -> Op:
     """`second` computed on `first`'s output before it leaves the chip."""
-    between = min(first.traffic.written, second.traffic.read)
+    between = least(first.traffic.written, second.traffic.read)
     traffic = first.traffic + second.traffic
     traffic = msgspec.structs.replace(
         traffic,

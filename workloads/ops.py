@@ -43,6 +43,16 @@ ROTARY_FLOPS = 3
 VECTOR_KINDS = frozenset({"norm", "activation", "residual", "rotary", "softmax"})
 
 
+def least(a: int, b: int) -> int:
+    """The smaller of two whole numbers, or of two arrays of them one by one."""
+    return (a + b - abs(a - b)) // 2
+
+
+def most(a: int, b: int) -> int:
+    """The larger of two whole numbers, or of two arrays of them one by one."""
+    return (a + b + abs(a - b)) // 2
+
+
 class Traffic(Record, frozen=True, kw_only=True):
     """Bytes by kind. They add up."""
 

@@ -42,9 +42,16 @@ def _share(gemms: tuple[Gemm, ...], rates: Rates) -> float:
     return 1.0
 
 
+def core_steps(gemm: Gemm, capacity: float, cores: int) -> Any:
+    """Tiles that each core works through, for cores of `capacity` bytes (k may be split); m may
+    be an array."""
+    if isinstance(gemm.m, int):
+        return _core_steps(gemm, capacity, cores)
+    return np.ceil(core_tiles(gemm.m.astype(np.float64), gemm, capacity) / cores).astype(np.int64)
+
+
 @lru_cache(maxsize=65536)
-def core_steps(gemm: Gemm, capacity: float, cores: int) -> int:
-    """Tiles that each core works through, for cores of `capacity` bytes (k may be split)."""
+def _core_steps(gemm: Gemm, capacity: float, cores: int) -> int:
     return math.ceil(float(core_tiles(np.array([float(gemm.m)]), gemm, capacity)[0]) / cores)
 
 
