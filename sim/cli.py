@@ -12,6 +12,7 @@ import typer
 
 from sim.cli_serve import serve
 from sim.cli_sweep import map_, recommend, sweep
+from sim.cli_validate import validate
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
 
@@ -32,6 +33,7 @@ for kind in ("model", "device", "system"):
 
 app.command()(serve)
 app.command()(sweep)
+app.command()(validate)
 app.command("map")(map_)
 app.command()(recommend)
 

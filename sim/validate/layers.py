@@ -1,0 +1,254 @@
+"""Operators of a layer by name, as profilers of whole models write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import msgspec
+
+from sim.catalogue import load_model
+from sim.errors import InputError, hint
+from sim.mapping import shard
+from sim.validate.exchanges import exchange_seconds
+from sim.validate.kernels import INF, gemm_regime, mixed_batch, precision
+from sim.validate.names import model_of
+from sim.validate.points import LLM, Bench, Place, Point, Row, Source, between, priced
+from workloads.attention import flash_attention
+from workloads.batch import Batch, Sequence
+from workloads.block import Lowering
+from workloads.graph import Graph, build_graph
+from workloads.model import Model
+from workloads.ops import (
+    SOFTMAX_FLOPS,
+    Op,
+    activation,
+    linear,
+    lookup,
+    norm,
+    residual,
+    rotary,
+    vector,
+)
+
+VIDUR_DTYPE = LLMCOMPASS_DTYPE = "fp16"  # neither file says; both projects measured in half
+
+
+def vidur_op(row: Row) -> Op:
+    """The operator of one row of vidur's profile of a layer."""
+    form, tokens, tp = precision(VIDUR_DTYPE), row["num_tokens"], row["tp"]
+    d, gated = row["n_embd"], bool(row["use_gated_mlp"])
+    inner, head = row["n_expanded_embd"] // tp, row["n_embd"] // row["n_head"]
+    queries = row["n_head"] // tp * head
+    both = queries + max(1, row["n_kv_head"] // tp) * head
+    which = "rmsnorm" if gated else "layernorm"
+    made: dict[str, Callable[[], Op]] = {
+        "attn_pre_proj": lambda: linear(
+            "qkv", "projection", tokens, d, both + both - queries, form
+        ),
+        "attn_post_proj": lambda: linear("out", "projection", tokens, queries, d, form),
+        "mlp_up_proj": lambda: linear("up", "ffn", tokens, d, (2 if gated else 1) * inner, form),
+        "mlp_down_proj": lambda: linear("down", "ffn", tokens, inner, d, form),
+        "mlp_act": lambda: activation(
+            "act", "silu" if gated else "gelu", tokens, inner, gated, form
+        ),
+        "input_layernorm": lambda: norm("norm", which, tokens, d, form),
+        "post_attention_layernorm": lambda: norm("norm", which, tokens, d, form),
+        "attn_rope": lambda: rotary("rope", tokens, both, form),
+        "add": lambda: residual("add", tokens, d, form),
+        "emb": lambda: lookup("emb", tokens, d, 1, form, ways=tp),
+    }
+    if row["op"] not in made:
+        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], made)}")
+    return made[row["op"]]()
+
+
+def vidur_mlp(source: Source, bench: Bench) -> Iterator[Point]:
+    """Operators of a layer by tokens and tensor-parallel degree."""
+
+    def place(row: Row, device: str) -> Place:
+        kind = "projections" if row["op"].endswith("proj") else "element-wise"
+        regime = f"{kind}, {gemm_regime(row['num_tokens'])}"
+        return Place(source.format, device, VIDUR_DTYPE, regime, "", row["model"])
+
+    return priced(
+        source, bench, place, lambda row, at: bench.seconds(at, VIDUR_DTYPE, vidur_op(row))
+    )
+
+
+def llmcompass(source: Source, bench: Bench) -> Iterator[Point]:
+    """Single operators by size, and the operators of one layer of GPT-3 175B at tp 4."""
+
+    def place(row: Row, device: str) -> Place:
+        op = row["op"]
+        which = "layer" if op.startswith("layer_") else op.removesuffix("_fp16")
+        regime = op.split(":")[0] if which == "layer" else "single operators"
+        shape = f"{row['m']}x{row['n']}x{row['k']}"
+        return Place(f"{source.format} {which}", device, LLMCOMPASS_DTYPE, regime, "", shape)
+
+    def price(row: Row, device: str) -> float:
+        op, m, n, k = row["op"], row["m"], row["n"], row["k"]
+        form = precision(LLMCOMPASS_DTYPE)
+        if op == "all_reduce":
+            return exchange_seconds(bench, device, "all_reduce", gpus_of(row["device"]), m)
+        if op.startswith("layer_"):
+            return _layer_part(bench, device, op, gpus_of(row["device"]))
+        made: dict[str, Callable[[], Op]] = {
+            "matmul_fp16": lambda: linear("matmul", "ffn", m, k, n, form),
+            "softmax_fp16": lambda: vector(
+                "softmax", "softmax", SOFTMAX_FLOPS * m * n, m * n, m * n, form
+            ),
+            "layernorm_fp16": lambda: norm("norm", "layernorm", m, n, form),
+            "gelu_fp16": lambda: activation("gelu", "gelu", 1, m * max(1, n), False, form),
+        }
+        if op not in made:
+            raise InputError(f"operator {op!r} is not known{hint(op, made)}")
+        return bench.seconds(device, LLMCOMPASS_DTYPE, made[op]())
+
+    return priced(source, bench, place, price)
+
+
+def gpus_of(name: str) -> int:
+    """4 of `A100x4`."""
+    count = name.rpartition("x")[2]
+    return int(count) if count.isdecimal() and "x" in name else 1
+
+
+LAYER_PARTS = {
+    "Q_K_V": "qkv_proj",
+    "Q_mul_K": "scores",
+    "A_mul_V": "values",
+    "Softmax": "softmax",
+    "Wo_proj": "out_proj",
+    "W1_proj": "up_proj",
+    "W2_proj": "down_proj",
+    "LayerNorm_MHA": "norm",
+    "LayerNorm_FFN": "norm",
+    "GeLU": "gelu",
+}
+# LLMCompass (ISCA 2024), section 4: batch 8, 2048 tokens of prompt; decoding at a context of 3072.
+LAYER_BATCHES = {"layer_prefill": Batch.prefill(8, 2048), "layer_decode": Batch.decode(8, 3072)}
+
+
+@lru_cache(maxsize=8)
+def _layer_graph(phase: str, tp: int) -> Graph:
+    local = shard(load_model("gpt3-175b"), tp)
+    lowering = Lowering(attention="materialised", fusion=False)
+    batch = LAYER_BATCHES[phase]
+    return build_graph(local, batch, precision(LLMCOMPASS_DTYPE), lowering, ways=tp)
+
+
+def _layer_part(bench: Bench, device: str, name: str, tp: int) -> float:
+    phase, _, part = name.partition(":")
+    graph = _layer_graph(phase, tp)
+    block = next(p.block for p in graph.placed if p.layer == 0)
+    if part.startswith("AllReduce"):
+        size = next(op.exchange_bytes for op in block.ops if op.exchange)
+        return exchange_seconds(bench, device, "all_reduce", tp, size)
+    if part not in LAYER_PARTS:
+        raise InputError(f"part {part!r} of a layer is not known{hint(part, LAYER_PARTS)}")
+    wanted = LAYER_PARTS[part]
+    op = next((o for o in block.ops if wanted in o.name), None)
+    if op is None:
+        raise InputError(f"a layer has no {wanted!r}; it has {[o.name for o in block.ops]}")
+    return bench.seconds(device, LLMCOMPASS_DTYPE, op)
+
+
+# vLLM's names of the operators of a pass: kernels_tp1/dense.csv and per_sequence.csv.
+DENSE = {
+    "qkv_proj": "qkv_proj",
+    "o_proj": "out_proj",
+    "gate_up_proj": "gate_up_proj",
+    "down_proj": "down_proj",
+    "act_fn": "silu",
+    "layernorm": "attn_norm",
+    "final_layernorm": "final_norm",
+    "rotary_emb": "rotary",
+    "embedding": "embed",
+    "lm_head": "lm_head",
+}
+
+
+class Profiled(msgspec.Struct, frozen=True):
+    """What a profile of one model on one device was made of."""
+
+    model: Model
+    device: str
+    dtype: str
+    tp: int = 1
+
+
+def vllm_attention(source: Source, bench: Bench, what: Profiled) -> Iterator[Point]:
+    """Attention of one layer over a batch that may mix a chunk of a prompt and decoding."""
+    stack = what.model.decoder or what.model.stacks[0][1]
+    shape, form = stack.layers[0].attention, precision(what.dtype)
+
+    def place(row: Row, device: str) -> Place:
+        new, ones = row["prefill_chunk"], row["n_decode"]
+        kind = "mixed" if new and ones else ("prefill" if new else "decode")
+        regime = length_regime(row)
+        return Place(f"vllm_runs attention {kind}", device, what.dtype, regime, "", str(new))
+
+    def price(row: Row, device: str) -> float:
+        op = flash_attention("attention", shape, mixed_batch(row), form)
+        return bench.seconds(device, what.dtype, op)
+
+    return priced(
+        source, bench, place, price, device=lambda row: what.device, measured=microseconds
+    )
+
+
+def length_regime(row: Row) -> str:
+    """By the longest context that a sequence of a mixed batch has."""
+    longest = max(row["prefill_chunk"] + row["kv_prefill"], row["kv_decode"])
+    return between(longest, (1024, "context <= 1024"), (INF, "context > 1024"))
+
+
+def microseconds(row: Row) -> float:
+    """The measured time of a row of a vLLM profile."""
+    return float(row["time_us"]) * 1e-6
+
+
+def vllm_dense(source: Source, bench: Bench, what: Profiled) -> Iterator[Point]:
+    """Operators of a pass by tokens (or, of the head, by sequences)."""
+    form = precision(what.dtype)
+
+    @lru_cache(maxsize=4096)
+    def ops(rows: int) -> dict[str, Op]:
+        batch = Batch.uniform(rows, Sequence(new=1, logits=1))
+        local = shard(what.model, what.tp)
+        graph = build_graph(local, batch, form, Lowering(fusion=False), ways=what.tp)
+        found: dict[str, Op] = {}
+        for placed, op in graph.ops():
+            if placed.layer in (-2, -1, 0):
+                found.setdefault(op.name, op)
+        return found
+
+    def price(row: Row, device: str) -> float:
+        wanted = DENSE.get(row["layer"])
+        if wanted is None:
+            raise InputError(
+                f"layer {row['layer']!r} is not modelled (sampling is host and vocabulary work "
+                "that no operator of the graph stands for)"
+            )
+        known = ops(row.get("tokens") or row["sequences"])
+        op = known.get(wanted) or next((o for n, o in known.items() if wanted in n), None)
+        if op is None:
+            raise InputError(f"the graph has no {wanted!r}; it has {', '.join(known)}")
+        return bench.seconds(device, what.dtype, op)
+
+    def place(row: Row, device: str) -> Place:
+        rows, layer = row.get("tokens") or row["sequences"], row["layer"]
+        kind = "projections" if layer.endswith(("proj", "head")) else "element-wise"
+        name = f"vllm_runs {kind}"
+        regime = gemm_regime(rows)
+        return Place(name, device, what.dtype, regime, LLM if kind == "projections" else "", layer)
+
+    return priced(
+        source, bench, place, price, device=lambda row: what.device, measured=microseconds
+    )
+
+
+def profiled_model(name: str) -> Model:
+    """The catalogue's model of a profile."""
+    return load_model(model_of(name))

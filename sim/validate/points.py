@@ -1,0 +1,164 @@
+"""What a comparison is made of: a measured time, what was predicted, and where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from sim.catalogue import Machine, load_device, load_machine
+from sim.collectives import Network
+from sim.cost import CostModel
+from sim.errors import InputError, MemorywallError
+from sim.validate.names import device_of, system_of
+from workloads.ops import Op
+
+TICKS_A_SECOND = 1e12
+LLM = "LLM shapes"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a row belongs in the tables of errors.
+
+    shapes: "LLM shapes" or "other shapes" where the difference is made, else "".
+    shape: rows of one shape stand or fall together when some are held out.
+    """
+
+    set: str
+    device: str
+    dtype: str
+    regime: str
+    shapes: str = ""
+    shape: str = ""
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One measured quantity of one row, in seconds. `predicted` is None where `reason` says why."""
+
+    row: int
+    quantity: str
+    place: Place
+    measured: float
+    predicted: float | None
+    reason: str = ""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One table of measurements, and the format that its columns tell."""
+
+    path: Path
+    form: Format
+    frame: pl.DataFrame
+
+    @property
+    def format(self) -> str:
+        return self.form.name
+
+
+class Format(msgspec.Struct, frozen=True):
+    """A kind of table: its name, the columns that tell it, and its reader."""
+
+    name: str
+    columns: tuple[str, ...]
+    read: Callable[[Source, Bench], Iterator[Point]]
+
+
+class Bench:
+    """The devices that rows are priced on: by catalogue name, or the one that is asked for."""
+
+    def __init__(self, device: str | None = None) -> None:
+        self.asked = device
+        self._costs: dict[tuple[str, str], CostModel] = {}
+        self._machines: dict[tuple[str, int], Machine] = {}
+        self._networks: dict[tuple[str, int], Network] = {}
+
+    def device(self, name: str) -> str:
+        """The catalogue's name, or the path, of a device that a table names."""
+        return device_of(self.asked or name)
+
+    def costs(self, device: str, dtype: str) -> CostModel:
+        """The cost model of a device by `self.device(name)`."""
+        key = (device, dtype)
+        if key not in self._costs:
+            self._costs[key] = CostModel(load_device(device), dtype)
+        return self._costs[key]
+
+    def seconds(self, device: str, dtype: str, *ops: Op) -> float:
+        """Operators one after the other on one device."""
+        costs = self.costs(device, dtype)
+        return sum(costs(op).duration for op in ops) / TICKS_A_SECOND
+
+    def machine(self, device: str, gpus: int) -> Machine:
+        """A system of `gpus` of a device. A device from a file takes the links of its namesake."""
+        key = (device, gpus)
+        if key not in self._machines:
+            own = load_device(device)
+            if gpus == 1:
+                self._machines[key] = load_machine(device)
+            else:
+                machine = load_machine(system_of(own.name, gpus))
+                self._machines[key] = msgspec.structs.replace(machine, device=own)
+        return self._machines[key]
+
+    def network(self, device: str, gpus: int) -> Network:
+        key = (device, gpus)
+        if key not in self._networks:
+            machine = self.machine(device, gpus)
+            libraries = machine.device.efficiency.collectives
+            self._networks[key] = Network(machine.system, libraries=libraries)
+        return self._networks[key]
+
+    def cluster(self, device: str) -> Machine:
+        """Several nodes of a device."""
+        key = (device, -1)
+        if key not in self._machines:
+            own = load_device(device)
+            machine = load_machine(system_of(own.name, 9))
+            self._machines[key] = msgspec.structs.replace(machine, device=own)
+        return self._machines[key]
+
+    def forget(self) -> None:
+        """Drop what was priced; a table has many operators that no other has."""
+        self._costs.clear()
+
+
+Row = dict[str, Any]
+PlaceOf = Callable[[Row, str], Place]  # of a row on a device
+Price = Callable[[Row, str], float]  # seconds
+
+
+def priced(
+    source: Source,
+    bench: Bench,
+    place: PlaceOf,
+    price: Price,
+    *,
+    device: Callable[[Row], str] = lambda row: str(row["device"]),
+    measured: Callable[[Row], float] = lambda row: float(row["latency_us"]) * 1e-6,
+    quantity: str = "latency",
+) -> Iterator[Point]:
+    """A point a row; what keeps a row from being priced becomes its reason."""
+    for number, row in enumerate(source.frame.iter_rows(named=True)):
+        where = Place(source.format, str(row.get("device", "")), "", "")
+        try:
+            name = bench.device(device(row))
+            where = place(row, name)
+            time = measured(row)
+            if not time > 0:
+                raise InputError(f"measured time {time} is not above 0")
+            yield Point(number, quantity, where, time, price(row, name))
+        except MemorywallError as error:
+            yield Point(number, quantity, where, float("nan"), None, str(error))
+        except (KeyError, TypeError, ValueError) as error:
+            yield Point(number, quantity, where, float("nan"), None, f"{error or type(error)}")
+
+
+def between(value: float, *bounds: tuple[float, str]) -> str:
+    """The name of the first bound that `value` does not exceed."""
+    for bound, name in bounds:
+        if value <= bound:
+            return name
+    return bounds[-1][1]

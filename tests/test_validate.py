@@ -1,0 +1,119 @@
+"""Validation predicts rows with the one cost model, counts what it cannot, and gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from sim.catalogue import load_device
+from sim.cli import app
+from sim.cost import CostModel
+from sim.errors import InputError
+from sim.validate.names import device_of, dtype_of, model_of, system_of
+from workloads.ops import linear
+from workloads.precision import parse_precision
+
+
+def _gemms(path: Path, factor: float, extra: str | None = None) -> None:
+    """A table whose times are the model's own, times `factor`."""
+    costs, form = CostModel(load_device("h100-sxm"), "bf16"), parse_precision("bf16")
+    rows = []
+    for m in (1, 64, 4096):
+        op = linear("x", "ffn", m, 4096, 8192, form)
+        row = {"device": "h100_sxm", "dtype": "bfloat16", "m": m, "n": 8192, "k": 4096}
+        rows.append({**row, "latency_us": costs(op).duration / 1e6 * factor})
+    if extra:
+        rows.append({**rows[0], "device": extra})
+    pl.DataFrame(rows).write_csv(path)
+
+
+def test_rows_at_the_models_own_times_have_no_error(tmp_path: Path) -> None:
+    _gemms(tmp_path / "gemm.csv", 1.25)
+    ran = CliRunner().invoke(app, ["validate", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 0, ran.output
+    found = pl.read_csv(next((tmp_path / "out").glob("*-gemm.csv")))
+    assert found["error"].to_list() == pytest.approx([1 / 1.25 - 1] * 3, rel=1e-6)
+    assert found["m"].to_list() == [1, 64, 4096]  # the source's own columns stand beside
+    assert (tmp_path / "out" / "predicted.png").stat().st_size > 10_000
+    scores = pl.read_csv(tmp_path / "out" / "scores.csv")
+    assert scores["median_pct"].to_list() == pytest.approx([20.0] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(("most", "code"), [("19", 1), ("21", 0)])
+def test_max_median_is_a_gate(tmp_path: Path, most: str, code: int) -> None:
+    _gemms(tmp_path / "gemm.csv", 1.25)
+    ran = CliRunner().invoke(app, ["validate", str(tmp_path), "--max-median", most])
+    assert ran.exit_code == code
+    assert ("more than --max-median" in ran.output) == bool(code)
+
+
+def test_a_row_that_cannot_be_predicted_is_counted_with_its_reason(tmp_path: Path) -> None:
+    _gemms(tmp_path / "gemm.csv", 1.0, extra="abacus")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    ran = CliRunner().invoke(app, ["validate", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    flat = " ".join(ran.output.replace("│", " ").split())
+    assert "device 'abacus' is not in" in flat
+    assert "no known format" in flat
+    # The device that was asked for stands in for it.
+    ran = CliRunner().invoke(app, ["validate", str(tmp_path), "--device", "h100-sxm"])
+    assert "abacus" not in ran.output
+
+
+def test_nothing_to_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    ran = CliRunner().invoke(app, ["validate", str(tmp_path)])
+    assert isinstance(ran.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("a100_sxm", "a100-sxm-80gb"),
+        ("NVIDIA_A100-PCIE-40GB", "a100-pcie-40gb"),
+        ("NVIDIA_A100_80GB_PCIe", "a100-pcie-80gb"),
+        ("NVIDIA_A100-SXM4-40GB", "a100-sxm-40gb"),
+        ("NVIDIA_H100_80GB_HBM3", "h100-sxm"),
+        ("h200_sxm", "h200"),
+        ("b200_sxm", "b200"),
+        ("Tesla_T4", "t4"),
+        ("Tesla_P4", "p4"),
+        ("Tesla_V100-PCIE-32GB", "v100-pcie"),
+        ("NVIDIA_L4", "l4"),
+        ("l40s", "l40s"),
+        ("a40", "a40"),
+        ("A100x4", "a100-sxm-80gb"),
+        ("h100-80gb", "h100-sxm"),
+        ("AMD_Instinct_MI210", "mi210"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("gh200", "gh200"),
+    ],
+)
+def test_names_of_devices(name: str, device: str) -> None:
+    assert device_of(name) == device
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("Qwen/Qwen3-32B-FP8", "qwen3-32b"),
+        ("llama2-70b", "llama-2-70b"),
+        ("Meta-Llama-3-8B", "llama-3-8b"),
+        ("gpt3_27", "gpt3-2.7b"),
+        ("opt_13", "opt-1.3b"),
+        ("bert_large", "bert-large"),
+    ],
+)
+def test_names_of_models(name: str, model: str) -> None:
+    assert model_of(name) == model
+
+
+def test_names_of_formats_and_systems() -> None:
+    assert dtype_of("torch.bfloat16") == "bf16"
+    assert system_of("h100-sxm", 4) == "hgx-h100"
+    with pytest.raises(InputError, match="no system of 4 x t4"):
+        system_of("t4", 4)
