@@ -355,7 +355,7 @@ changes = st.dictionaries(
                 "prefetch",
                 "overlap",
                 "matrix.TFLOPS.bf16",
-                "efficiency.hbm_ramp_MB",
+                "efficiency.tile_m",
             ]
         ),
         words,

@@ -78,9 +78,10 @@ def test_every_table_names_its_source(path: Path) -> None:
     tables = [("", read_document(path))]
     while tables:
         name, table = tables.pop()
-        assert len(table.get("source", "")) > 15, f"[{name}] states no source"
+        if not all(isinstance(value, dict) for value in table.values()):  # else a table of tables
+            assert len(table.get("source", "")) > 15, f"[{name}] states no source"
         for key, value in table.items():
-            if key != "TFLOPS":
+            if key not in ("TFLOPS", "passes", "most_MiB", "protocols"):  # parts of a sourced table
                 inner = value if isinstance(value, list) else [value]
                 tables += [(key, child) for child in inner if isinstance(child, dict)]
 
@@ -230,12 +231,12 @@ def test_attention_efficiency_follows_the_measurement(
         assert modelled == pytest.approx(reached, rel=0.1)
 
 
-def test_only_ampere_and_hopper_data_centre_devices_are_calibrated() -> None:
+def test_measured_devices_and_their_families_are_calibrated() -> None:
     calibrated = {p.stem for p in DEVICES if "efficiency" in read_document(p)}
     families = {
         p.stem for p in DEVICES if p.stem.startswith(("a100-", "h100-sxm", "h100-pcie", "h200"))
     }
-    assert calibrated == families
+    assert calibrated == families | {"rtx-4090"}
 
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda p: p.stem)

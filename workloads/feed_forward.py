@@ -9,8 +9,8 @@ import msgspec
 
 from workloads.block import Block, Context
 from workloads.model import Dense, Experts
-from workloads.ops import activation, grouped, linear, vector
-from workloads.precision import packed
+from workloads.ops import Op, activation, grouped, linear, vector
+from workloads.precision import Precision, packed
 from workloads.routing import expert_rows
 
 
@@ -46,30 +46,49 @@ def feed_forward(block: Block, prefix: str, ffn: Dense, ctx: Context, last: str)
     return block.add(op, last)  # T x f -> T x d
 
 
+def routed_ops(
+    ffn: Experts,
+    groups: tuple[tuple[int, int], ...],
+    tokens: int,
+    width: int,
+    precision: Precision,
+) -> tuple[Op, Op, Op]:
+    """Up (and gate), activation and down of the visited experts: `groups` of (how many, rows of
+    each). The activation runs over the rows of all experts, also those of other ranks."""
+    outputs = 2 * ffn.inner if ffn.gated else ffn.inner
+    rows = tokens * ffn.top_k
+    return (
+        grouped("experts_up", "experts", list(groups), width, outputs, precision, "column"),
+        activation("experts_act", ffn.activation, rows, ffn.inner, ffn.gated, precision),
+        grouped("experts_down", "experts", list(groups), ffn.inner, width, precision, "row"),
+    )
+
+
+def combine_op(terms: int, tokens: int, width: int, precision: Precision) -> Op:
+    """The weighted sum of `terms` outputs a token."""
+    size = tokens * width
+    return vector("combine", "experts", 2 * terms * size, terms * size, size, precision)
+
+
 def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
     """Router, the visited experts as grouped products, shared experts, weighted sum."""
     precision, rows, d = ctx.precision, ctx.rows, ctx.width
-    routed = rows * ffn.top_k
-    groups = list(expert_rows(ffn.experts, ffn.top_k, rows, ctx.lowering.routing))
-    width = 2 * ffn.inner if ffn.gated else ffn.inner
     bias = ffn.experts if ffn.router_bias else 0
     start = last
-    gate = block.add(linear("router", "router", rows, d, ffn.experts, precision, bias=bias), last)
-    up = block.add(grouped("experts_up", "experts", groups, d, width, precision, "column"), gate)
-    act = activation("experts_act", ffn.activation, routed, ffn.inner, ffn.gated, precision)
-    last = block.add(act, up)
-    down = grouped("experts_down", "experts", groups, ffn.inner, d, precision, "row")
-    last = block.add(down, last)
+    last = block.add(linear("router", "router", rows, d, ffn.experts, precision, bias=bias), last)
+    groups = expert_rows(ffn.experts, ffn.top_k, rows, ctx.lowering.routing)
+    for op in routed_ops(ffn, groups, rows, d, precision):
+        last = block.add(op, last)
     outputs = [last]
     terms = ffn.top_k
     if ffn.shared_inner:
         shared = Dense(inner=ffn.shared_inner, activation=ffn.activation, gated=ffn.gated)
         outputs.append(feed_forward(block, "shared_", shared, ctx, start))
         terms += 1
-    size = rows * d
-    combine = vector("combine", "experts", 2 * terms * size, terms * size, size, precision)
-    bytes_out = packed(size, precision.activation_bits)
-    combine = msgspec.structs.replace(combine, exchange="sum", exchange_bytes=bytes_out)
+    bytes_out = packed(rows * d, precision.activation_bits)
+    combine = msgspec.structs.replace(
+        combine_op(terms, rows, d, precision), exchange="sum", exchange_bytes=bytes_out
+    )
     for name in outputs:  # one exchange behind the sum serves both branches
         op = msgspec.structs.replace(block.graph.nodes[name]["op"], exchange="", exchange_bytes=0)
         block.graph.nodes[name]["op"] = op

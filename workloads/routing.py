@@ -57,9 +57,37 @@ def expert_rows(experts: int, top_k: int, tokens: int, routing: str) -> tuple[tu
         )
         share, busier = divmod(routed, visited)
         return tuple((n, rows) for n, rows in ((busier, share + 1), (visited - busier, share)) if n)
-    rows, counts = np.unique(
-        loads(skew(experts, routed, tokens, alpha), routed, tokens), return_counts=True
-    )
+    falling = loads(skew(experts, routed, tokens, alpha), routed, tokens)
+    return grouped_by_rows(falling)
+
+
+@lru_cache(maxsize=65536)
+def rank_rows(
+    experts: int, top_k: int, tokens: int, routing: str, ranks: int
+) -> tuple[tuple[int, int], ...]:
+    """As `expert_rows`, of the busiest of `ranks` that share the experts evenly.
+
+    Even routings give each rank its share of the visits. Skewed loads are dealt out at random,
+    always the same way.
+    """
+    if ranks == 1:
+        return expert_rows(experts, top_k, tokens, routing)
+    routed, own = tokens * top_k, experts // ranks
+    alpha = exponent(routing)
+    if alpha is None:
+        share = -(-routed // ranks)
+        visited = sum(n for n, _ in expert_rows(experts, top_k, tokens, routing))
+        count = max(1, min(own, share, -(-visited // ranks)))
+        least, busier = divmod(share, count)
+        return tuple((n, r) for n, r in ((busier, least + 1), (count - busier, least)) if n)
+    falling = loads(skew(experts, routed, tokens, alpha), routed, tokens)
+    dealt = np.random.default_rng(0).permutation(falling)[: own * ranks].reshape(ranks, own)
+    return grouped_by_rows(np.sort(dealt[int(dealt.sum(axis=1).argmax())])[::-1])
+
+
+def grouped_by_rows(falling: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """(how many, load) of equal loads; the cold are left out."""
+    rows, counts = np.unique(falling, return_counts=True)
     return tuple((int(n), int(r)) for r, n in zip(rows[::-1], counts[::-1], strict=True) if r)
 
 

@@ -46,7 +46,11 @@ FitFunction = Callable[[pl.DataFrame, Device, str], Fit]
 F = TypeVar("F", bound=FitFunction)
 FITS: dict[str, FitFunction] = {}
 # Modules of this package that hold fit functions, by family; imported when asked for.
-MODULES: dict[str, str] = {"gemm": "gemm"}
+MODULES: dict[str, str] = {
+    "elementwise": "elementwise",
+    "experts": "experts",
+    "collectives": "collectives",
+}
 
 
 def fitter(family: str) -> Callable[[F], F]:

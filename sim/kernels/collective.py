@@ -114,3 +114,16 @@ def exchange_seconds(
         which = xp.where(serves, number, which)
         taken = Taken(*(xp.where(serves, a, b) for a, b in zip(own, taken, strict=True)))
     return which, taken
+
+
+def eager_seconds(
+    xp: Arith,
+    libraries: Mapping[str, CollectiveTerms],
+    seconds: Any,
+    nbytes: Any,
+    bandwidth: float,
+) -> Any:
+    """A call outside a captured graph: the message is copied first, at `bandwidth` of HBM, and the
+    host takes its least time."""
+    host = max((terms.eager_us for terms in libraries.values()), default=0.0) * 1e-6
+    return xp.max(host, seconds + 2 * nbytes / bandwidth)

@@ -20,8 +20,10 @@ OUTPUTS, INPUTS = 128, 64
 
 
 def expert_terms(rates: Rates) -> ExpertTerms | None:
-    """The terms of a calibrated device; on others an expert is a product like any other."""
-    return terms_for(rates.efficiency.experts, rates.dtype, None)
+    """The terms of a calibrated device, of the number format or else of 16 bits; on other devices
+    an expert is a product like any other."""
+    table = rates.efficiency.experts
+    return terms_for(table, rates.dtype, None) or terms_for(table, "bf16", None)
 
 
 def expert_times(

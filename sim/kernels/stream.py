@@ -15,7 +15,9 @@ NEUTRAL = VectorTerms()
 
 
 def stream_terms(rates: Rates) -> VectorTerms:
-    return terms_for(rates.efficiency.elementwise, rates.dtype, NEUTRAL)
+    """Of the number format, or else of 16 bits: streams do not mind how numbers are multiplied."""
+    table = rates.efficiency.elementwise
+    return terms_for(table, rates.dtype, None) or terms_for(table, "bf16", NEUTRAL)
 
 
 def stream_times(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sim.arith import SCALAR
 from sim.collectives import Group, Network, Send, ring_rounds
 from sim.errors import InputError
-from sim.kernels.collective import OPS, choices
+from sim.kernels.collective import OPS, eager_seconds
 from sim.kernels.collective import exchange_seconds as library_exchange
 from sim.validate.names import dtype_of
 from sim.validate.points import TICKS_A_SECOND, Bench, Place, Point, Row, Source, between, priced
@@ -16,12 +16,19 @@ INF = float("inf")
 
 
 def exchange_seconds(
-    bench: Bench, device: str, op: str, gpus: int, nbytes: int, mode: str = ""
+    bench: Bench,
+    device: str,
+    op: str,
+    gpus: int,
+    nbytes: int,
+    mode: str = "",
+    *,
+    in_switch: bool = True,
 ) -> float:
     """One exchange within a node behind its launch; `nbytes` as nccl-tests counts them.
 
-    `mode` "nccl" leaves that library alone; "eager" adds what the host spends on a call outside a
-    captured graph.
+    `mode` "nccl" leaves that library alone; "eager" is a call outside a captured graph. `in_switch`
+    says that a switch can add up the number format.
     """
     network, group = bench.network(device, gpus), tuple(range(gpus))
     found = network.libraries
@@ -29,10 +36,13 @@ def exchange_seconds(
         found = {name: terms for name, terms in found.items() if name.startswith("nccl")}
     if found and op in OPS:
         link = network.injection(group)
-        which, taken = library_exchange(SCALAR, found, op, gpus, nbytes, link)
+        which, taken = library_exchange(SCALAR, found, op, gpus, nbytes, link, in_switch=in_switch)
         if which >= 0:
-            eager = choices(found)[which][1].eager_us * 1e-6 if mode.endswith("eager") else 0.0
-            return float(max(taken.latency + taken.data, eager))
+            seconds = float(taken.latency + taken.data)
+            if mode.endswith("eager"):
+                hbm = bench.costs(device, "fp32").rates.bandwidth
+                seconds = float(eager_seconds(SCALAR, found, seconds, nbytes, hbm))
+            return seconds
     return (bench.costs(device, "fp32").launch + _ring(network, group, op, nbytes)) / TICKS_A_SECOND
 
 
@@ -91,7 +101,8 @@ def collectives(source: Source, bench: Bench) -> Iterator[Point]:
 
     def price(row: Row, device: str) -> float:
         gpus, mode = row["num_gpus"], row["mode"].lower()
-        return exchange_seconds(bench, device, row["op"], gpus, row["bytes"], mode)
+        adds = not dtype_of(row["dtype"]).startswith("int")
+        return exchange_seconds(bench, device, row["op"], gpus, row["bytes"], mode, in_switch=adds)
 
     return priced(source, bench, place, price)
 

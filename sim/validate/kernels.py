@@ -9,11 +9,11 @@ from sim.validate.names import dtype_of
 from sim.validate.points import LLM, Bench, Place, Point, Row, Source, between, priced
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Group, Sequence
-from workloads.block import Block, Context, Lowering
-from workloads.feed_forward import mixture
+from workloads.feed_forward import combine_op, routed_ops
 from workloads.model import Attention, Experts
 from workloads.ops import Op, linear
 from workloads.precision import Precision, parse_precision
+from workloads.routing import rank_rows
 
 INF = float("inf")
 
@@ -149,27 +149,26 @@ def experts(source: Source, bench: Bench) -> Iterator[Point]:
     return priced(source, bench, place, price)
 
 
+# (hidden, inter) of experts without a gate: NVIDIA's Nemotron 3 (a squared ReLU between two
+# products). With a gate, ../shared/data/kernels/moe.parquet would read them faster than HBM can.
+NOT_GATED = frozenset({(2688, 1856), (2048, 5120)})
+
+
 def expert_ops(row: Row, form: Precision) -> list[Op]:
-    """What one rank of `moe_tp` x `moe_ep` does; with ep it has its share of experts and rows."""
-    ep = row["moe_ep"] or 1
-    tokens, top_k = row["num_tokens"], row["topk"]
+    """What the busiest rank of `moe_tp` x `moe_ep` does: up and gate, activation, down, sum."""
+    hidden, tokens = row["hidden"], row["num_tokens"]
     ffn = Experts(
-        experts=row["num_experts"] // ep,
-        top_k=max(1, min(top_k, row["num_experts"] // ep)),
-        inner=row["inter"] // (row["moe_tp"] or 1),
+        experts=row["num_experts"],
+        top_k=row["topk"],
+        inner=max(1, row["inter"] // (row["moe_tp"] or 1)),
+        gated=(hidden, row["inter"]) not in NOT_GATED,
     )
-    rows = max(1, round(tokens * top_k / ep / ffn.top_k))
-    block = Block("experts")
-    context = Context(
-        batch=Batch.uniform(rows, Sequence(new=1)),
-        rows=rows,
-        width=row["hidden"],
-        precision=form,
-        lowering=Lowering(routing=routing_of(row.get("routing"))),
-        cached_kv=True,
-    )
-    mixture(block, ffn, context, "")
-    return [op for op in block.ops if op.kind != "router"]
+    routing = routing_of(row.get("routing"))
+    groups = rank_rows(ffn.experts, ffn.top_k, tokens, routing, row["moe_ep"] or 1)
+    return [
+        *routed_ops(ffn, groups, tokens, hidden, form),
+        combine_op(ffn.top_k, tokens, hidden, form),
+    ]
 
 
 def routing_of(name: str | None) -> str:
