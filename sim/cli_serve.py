@@ -77,6 +77,9 @@ def serve(
         float | None,
         typer.Option(help="Host time a step: 0 to 2000 in engines of 2025, 30000 in 2023"),
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Host time of an engine: vllm, trtllm, ..., or a TOML")
+    ] = None,
     slo_ttft: Annotated[float | None, typer.Option(help="Seconds, for goodput")] = None,
     slo_tpot: Annotated[float | None, typer.Option(help="Seconds, for goodput")] = None,
     slo_e2e: Annotated[float | None, typer.Option(help="Seconds, for goodput")] = None,
@@ -106,6 +109,7 @@ def serve(
         "kv_dtype": kv_dtype,
         "gpu_memory_utilization": gpu_memory_utilization,
         "kv_blocks": kv_blocks,
+        "engine": engine,
         "host_time_us": host_time_us,
         "shortcuts": shortcuts,
         "keep_steps": steps,

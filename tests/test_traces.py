@@ -190,6 +190,11 @@ CASES: dict[str, tuple[str, str, list[tuple[int, int, int]]]] = {
         "\ufeffid,arrival_s,prompt_tokens,output_tokens,priority\na,0.5,3,4,-2\nb, .75 ,5,0,\n",
         [(S // 2, 3, 4), (3 * S // 4, 5, 0)],
     ),
+    "vllm-run": (
+        "t.csv",
+        "request_id,arrival_s,input_tokens,output_tokens,ttft_ms\na,2,3,4,9\n",
+        [(2 * S, 3, 4)],
+    ),
     "memorywall-lengths": ("t.csv", "prompt_tokens,output_tokens\n3,4\n", [(0, 3, 4)]),
 }
 

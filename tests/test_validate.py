@@ -12,7 +12,10 @@ from sim.catalogue import load_device
 from sim.cli import app
 from sim.cost import CostModel
 from sim.errors import InputError
+from sim.serve.serving import serve
 from sim.validate.names import device_of, dtype_of, model_of, system_of
+from sim.validate.points import Bench
+from sim.validate.serving import config_of, means, parts
 from workloads.ops import linear
 from workloads.precision import parse_precision
 
@@ -61,6 +64,25 @@ def test_a_row_that_cannot_be_predicted_is_counted_with_its_reason(tmp_path: Pat
     # The device that was asked for stands in for it.
     ran = CliRunner().invoke(app, ["validate", str(tmp_path), "--device", "h100-sxm"])
     assert "abacus" not in ran.output
+
+
+def test_a_steady_closed_loop_is_linear_in_the_terms_of_an_engine(tmp_path: Path) -> None:
+    """The parts that calibration takes apart give back what `serve` says with the terms in."""
+    terms = {"step_us": 700.0, "sequence_us": 30.0, "decode_share": 0.25, "prefill_share": 0.5}
+    (tmp_path / "e.toml").write_text(
+        "\n".join(
+            ['name = "e"', 'source = "made up here"', *(f"{k} = {v}" for k, v in terms.items())]
+        )
+    )
+    row = {"backend": "x", "model": "Llama-3.1-8B", "isl": 300, "osl": 40, "batch_size": 12}
+    bench = Bench()
+    found = parts(config_of(row, bench, "h100-sxm", "none"))
+    with_terms = config_of(row, bench, "h100-sxm", str(tmp_path / "e.toml"))
+    tpot = means(serve(with_terms))[1]
+    expected = (
+        found.decode * 1.25 + found.prefill * 1.5 + found.steps * 700e-6 + found.sequences * 30e-6
+    )
+    assert tpot == pytest.approx(expected, rel=1e-6)
 
 
 def test_nothing_to_read_is_one_sentence(tmp_path: Path) -> None:

@@ -35,8 +35,9 @@ class Traffic(Record, frozen=True, kw_only=True):
 class Serving(Record, frozen=True, kw_only=True):
     """Everything that decides a serving run.
 
-    host_time_us is what the engine's host adds to every step: 0 to 2000 in engines of 2025,
-    25,000 to 40,000 in vLLM of 2023 (../shared/reference/accuracy.md point 9).
+    engine names what the engine's host adds to the kernels of a step (`sim.serve.host`);
+    host_time_us adds to every step on top: 0 to 2000 in engines of 2025, 25,000 to 40,000 in vLLM
+    of 2023 (../shared/reference/accuracy.md point 9).
     """
 
     model: str
@@ -54,6 +55,7 @@ class Serving(Record, frozen=True, kw_only=True):
     kv_dtype: str | None = None
     gpu_memory_utilization: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
     kv_blocks: Positive | None = None
+    engine: str | None = None
     host_time_us: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
     shortcuts: bool = True
     keep_steps: bool = True

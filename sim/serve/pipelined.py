@@ -160,7 +160,7 @@ class PipelinedReplica(Replica):
         prefills = self._prefills(work)
         prices = self.pricer.step([live.computed + 1 for live in due], prefills)
         tokens = len(due) + sum(size for _, size in work.chunks)
-        states, end = self._through(prices, tokens)
+        states, end = self._through(prices, tokens, len(due), bool(work.chunks))
         first = self.free_at[0] - self.now
         spent = sum(states)
         each, rest = divmod(spent, tokens)
@@ -175,7 +175,7 @@ class PipelinedReplica(Replica):
         self.flights.append(Flight(end, work, due, each, states))
 
     def _through(
-        self, prices: list[Price], tokens: int
+        self, prices: list[Price], tokens: int, sequences: int, prompts: bool
     ) -> tuple[tuple[int, int, int, int, int], int]:
         """Send a batch through the stages: (its states, when it is out)."""
         clock, total = self.now, [0] * 5
@@ -184,7 +184,7 @@ class PipelinedReplica(Replica):
             parts = list(price[:5])
             if stage == 0:
                 parts[3] += self.swapping
-                parts[4] += self.host
+                parts[4] += self.host.added(price, sequences, prompts)
                 self.swapping = 0
             for i, part in enumerate(parts):
                 self.stage_clocks[stage][i] += part

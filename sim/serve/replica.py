@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable
 
 from sim.serve.curve import DecodeCurve
+from sim.serve.host import Host
 from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, Live, Outcome, StepRow
 from sim.serve.memory import Blocks
@@ -38,7 +39,7 @@ class Replica(Seats):
         knobs: Knobs,
         blocks: Blocks,
         *,
-        host: int = 0,
+        host: Host | int = 0,
         order: Callable[[Request], float] = lambda request: 0.0,
         number: int = 0,
         leap: bool = True,
@@ -47,7 +48,8 @@ class Replica(Seats):
     ) -> None:
         super().__init__(knobs, blocks, order)
         self.pricer, self.policy = pricer, policy
-        self.host, self.number, self.leap = host, number, leap
+        self.host = Host(host) if isinstance(host, int) else host
+        self.number, self.leap = number, leap
         self.on_step, self.on_finish = on_step, on_finish
         self.stop: Callable[[], bool] = never  # asked between steps
         self.wake = 0  # there is nothing to do before, unless a request comes
@@ -135,7 +137,8 @@ class Replica(Seats):
         decoded = list(self.decoding) if work.decode else []
         prefills = self._prefills(work)
         price = self._price(decoded, prefills)
-        price = add(price, (0, 0, 0, self.swapping, self.host, 0, 0))
+        host = self.host.added(price, len(decoded), bool(work.chunks))
+        price = add(price, (0, 0, 0, self.swapping, host, 0, 0))
         self.swapping = 0
         tokens = len(decoded) + sum(size for _, size in work.chunks)
         each = self._pass_time(price, tokens, len(decoded), tokens - len(decoded))
@@ -307,25 +310,36 @@ class Replica(Seats):
         """The price of a step that decodes `count` requests, by the tokens they see."""
         if self.windowed or not self.pricer.tabled:
             return lambda seen: self._price_one_by_one(seen - count - self.tokens)
-        base = add(self.pricer.linear(count, count)[0], self._host_price())
+        host = self.host.step + self.host.sequence * count
+        base = add(self.pricer.linear(count, count)[0], (0, 0, 0, 0, host, 0, 0))
         curves = [(self.curves[a], n[0]) for a, n in self.pricer.attentions]
         first, times = curves[0]
         found = first.at(count, base, times)
         for curve, more in curves[1:]:
             found = _sum(found, curve.at(count), more)
-        return found
+        return _stretched(found, self.host, host) if self.host.decode_share else found
 
     def _price_one_by_one(self, more: int) -> Price:
         """A decode step in which every request has `more / count` tokens more than now."""
         steps = more // max(1, len(self.decoding))
         contexts = [live.base + self.turn + 1 + steps for live in self.decoding]
-        return add(self.pricer.step(contexts, [])[0], self._host_price())
-
-    def _host_price(self) -> Price:
-        return (0, 0, 0, 0, self.host, 0, 0)
+        price = self.pricer.step(contexts, [])[0]
+        host = self.host.added(price, len(self.decoding), False)
+        return add(price, (0, 0, 0, 0, host, 0, 0))
 
 
 def _sum(
     a: Callable[[int], Price], b: Callable[[int], Price], times: int
 ) -> Callable[[int], Price]:
     return lambda seen: add(a(seen), b(seen), times)
+
+
+def _stretched(price: Callable[[int], Price], host: Host, fixed: int) -> Callable[[int], Price]:
+    """Prices that hold `fixed` ticks of the host, and its share of the kernels' time."""
+
+    def longer(seen: int) -> Price:
+        p = price(seen)
+        kernels = p[0] + p[1] + p[2] + p[3] + p[4] - fixed
+        return (*p[:4], p[4] + round(host.decode_share * kernels), *p[5:])
+
+    return longer

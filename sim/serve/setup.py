@@ -14,6 +14,7 @@ from sim.mapping import check_devices
 from sim.scenario import Scenario, resolve
 from sim.serve.columns import RequestColumns, StepColumns
 from sim.serve.config import Serving, Traffic
+from sim.serve.host import host_of, load_engine
 from sim.serve.live import Finished, Outcome, StepRow
 from sim.serve.memory import Blocks, kv_capacity
 from sim.serve.pipelined import PipelinedReplica
@@ -88,6 +89,7 @@ class Setup:
         if serving.order not in ORDERS:
             raise InputError(f"order {serving.order!r} is not known{hint(serving.order, ORDERS)}")
         policy(serving.scheduler)
+        self.host = host_of(load_engine(serving.engine), serving.host_time_us)
         self.route = router(serving.router)
         traffic = serving.traffic
         self.arrivals = (
@@ -178,7 +180,7 @@ class Setup:
             policy(serving.scheduler),
             knobs,
             Blocks(self.capacity.blocks, knobs.block_size, knobs.enable_prefix_caching),
-            host=ticks(serving.host_time_us * 1e-6),
+            host=self.host,
             order=ORDERS[serving.order],
             number=number,
             leap=serving.shortcuts,

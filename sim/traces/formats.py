@@ -178,6 +178,16 @@ def sharegpt(row: Row) -> Entry:
     )
 
 
+def vllm_run(row: Row) -> Entry:
+    """The requests of a vLLM run, with the times that were measured beside them."""
+    return Entry(
+        time(row, "arrival_s", SECONDS),
+        tokens(row, "input_tokens"),
+        tokens(row, "output_tokens"),
+        id=text(row, "request_id"),
+    )
+
+
 def own(row: Row) -> Entry:
     """Our own columns; 0 output tokens are a pass through an encoder."""
     return _own(row, time(row, "arrival_s", SECONDS))
@@ -221,6 +231,7 @@ FORMATS: dict[str, Format] = {
     "sharegpt": Format(
         sharegpt, (_set("prompt_len,output_len"), _set("conversations")), timed=False
     ),
+    "vllm-run": Format(vllm_run, (_set("arrival_s,input_tokens,output_tokens"),)),
     "memorywall": Format(own, (_set("arrival_s,prompt_tokens,output_tokens"),)),
     "memorywall-lengths": Format(own_lengths, (_set("prompt_tokens,output_tokens"),), timed=False),
 }

@@ -11,9 +11,25 @@ from sim.errors import InputError
 from sim.validate.exchanges import collectives, vidur_network
 from sim.validate.kernels import attention, encoder_attention, experts, gemm
 from sim.validate.layers import llmcompass, vidur_mlp
+from sim.validate.passes import neusight_passes, splitwise
 from sim.validate.points import Format
+from sim.validate.runs import has_run
+from sim.validate.serving import silicon
 
 FORMATS: list[Format] = [
+    Format(
+        "e2e/silicon",
+        ("backend", "model", "system", "isl", "osl", "tp", "ttft_ms", "tpot_ms"),
+        silicon,
+    ),
+    Format(
+        "e2e/splitwise",
+        ("model", "hardware", "tensor_parallel", "prompt_size", "prompt_time", "token_time"),
+        splitwise,
+    ),
+    Format(
+        "neusight passes", ("device", "model", "batch", "seq_len", "latency_ms"), neusight_passes
+    ),
     Format("moe", ("device", "dtype", "num_tokens", "topk", "num_experts", "latency_us"), experts),
     Format(
         "attention",
@@ -66,7 +82,7 @@ def files_of(path: Path) -> list[Path]:
         raise InputError(f"{path}: no such file or folder")
     if path.is_file():
         return [path]
-    if (path / "meta.json").is_file():
+    if has_run(path):
         return [path]
     found: list[Path] = []
     for inside in sorted(path.iterdir()):

@@ -142,9 +142,11 @@ def priced(
 ) -> Iterator[Point]:
     """A point a row; what keeps a row from being priced becomes its reason."""
     for number, row in enumerate(source.frame.iter_rows(named=True)):
-        where = Place(source.format, str(row.get("device", "")), "", "")
+        where = Place(source.format, "", "", "")
         try:
-            name = bench.device(device(row))
+            where = Place(source.format, str(device(row)), "", "")
+            name = bench.device(where.device)
+            where = Place(source.format, name, "", "")
             where = place(row, name)
             time = measured(row)
             if not time > 0:

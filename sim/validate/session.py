@@ -16,6 +16,7 @@ from sim.report import terminal
 from sim.validate.formats import sources
 from sim.validate.points import Bench, Source
 from sim.validate.report import print_scores
+from sim.validate.runs import run_tables
 from sim.validate.score import scores, table
 
 BY = ["set", "quantity", "device", "dtype", "shapes", "regime"]
@@ -43,7 +44,7 @@ def validate_paths(
     interrupted = False
     with progress_bar() as advance:
         try:
-            for source in read(paths, limit, unknown):
+            for source in read(paths, device, limit, unknown):
                 made.append((source, points_of(source, bench, advance)))
                 bench.forget()
         except KeyboardInterrupt:
@@ -65,16 +66,29 @@ def validate_paths(
     return within(points, max_median, console)
 
 
-def read(paths: list[Path], limit: int | None, unknown: list[Path]) -> Iterator[Source]:
+def read(
+    paths: list[Path], device: str | None, limit: int | None, unknown: list[Path]
+) -> Iterator[Source]:
     """Every table with its format; the others are put into `unknown`. `limit` rows a table are
     drawn evenly over it."""
     for path, frame, form in sources(paths):
-        if frame is None or form is None:
+        if frame is None:
+            for source in run_tables(path, device):
+                whole_run = source.path.name == "requests.csv"  # its means are of all of them
+                yield source if whole_run else drawn(source, limit)
+        elif form is None:
             unknown.append(path)
-            continue
-        if limit and len(frame) > limit:
-            frame = frame.with_row_index("row").sample(limit, seed=42).sort("row").drop("row")
-        yield Source(path, form, frame)
+        else:
+            yield drawn(Source(path, form, frame), limit)
+
+
+def drawn(source: Source, limit: int | None) -> Source:
+    """A source with `limit` of its rows at most, in their order."""
+    frame = source.frame
+    if not limit or len(frame) <= limit:
+        return source
+    frame = frame.with_row_index("drawn").sample(limit, seed=42).sort("drawn").drop("drawn")
+    return Source(source.path, source.form, frame)
 
 
 def points_of(source: Source, bench: Bench, advance: Any) -> pl.DataFrame:

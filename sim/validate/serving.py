@@ -1,0 +1,158 @@
+"""Steady closed-loop serving benchmarks, replayed through `serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from sim.catalogue import load_model
+from sim.errors import InputError
+from sim.mapping import Parallelism
+from sim.serve.config import Serving, Traffic
+from sim.serve.host import engines
+from sim.serve.knobs import Knobs
+from sim.serve.serving import Served, serve
+from sim.validate.names import model_of, system_of
+from sim.validate.points import Bench, Place, Point, Row, Source, priced
+
+# Requests a client, so that most of what is counted runs among others in all phases.
+ROUNDS = 4
+BUDGET = 8192  # tokens a step: the default of TensorRT-LLM, and of vLLM on large GPUs
+
+
+def silicon(source: Source, bench: Bench) -> Iterator[Point]:
+    """TTFT and TPOT, means over the requests of a closed loop of `concurrency` clients."""
+
+    def place(row: Row, device: str) -> Place:
+        shape = " ".join(str(row[c]) for c in ("backend", "model", "system", "tp"))
+        dtype = dtype_of_row(row)
+        return Place(source.format, device, dtype, str(row["backend"]), "", shape)
+
+    for quantity in ("tpot", "ttft"):
+        at = 0 if quantity == "ttft" else 1
+        yield from priced(
+            source,
+            bench,
+            place,
+            lambda row, device, i=at: _measured_means(config_of(row, bench, device))[i],  # type: ignore[misc]
+            device=lambda row: row["system"],
+            measured=lambda row, q=quantity: float(row[f"{q}_ms"]) * 1e-3,  # type: ignore[misc]
+            quantity=quantity,
+        )
+
+
+def dtype_of_row(row: Row) -> str:
+    """`gemm_quant_mode`, or the model's own format."""
+    mode = str(row.get("gemm_quant_mode") or "").lower()
+    if mode in ("", "none", "float16", "bfloat16"):
+        return load_model(model_of(row["model"])).dtype
+    if mode.startswith("fp8"):
+        return "fp8"
+    if mode in ("int8_wo", "int4_wo"):
+        return "w8a16" if mode == "int8_wo" else "w4a16"
+    if mode.startswith(("nvfp4", "fp4")):
+        return "fp4"
+    raise InputError(f"gemm_quant_mode {mode!r} is not known")
+
+
+def config_of(row: Row, bench: Bench, device: str, engine: str | None = None) -> Serving:
+    """The serving run that a row states. `engine` "none" leaves the host's time out."""
+    clients = row.get("batch_size") or row.get("concurrency")
+    if not clients:
+        raise InputError("neither batch_size nor concurrency is stated")
+    if row.get("mode") not in (None, "agg"):
+        raise InputError(f"mode {row['mode']!r}: only aggregated serving is replayed")
+    tp, pp = int(row.get("tp") or 1), int(row.get("pp") or 1)
+    if (row.get("attention_dp_size") or 1) > 1 or (row.get("moe_ep_size") or 1) > 1:
+        raise InputError("attention data parallelism and expert parallelism are not modelled")
+    if tp * pp == 1:
+        on = device
+    elif "/" in device or device.endswith(".toml"):
+        raise InputError(f"{device}: tp x pp = {tp * pp} needs a system, and this is a device")
+    else:
+        on = system_of(device, tp * pp)
+    clients = int(clients)
+    backend = str(row["backend"])
+    dtype = dtype_of_row(row)
+    return Serving(
+        model=model_of(row["model"]),
+        on=on,
+        dtype=dtype,
+        kv_dtype="bf16" if dtype in ("fp8", "fp4") else None,
+        engine=engine or (backend if backend in engines() else None),
+        traffic=Traffic(
+            arrivals=f"closed:{clients}",
+            prompt=f"fixed:{row['isl']}",
+            output=f"fixed:{row['osl']}",
+            num_requests=ROUNDS * clients,
+        ),
+        knobs=Knobs(max_num_seqs=max(256, clients), max_num_batched_tokens=max(BUDGET, clients)),
+        parallelism=Parallelism(tp=tp, pp=pp),
+        keep_steps=engine == "none",
+    )
+
+
+def means(served: Served) -> tuple[float, float]:
+    """(TTFT, TPOT) in seconds, means over the requests."""
+    table = served.requests.frame()
+    if not len(table):
+        raise InputError("no request fits into the KV memory")
+    arrival, first, last = (
+        table[f"{n}_ps"].to_numpy() for n in ("arrival", "first_token", "last_token")
+    )
+    gaps = np.maximum(1, table["output_tokens"].to_numpy() - 1)
+    return float(np.mean(first - arrival)) * 1e-12, float(np.mean((last - first) / gaps)) * 1e-12
+
+
+def _measured_means(config: Serving) -> tuple[float, float]:
+    return _served_means(msgspec.json.encode(config))
+
+
+@lru_cache(maxsize=4096)
+def _served_means(config: bytes) -> tuple[float, float]:
+    return means(serve(msgspec.json.decode(config, type=Serving)))
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """TPOT of a run without host time, by what an engine's terms multiply; seconds, numbers.
+
+    A closed loop of equal requests takes the same steps however long they are, so its TPOT is
+    linear in the engine's terms: decode (1 + share) + prefill (1 + share) + steps and sequences.
+    """
+
+    decode: float
+    prefill: float
+    steps: float
+    sequences: float
+
+
+def parts(config: Serving) -> Parts:
+    """The parts of TPOT, means over the requests."""
+    served = serve(config)
+    requests = served.requests.frame()
+    steps = pl.concat([s.frame() for s in served.steps]).sort("start_ps")
+    duration = steps["duration_ps"].to_numpy().astype(np.float64) * 1e-12
+    ends = (steps["start_ps"] + steps["duration_ps"]).to_numpy()
+    prompts = steps["prefill_tokens"].to_numpy() > 0
+    sequences = steps["decode_tokens"].to_numpy().astype(np.float64)
+    first, last = (requests[f"{n}_ps"].to_numpy() for n in ("first_token", "last_token"))
+    gaps = np.maximum(1, requests["output_tokens"].to_numpy() - 1)
+
+    def mean(values: npt.NDArray[Any]) -> float:
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        low = np.searchsorted(ends, first, side="right")
+        high = np.searchsorted(ends, last, side="right")
+        return float(np.mean((sums[high] - sums[low]) / gaps))
+
+    return Parts(
+        mean(duration * ~prompts),
+        mean(duration * prompts),
+        mean(np.ones(len(steps))),
+        mean(sequences),
+    )
