@@ -40,8 +40,45 @@ class KernelTerms(Record, frozen=True, kw_only=True):
     source: Source = "neutral: the datasheet as it is"
 
 
+Edge = Annotated[int, msgspec.Meta(gt=0, le=4096)]
+
+
 class GemmTerms(KernelTerms, frozen=True, kw_only=True):
-    """Products with weights, and batched products."""
+    """Products with weights, and batched products; `sim.kernels.gemm` has the formula.
+
+    tiles: output tile shapes (m, n) of the kernels at hand; none: waves are not modelled and
+        all terms but the floor are without effect.
+    splits: into how many parts k may be cut.
+    matrix: fraction of the peak that a wave of large tiles reaches.
+    edge: rows that a tile loses to filling the multipliers: it reaches m / (m + edge).
+    wave_us: what each wave of tiles costs on top: prologue, epilogue.
+    sag, sag_us: by how much long kernels are slower, as a fraction (power), and the time of full
+        work at which half of that is reached.
+    hbm: fraction of the bandwidth that a long stream reaches.
+    ramp_MB: bytes that a stream costs on top.
+    core_share: how many times its even share of the bandwidth one core can draw.
+    split_us, split_ratio: what a split of k costs on top; partial sums pass at this multiple of
+        the HBM bandwidth, since they stay in the cache.
+    depth: steps in which loads and arithmetic overlap.
+    quantise: fraction of the bandwidth at which inputs are brought to 8 bit; 0: they come so.
+    quantise_us: what that costs on top once there is a row for every core.
+    """
+
+    tiles: Annotated[tuple[tuple[Edge, Edge], ...], msgspec.Meta(max_length=32)] = ()
+    splits: Annotated[tuple[Edge, ...], msgspec.Meta(min_length=1, max_length=16)] = (1,)
+    matrix: Fraction = 1.0
+    edge: NonNegative = 0.0
+    wave_us: NonNegative = 0.0
+    sag: NonNegative = 0.0
+    sag_us: Positive = 1000.0
+    hbm: Fraction = 1.0
+    ramp_MB: NonNegative = 0.0
+    core_share: Positive = 64.0
+    split_us: NonNegative = 0.0
+    split_ratio: Positive = 1.0
+    depth: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    quantise: NonNegative = 0.0
+    quantise_us: NonNegative = 0.0
 
 
 class PrefillTerms(KernelTerms, frozen=True, kw_only=True):
@@ -134,8 +171,6 @@ class Efficiency(Record, frozen=True, kw_only=True):
     hbm_ramp_MB: bytes B0 in `bytes / (bytes + B0)`, the bandwidth ramp of small reads.
     attention, attention_ramp_tokens: prefill attention reaches
         attention * S / (S + S0) of the matrix peak on S new tokens.
-    tile_m, tile_n: a GEMM is cut into output tiles of this size, one a core; edges
-        are padded and the last wave is as long as a full one. 0: not modelled.
     gemm, prefill, encoder, decode, elementwise, experts: terms of a family by number format.
     collectives: terms by library.
     """
@@ -146,8 +181,6 @@ class Efficiency(Record, frozen=True, kw_only=True):
     hbm_ramp_MB: NonNegative = 0.0
     attention: Fraction = 1.0
     attention_ramp_tokens: NonNegative = 0.0
-    tile_m: Annotated[int, msgspec.Meta(ge=0, le=65536)] = 0
-    tile_n: Annotated[int, msgspec.Meta(ge=0, le=65536)] = 0
     gemm: dict[str, GemmTerms] = msgspec.field(default_factory=dict)
     prefill: dict[str, PrefillTerms] = msgspec.field(default_factory=dict)
     encoder: dict[str, PrefillTerms] = msgspec.field(default_factory=dict)

@@ -101,6 +101,41 @@ def load_machine(
     return Machine(spec.name, system, device)
 
 
+def stated(kind: str, ref: str, changes: Changes | None = None) -> tuple[Document, str]:
+    """(keys and values as `--set` sees them, where they stand) of a model, device or system.
+
+    A device is shown with its defaults; a lone device has no keys of a system.
+    """
+    if kind == "device":
+        device = load_machine(ref, changes).device
+        return msgspec.json.decode(msgspec.json.encode(device)), device.name
+    if kind == "model":
+        path = locate("model", ref)
+        document = read_document(path)
+        config = document if path.suffix == ".json" else document.get("config", {})
+        _apply(config, changes or {}, str(path))
+        return config, str(path)
+    path = catalogue("system").get(ref) or catalogue("device").get(ref) or _file(ref)
+    document = read_document(path)
+    if "tiers" not in document and "links" not in document and "device" not in document:
+        return {}, str(path)
+    _apply(document, changes or {}, str(path))
+    return document, str(path)
+
+
+def look_up(document: Document, key: str, where: str) -> Value:
+    """The value at a dotted key. Raises InputError with what is there."""
+    *steps, last = key.split(".")
+    place: Any = copy.deepcopy(document)
+    for step in steps:
+        place = _enter(place, step, key, where)
+    if not isinstance(place, dict) or last not in place or isinstance(place[last], dict | list):
+        known = [k for k, v in place.items() if not isinstance(v, dict | list)] if place else []
+        raise InputError(f"{where}: --set {key}: no such value{hint(last, known)}")
+    found: Value = place[last]
+    return found
+
+
 def split_changes(changes: Changes) -> dict[str, dict[str, Value]]:
     """Changes by what they are about: keys `model.*`, `system.*`, and all others `device`."""
     parts: dict[str, dict[str, Value]] = {"model": {}, "system": {}, "device": {}}

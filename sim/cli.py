@@ -13,6 +13,7 @@ import typer
 from sim.cli_serve import serve
 from sim.cli_sweep import map_, recommend, sweep
 from sim.cli_validate import validate
+from sim.cli_whatif import OPEN, compare
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
 
@@ -36,6 +37,7 @@ app.command()(sweep)
 app.command()(validate)
 app.command("map")(map_)
 app.command()(recommend)
+app.command(context_settings=OPEN)(compare)
 
 
 @app.command()

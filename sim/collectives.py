@@ -26,6 +26,7 @@ from sim.arith import SCALAR
 from sim.clock import ticks
 from sim.engine import Program, Task, run
 from sim.errors import Infeasible
+from sim.fluid import max_min
 from sim.kernels.collective import choices, exchange_seconds
 
 Group = tuple[int, ...]
@@ -152,6 +153,14 @@ class Exchange(msgspec.Struct, frozen=True):
         return self.latency + self.duration
 
 
+def _counted(rounds: Rounds) -> list[tuple[list[Send], int]]:
+    """Rounds with how often each comes; one that is repeated is the same object."""
+    found: dict[int, tuple[list[Send], int]] = {}
+    for one in rounds:
+        found[id(one)] = (one, found.get(id(one), (one, 0))[1] + 1)
+    return list(found.values())
+
+
 class Network:
     """The directed links of a system, numbered, and the price of sends on them."""
 
@@ -168,6 +177,7 @@ class Network:
             for hop in ((link.a, link.b), (link.b, link.a)):
                 self.index[hop] = len(self.links)
                 self.links.append((f"{hop[0]}->{hop[1]}", link.bandwidth))
+        self._patterns: dict[tuple[tuple[int, int], ...], tuple[int, float, float] | None] = {}
         self._rounds: dict[tuple[Send, ...], tuple[int, int]] = {}
         self._exchanges: dict[tuple[str, Group, int, str], Exchange] = {}
         self._sends: dict[tuple[Send, ...], Exchange] = {}
@@ -191,19 +201,60 @@ class Network:
     def round_time(self, sends: tuple[Send, ...]) -> tuple[int, int]:
         """(latency, data time) of sends that go at once and alone, sharing links fairly."""
         if sends not in self._rounds:
-            tasks = [self.task("", send) for send in sends]
-            total = run(Program(tasks, (), self.links)).makespan
-            latency = min(total, max((t.latency for t in tasks), default=0))
-            self._rounds[sends] = latency, total - latency
+            self._rounds[sends] = self._alike(sends) or self._simulated(sends)
         return self._rounds[sends]
+
+    def _simulated(self, sends: tuple[Send, ...]) -> tuple[int, int]:
+        tasks = [self.task("", send) for send in sends]
+        total = run(Program(tasks, (), self.links)).makespan
+        latency = min(total, max((t.latency for t in tasks), default=0))
+        return latency, total - latency
+
+    def _alike(self, sends: tuple[Send, ...]) -> tuple[int, int] | None:
+        """The same in closed form where all sends begin, share and end alike, else None."""
+        nbytes = sends[0].nbytes if sends else 0
+        if any(send.nbytes != nbytes for send in sends):
+            return None
+        pattern = tuple((send.src, send.dst) for send in sends)
+        if pattern not in self._patterns:
+            self._patterns[pattern] = self._pattern(sends)
+        found = self._patterns[pattern]
+        if found is None:
+            return None
+        latency, rate, fraction = found
+        return latency, round(ticks(nbytes / rate) / fraction)
+
+    def _pattern(self, sends: tuple[Send, ...]) -> tuple[int, float, float] | None:
+        """(latency, nominal bytes/s, the fraction of it) that all sends of a round have alike."""
+        tasks = [self.task("", send) for send in sends]
+        users: dict[int, int] = {}
+        for task in tasks:
+            for link, _ in task.loads:
+                users[link] = users.get(link, 0) + 1
+        shared = {
+            i: task.loads
+            for i, task in enumerate(tasks)
+            if any(users[link] > 1 for link, _ in task.loads)
+        }
+        rates = max_min(shared, [bandwidth for _, bandwidth in self.links]) if shared else {}
+        kinds = {
+            (task.latency, task.loads[0][1] if task.loads else 0.0, rates.get(i, 1.0))
+            for i, task in enumerate(tasks)
+        }
+        latency, rate, fraction = kinds.pop() if len(kinds) == 1 else (0, 0.0, 0.0)
+        return (latency, rate, fraction) if rate else None
+
+    def times(self, rounds: Rounds) -> tuple[int, int]:
+        """(latency, data time) of rounds one after the other, alone on the links."""
+        latency = duration = 0
+        for one, count in _counted(rounds):
+            wait, data = self.round_time(tuple(one))
+            latency, duration = latency + count * wait, duration + count * data
+        return latency, duration
 
     def price(self, algorithm: str, rounds: Rounds) -> Exchange:
         """Rounds one after the other, alone on the links."""
-        latency = duration = 0
-        for one in rounds:
-            wait, data = self.round_time(tuple(one))
-            latency, duration = latency + wait, duration + data
-        return self.exchange(algorithm, rounds, latency, duration)
+        return self.exchange(algorithm, rounds, *self.times(rounds))
 
     def exchange(
         self, algorithm: str, rounds: Rounds, latency: int, duration: int, library: str = ""
@@ -211,11 +262,12 @@ class Network:
         """Rounds whose time is known, with what they put on the links."""
         nbytes = 0
         carried: dict[int, int] = {}
-        for send in (send for one in rounds for send in one):
-            nbytes += send.nbytes
-            for hop in self.system.route(send.src, send.dst):
-                link = self.index[hop]
-                carried[link] = carried.get(link, 0) + send.nbytes
+        for one, count in _counted(rounds):
+            for send in one:
+                nbytes += count * send.nbytes
+                for hop in self.system.route(send.src, send.dst):
+                    link = self.index[hop]
+                    carried[link] = carried.get(link, 0) + count * send.nbytes
         loads: tuple[tuple[int, float], ...] = ()
         if duration:
             rate = {link: b / (duration * 1e-12) for link, b in carried.items()}
@@ -280,13 +332,14 @@ class Network:
         library = self.calibrated("all_reduce", group, nbytes)
         if library:
             return library
-        priced = []
+        timed: list[tuple[str, Rounds, int, int]] = []
         for name, make in makers.items():
             try:
-                priced.append(self.price(name, make()))
+                rounds = make()
             except Infeasible:
                 continue
-        return min(priced, key=lambda e: e.time)
+            timed.append((name, rounds, *self.times(rounds)))
+        return self.exchange(*min(timed, key=lambda found: found[2] + found[3]))
 
     def gather(self, group: Group, nbytes: int) -> Exchange:
         """All-gather of a tensor of `nbytes` in all: the calibrated library's, or a ring."""

@@ -44,8 +44,8 @@ def measure(record: Record) -> Metrics:
             hbm += split.tp * work.block.hbm_bytes
             link += work.block.link_bytes
         link += job.handover.nbytes if job.handover else 0
-    first, last = _ends(record)
-    sizes = _sizes(record)
+    first, last = group_ends(record, 0), group_ends(record, len(plan.passes) - 1)
+    sizes = group_sizes(record)
     batch = plan.passes[0].batch
     return metrics_of(
         device=plan.device,
@@ -104,7 +104,7 @@ def metrics_of(
     )
 
 
-def _sizes(record: Record) -> dict[tuple[int, int], int]:
+def group_sizes(record: Record) -> dict[tuple[int, int], int]:
     """Sequences by (replica, micro-batch)."""
     plan = record.compiled.plan
     return {
@@ -114,14 +114,11 @@ def _sizes(record: Record) -> dict[tuple[int, int], int]:
     }
 
 
-def _ends(record: Record) -> tuple[dict[tuple[int, int], int], dict[tuple[int, int], int]]:
-    """End of the first and of the last pass by (replica, micro-batch), in ticks."""
-    first: dict[tuple[int, int], int] = {}
-    last: dict[tuple[int, int], int] = {}
+def group_ends(record: Record, number: int) -> dict[tuple[int, int], int]:
+    """End of a pass by (replica, micro-batch), in ticks."""
+    ends: dict[tuple[int, int], int] = {}
     for slot in record.compiled.slots:
-        key = (slot.job.replica, slot.job.micro)
-        done = record.slot_end(slot)
-        if slot.job.number == 0:
-            first[key] = max(first.get(key, 0), done)
-        last[key] = max(last.get(key, 0), done)
-    return first, last
+        if slot.job.number == number:
+            key = (slot.job.replica, slot.job.micro)
+            ends[key] = max(ends.get(key, 0), record.slot_end(slot))
+    return ends

@@ -118,10 +118,10 @@ def make_plan(
                     encodes = model.decoder is not None and all(
                         w.placed.stack == "encoder" for w in work[stage]
                     )
-                    sends = _handover(
+                    handed = _handover(
                         split, replica, stage, used, batch, model, precision, back, encodes
                     )
-                    handover = network.send(tuple(sends)) if sends else None
+                    handover = network.send(tuple(handed)) if handed else None
                     jobs.append(
                         Job(replica, stage, number, one.phase, micro, work[stage], handover)
                     )
@@ -176,11 +176,19 @@ def _handover(
     if stage != used[-1]:
         following = used[used.index(stage) + 1]
         rows = batch.source_tokens if encodes else batch.tokens + batch.source_tokens
-        nbytes = packed(rows * model.hidden, precision.activation_bits)
-    elif back is not None and back != stage:
-        following, nbytes = back, ID_BYTES * batch.size
-    else:
-        return []
+        return sends(split, replica, stage, following, hidden_bytes(model, precision, rows))
+    if back is not None and back != stage:
+        return sends(split, replica, stage, back, ID_BYTES * batch.size)
+    return []
+
+
+def hidden_bytes(model: Model, precision: Precision, rows: int) -> int:
+    """Of the hidden states of `rows` tokens; an array for an array."""
+    return packed(rows * model.hidden, precision.activation_bits)
+
+
+def sends(split: Parallelism, replica: int, stage: int, following: int, nbytes: int) -> list[Send]:
+    """Every rank of a stage sends `nbytes` to its like in another stage."""
     return [
         Send(split.device(replica, stage, rank), split.device(replica, following, rank), nbytes)
         for rank in range(split.tp)

@@ -100,6 +100,26 @@ def exchange_step(name: str, exchange: Exchange, costs: CostModel, free: bool = 
     return Step(name, "collective", None, None, exchange, launch)
 
 
+def output_exchange(
+    kind: str,
+    name: str,
+    nbytes: int,
+    costs: CostModel,
+    network: Network,
+    group: tuple[int, ...],
+    algorithm: str,
+) -> Step:
+    """What stands behind an operator whose output of `nbytes` is spread over a group: an all-reduce
+    of partial sums ("sum"), or an all-gather of slices ("gather")."""
+    if kind == "sum":
+        exchange = network.all_reduce(group, nbytes, algorithm)
+        name = f"{name}.all_reduce"
+    else:
+        exchange = network.gather(group, nbytes)
+        name = f"{name}.all_gather"
+    return exchange_step(name, exchange, costs, network.free)
+
+
 def _price(
     ops: tuple[Op, ...],
     costs: CostModel,
@@ -112,13 +132,10 @@ def _price(
         cost = costs(op)
         steps.append(Step(op.name, op.kind, op, cost, None, cost.launch))
         if op.exchange and len(group) > 1:
-            if op.exchange == "sum":
-                exchange = network.all_reduce(group, op.exchange_bytes, algorithm)
-                name = f"{op.name}.all_reduce"
-            else:
-                exchange = network.gather(group, op.exchange_bytes)
-                name = f"{op.name}.all_gather"
-            steps.append(exchange_step(name, exchange, costs, network.free))
+            nbytes = op.exchange_bytes
+            steps.append(
+                output_exchange(op.exchange, op.name, nbytes, costs, network, group, algorithm)
+            )
     by_kind: dict[str, Ticks] = {}
     for step in steps:
         by_kind[step.kind] = add(by_kind.get(step.kind, NOTHING), step.states)

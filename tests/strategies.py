@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from hw_models.device import Device, Hbm, Launch, OnChip, Peak
-from hw_models.efficiency import Efficiency
+from hw_models.efficiency import Efficiency, GemmTerms
 from hw_models.system import System, SystemSpec, Tier, build_system
 from sim.catalogue import Machine
 from sim.engine import Program, Task
@@ -122,8 +122,29 @@ def efficiencies(draw: Any) -> Efficiency:
         hbm=draw(positive(0.25, 1)),
         hbm_ramp_MB=draw(st.sampled_from([0.0, 0.001])),
         attention_ramp_tokens=draw(st.sampled_from([0.0, 16.0])),
-        tile_m=draw(st.sampled_from([0, 8])),
-        tile_n=draw(st.sampled_from([0, 16])),
+        gemm={dtype: draw(gemm_terms()) for dtype in ("bf16", "fp8") if draw(st.booleans())},
+        source=SOURCE,
+    )
+
+
+@st.composite
+def gemm_terms(draw: Any) -> GemmTerms:
+    return GemmTerms(
+        floor_us=draw(st.sampled_from([None, 0.0, 2.0])),
+        tiles=((8, 16), (16, 8), (4, 4))[: draw(st.integers(0, 3))],
+        splits=draw(st.sampled_from([(1,), (1, 2, 4)])),
+        matrix=draw(positive(0.25, 1)),
+        edge=draw(st.sampled_from([0.0, 3.0])),
+        wave_us=draw(st.sampled_from([0.0, 0.5])),
+        sag=draw(st.sampled_from([0.0, 0.2])),
+        hbm=draw(positive(0.25, 1)),
+        ramp_MB=draw(st.sampled_from([0.0, 0.001])),
+        core_share=draw(st.sampled_from([0.5, 2.0, 64.0])),
+        split_us=draw(st.sampled_from([0.0, 0.2])),
+        split_ratio=draw(st.sampled_from([0.5, 3.0])),
+        depth=draw(st.integers(1, 12)),
+        quantise=draw(st.sampled_from([0.0, 0.7])),
+        quantise_us=draw(st.sampled_from([0.0, 1.0])),
         source=SOURCE,
     )
 

@@ -355,7 +355,7 @@ changes = st.dictionaries(
                 "prefetch",
                 "overlap",
                 "matrix.TFLOPS.bf16",
-                "efficiency.tile_m",
+                "efficiency.hbm_ramp_MB",
             ]
         ),
         words,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_models.device import Device
+from hw_models.efficiency import GemmTerms
+from sim import load_device
 from sim.arith import SCALAR, VECTOR
 from sim.kernels import RESOURCES, priced
 from sim.kernels.attention import attention_times
+from sim.kernels.gemm import gemm_times
 from sim.kernels.price import Moved
 from sim.kernels.rates import rates_of
 from sim.kernels.stream import stream_times
-from tests.strategies import devices
+from tests.strategies import devices, gemm_terms
+from workloads.ops import Gemm
 
 counts = st.integers(0, 2**40)
 points = st.lists(st.tuples(counts, counts, counts, counts, counts), min_size=1, max_size=5)
@@ -43,3 +50,44 @@ def test_many_points_at_once_cost_what_each_costs(
             for name, value in alone._asdict().items():
                 column = np.broadcast_to(getattr(found, name), reads.shape)
                 assert column[i] == value, name
+
+
+sizes = st.integers(1, 300)
+
+
+@given(devices(), gemm_terms(), st.lists(st.tuples(sizes, sizes, sizes), min_size=1, max_size=5))
+def test_many_products_at_once_cost_what_each_costs(
+    device: Device, terms: GemmTerms, shapes: list[tuple[int, int, int]]
+) -> None:
+    efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
+    rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
+    if not terms.tiles:
+        return
+
+    def of(m: Any, n: Any, k: Any) -> tuple[Gemm, Moved]:
+        gemm = Gemm(m=m, n=n, k=k, a_bits=16, b_bits=16, out_bits=16)
+        return gemm, Moved(2 * (m * k + k * n), 2 * m * n, 0)
+
+    gemm, moved = of(*(np.array(column) for column in zip(*shapes, strict=True)))
+    many = priced(VECTOR, rates, gemm_times(VECTOR, rates, (gemm,), moved, gemm.flops, 7))
+    for i, shape in enumerate(shapes):
+        gemm, moved = of(*shape)
+        times = gemm_times(SCALAR, rates, (gemm,), moved, gemm.flops, 7)
+        for name, value in priced(SCALAR, rates, times)._asdict().items():
+            assert np.broadcast_to(getattr(many, name), len(shapes))[i] == value, name
+
+
+def test_a_product_pays_whole_waves() -> None:
+    """One tile more than there are cores takes a second wave, and no time in between."""
+    terms = GemmTerms(tiles=((128, 128),), source="made up for a test")
+    device = load_device("h100-sxm")
+    efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
+    rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
+
+    def compute(tiles: int) -> float:
+        gemm = Gemm(m=128, n=128 * tiles, k=4096, a_bits=16, b_bits=16, out_bits=16)
+        times = gemm_times(SCALAR, rates, (gemm,), Moved(gemm.bytes, 0, 0), gemm.flops, 0)
+        return float(times.compute)
+
+    assert compute(1) == compute(132) == 2 * 128 * 128 * 4096 / (rates.peak / 132)
+    assert compute(133) == compute(264) == 2 * compute(132)

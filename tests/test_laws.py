@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import BF16, cases
 
+from hw_models.efficiency import Efficiency, KernelTerms
 from hw_models.system import Link, System
 from sim import Result, Scenario, Workload, run
 from sim.catalogue import Machine
@@ -195,6 +196,26 @@ def test_all_rates_doubled_halve_the_time(case: Resolved, factor: float) -> None
     assert abs(slow.makespan - factor * quick.makespan) <= factor * roundings(slow)
 
 
+def quicker(efficiency: Efficiency, factor: float) -> Efficiency:
+    """Every term that is a time, divided."""
+
+    def each(terms: KernelTerms) -> KernelTerms:
+        times = {f: getattr(terms, f) for f in terms.__struct_fields__ if f.endswith("_us")}
+        return msgspec.structs.replace(
+            terms, **{f: t if t is None else t / factor for f, t in times.items()}
+        )
+
+    families = {f: getattr(efficiency, f) for f in efficiency.__struct_fields__}
+    return msgspec.structs.replace(
+        efficiency,
+        **{
+            name: {key: each(terms) for key, terms in table.items()}
+            for name, table in families.items()
+            if isinstance(table, dict)
+        },
+    )
+
+
 def faster(case: Resolved, factor: float) -> Resolved:
     d = case.machine.device
     replace = msgspec.structs.replace
@@ -212,6 +233,7 @@ def faster(case: Resolved, factor: float) -> Resolved:
             for m in d.on_chip
         ),
         launch=replace(d.launch, overhead_us=d.launch.overhead_us / factor),
+        efficiency=quicker(d.efficiency, factor),
     )
     s = case.machine.system
     links: tuple[Link, ...] = tuple(

@@ -37,6 +37,9 @@ COMMAND = Path(sys.executable).with_name("memorywall")
 SMALL = ["tp=1,2,3", "batch=1:4:x2", "prompt=64,640", "output=3"]
 
 
+LONG_WAY = "shortcuts=false"  # points without a closed form
+
+
 def small(*more: str, where: str = "") -> Sweep:
     return sweep_of("run", {"model": "gpt2", "on": "hgx-h100"}, [*SMALL, *more], where)
 
@@ -245,13 +248,21 @@ def bytes_of(swept: Swept, folder: Path) -> bytes:
 
 
 def test_local_workers_give_the_same_table(tmp_path: Path) -> None:
-    alone = run_sweep(small("seed=1:4"), workers=1)
-    spread = run_sweep(small("seed=1:4"), workers=2)
+    alone = run_sweep(small(LONG_WAY), workers=1)
+    spread = run_sweep(small(LONG_WAY), workers=2)
     assert bytes_of(alone, tmp_path / "a") == bytes_of(spread, tmp_path / "b")
 
 
+def test_closed_forms_are_kept_and_found_again(tmp_path: Path) -> None:
+    first = run_sweep(small(), folder=tmp_path)
+    again = run_sweep(small(), folder=tmp_path)
+    assert (first.known, again.known) == (0, len(first.points))
+    assert first.rows == again.rows
+
+
 def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = bytes_of(run_sweep(small(), folder=tmp_path / "a", workers=1), tmp_path / "a")
+    sweep = small(LONG_WAY)
+    whole = bytes_of(run_sweep(sweep, folder=tmp_path / "a", workers=1), tmp_path / "a")
     log = (tmp_path / "a" / "points.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "b").mkdir()
     torn = b"".join(log[:5]) + log[5][:40]  # a kill in the middle of a write
@@ -263,13 +274,13 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.Mo
         return compute(kind, option, job)
 
     monkeypatch.setattr("sim.sweep.pools.compute", counted)
-    resumed = run_sweep(small(), folder=tmp_path / "b", workers=1)
+    resumed = run_sweep(sweep, folder=tmp_path / "b", workers=1)
     assert len(asked) == len(resumed.points) - 5
     assert resumed.known == 5
     assert bytes_of(resumed, tmp_path / "b") == whole
     asked.clear()
     # Another grid over the same points finds them, too, and a wider one only the rest.
-    other = run_sweep(small("seed=0,1"), folder=tmp_path / "b", workers=1)
+    other = run_sweep(small(LONG_WAY, "seed=0,1"), folder=tmp_path / "b", workers=1)
     assert len(other.points) == 2 * len(resumed.points)
     assert not asked  # the seed of a static run decides nothing
 
@@ -282,9 +293,9 @@ def test_a_changed_number_is_another_point(tmp_path: Path) -> None:
 
 
 def test_kill_dash_nine_at_any_moment(tmp_path: Path) -> None:
-    grid = ["batch=1:48", "prompt=100,200", "output=12"]
+    grid = ["batch=2:41", "prompt=100,200", "output=6", "dp=2"]
     flags = [flag for text in grid for flag in ("--grid", text)]
-    command = [COMMAND, "sweep", "gpt2", "--on", "h100-sxm", *flags]
+    command = [COMMAND, "sweep", "gpt2", "--on", "hgx-h100", *flags]
     log = tmp_path / "out" / "points.jsonl"
     kept = 0
     for least in (1, 20):
@@ -323,7 +334,7 @@ def test_a_local_worker_that_dies_loses_no_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sim.sweep.pools.compute_away", partial(suicidal, tmp_path / "died"))
-    sweep = small()
+    sweep = small(LONG_WAY)
     ready = [kind_of("run").prepare(document(sweep, p)) for p in points_of(sweep)]
     jobs = [[(n, one)] for n, one in enumerate(ready)]
     found = dict(pair for rows in run_jobs("run", "", jobs, 2, None) for pair in rows)

@@ -47,6 +47,7 @@ F = TypeVar("F", bound=FitFunction)
 FITS: dict[str, FitFunction] = {}
 # Modules of this package that hold fit functions, by family; imported when asked for.
 MODULES: dict[str, str] = {
+    "gemm": "gemm",
     "elementwise": "elementwise",
     "experts": "experts",
     "collectives": "collectives",

@@ -65,15 +65,20 @@ def times(
     *,
     bandwidth: Any = None,
     ramp: Any = None,
+    memory: Any = None,
 ) -> Times:
     """The times of moving bytes and computing for `compute` seconds in `tiles` steps.
 
     `bandwidth` (bytes/s) and `ramp` (bytes that a stream costs on top) are the device's unless a
-    family has its own. What is free has no part.
+    family has its own, or it says how long memory is busy in all. What is free has no part.
     """
+    reads, writes, inner = moved
+    if memory is not None:  # as much for a byte read as for one written
+        whole = reads + writes
+        bandwidth = xp.where(whole > 0, whole, 1) / xp.where(memory > 0, memory, 1.0)
+        ramp = 0.0
     bandwidth = rates.bandwidth if bandwidth is None else bandwidth
     ramp = rates.ramp if ramp is None else ramp
-    reads, writes, inner = moved
     more = xp.where(reads + writes > 0, ramp, 0.0)
     load, store = (reads + more) / bandwidth, writes / bandwidth
     memory = 0.0 * load if "hbm" in rates.free else load + store
@@ -100,3 +105,9 @@ def priced(xp: Arith, rates: Rates, t: Times) -> Priced:
     hbm = xp.min(wait, xp.max(0, memory - compute))
     launch, near = xp.ticks(t.floor), xp.ticks(t.inner)
     return Priced(t.tiles, load, busy, store, launch, compute, hbm, wait - hbm, memory, near)
+
+
+def span(xp: Arith, rates: Rates, t: Times) -> Any:
+    """Seconds from launch to end, before they are rounded to ticks."""
+    n = t.tiles
+    return t.floor + makespan(xp, n, t.load / n, t.compute / n, t.store / n, rates.perfect)

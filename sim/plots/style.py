@@ -50,9 +50,11 @@ SERIES: list[str] = [
     "#A5AA99",
 ]
 INK, FAINT = "#222222", "#6E6E6E"
-WIDTHS = {"paper": 7.2, "slide": 12.0}
+# Inches: a column of a paper, its full width, and a slide, which is shown about twice as large.
+WIDTHS = {"column": 3.5, "paper": 7.2, "slide": 6.4}
+SLIDE_HEIGHT = 3.6  # 16:9
 DPI = 200
-Kind = Literal["paper", "slide"]
+Kind = Literal["column", "paper", "slide"]
 
 _RC: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -96,11 +98,15 @@ def look() -> Iterator[None]:
 
 
 def figure(kind: Kind = "paper", height: float = 3.0) -> Figure:
-    """An empty figure of the width of its kind, `height` inches high. Call it inside `look`."""
+    """An empty figure of the width of its kind, `height` inches high. Call it inside `look`.
+
+    A slide has a fixed height; a figure that needs more keeps what it needs.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(WIDTHS[kind], height), dpi=DPI, layout="constrained")
+    tall = max(height, SLIDE_HEIGHT) if kind == "slide" else height
+    made = Figure(figsize=(WIDTHS[kind], tall), dpi=DPI, layout="constrained")
     FigureCanvasAgg(made)
     return made
 

@@ -6,7 +6,7 @@ under which it is kept), and how to compute one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -29,7 +29,8 @@ class Kind(msgspec.Struct, frozen=True):
     """What a sweep needs to know of a kind of scenario.
 
     resolve: looks up names; raises InputError. decides: what a row depends on, as plain data.
-    row: computes a row (without `status` and `reason`); raises Infeasible and InputError.
+    row: computes a row; raises Infeasible and InputError. many: (index, row) of those points that
+        can be computed together; the others are left out.
     """
 
     name: Literal["run", "serve"]
@@ -39,6 +40,7 @@ class Kind(msgspec.Struct, frozen=True):
     prepare: Callable[[dict[str, Any]], Any]
     decides: Callable[[Any], Any]
     row: Callable[[Any, str], Row]
+    many: Callable[[list[Any]], Iterator[tuple[int, Row]]]
     front: tuple[str, str]
     shown: tuple[str, ...]
 

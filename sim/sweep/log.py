@@ -17,9 +17,11 @@ from typing import IO, Any
 
 import msgspec
 
+from sim.catalogue import Machine
 from sim.errors import InputError
 from sim.sweep.kinds import Row
 
+SHARED = ("model", "machine")  # read once for many points, and the larger part
 PACKAGES = ("sim", "workloads", "hw_models")
 
 
@@ -47,7 +49,7 @@ class Keys:
         digest = hashlib.blake2b(self.head, digest_size=20)
         for name, part in decides.items():
             digest.update(name.encode())
-            digest.update(self._part(part) if name == "model" else _plain(part))
+            digest.update(self._part(part) if name in SHARED else msgspec.json.encode(part))
         return digest.hexdigest()
 
     def _part(self, part: Any) -> bytes:
@@ -58,6 +60,9 @@ class Keys:
 
 
 def _plain(part: Any) -> bytes:
+    if isinstance(part, Machine):
+        system = part.system
+        part = (part.name, len(system.devices), system.switches, system.links, part.device)
     return hashlib.blake2b(msgspec.json.encode(part)).digest()
 
 

@@ -12,7 +12,6 @@ import msgspec
 
 from sim.errors import InputError
 from sim.inputs import convert
-from sim.scenario import Scenario
 from sim.serve.config import Serving, Traffic
 from sim.serve.serving import Served, serve
 from sim.serve.session import summary
@@ -20,7 +19,7 @@ from sim.serve.summary import LATENCIES, PERCENTILES
 from sim.states import STATES
 from sim.sweep.axes import keys_of
 from sim.sweep.kinds import STATUS, Column, Kind, Row, Sense
-from sim.sweep.static import machine_of, resolved_of
+from sim.sweep.static import looked_up
 from sim.traces import read_trace
 
 MAX_RATE = "max-rate"  # an option of a point: look for the highest rate that meets the SLO
@@ -75,26 +74,14 @@ def prepare(document: dict[str, Any]) -> Ready:
     serving = convert(plain, Serving, "sweep")
     if "rate" in document:
         serving = at_rate(serving, document["rate"])
-    resolved = resolved_of(
-        Scenario(
-            model=serving.model,
-            on=serving.on,
-            parallelism=serving.parallelism,
-            lowering=serving.lowering,
-            dtype=serving.dtype,
-            kv_dtype=serving.kv_dtype,
-            seed=serving.seed,
-            set=serving.set,
-        )
-    )
+    model, machine = looked_up(serving.model, serving.on, serving.set)
     traffic = serving.traffic
     files = [traffic.trace, *(p.partition(":")[2] for p in _drawn(traffic))]
     rest = msgspec.structs.replace(serving, model="", on="", set={})
     decides = {
         "serving": rest,
-        "model": resolved.model,
-        "machine": machine_of(resolved.machine),
-        "precision": resolved.precision,
+        "model": model,
+        "machine": machine,
         "files": [_digest(name) for name in files if name],
     }
     return Ready(serving, decides)
@@ -258,6 +245,7 @@ SERVING = Kind(
     prepare=prepare,
     decides=lambda ready: ready.decides,
     row=row,
+    many=lambda points: iter(()),
     front=("tokens_per_s_per_user", "tokens_per_s_per_device"),
     shown=(
         "max_rate",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from sim.catalogue import Machine, Value, load_machine, load_model, split_changes
-from sim.inputs import convert
-from sim.memory import Footprint
+from sim.inputs import checked, convert
 from sim.metrics import Metrics
-from sim.scenario import Resolved, Scenario, assemble
+from sim.scenario import Lengths, Resolved, Scenario, assemble, lengths_of, precision_of
 from sim.simulate import simulate
 from sim.states import NOTHING, STATES, Ticks
 from sim.sweep.axes import keys_of
 from sim.sweep.kinds import STATUS, Column, Kind, Row, Sense
 from workloads.model import Model
+from workloads.precision import Precision
 
 PHASES = ("prefill", "decode")
 _LOW: Sense = "min"
@@ -51,50 +54,62 @@ def _machine(
     return load_machine(ref, dict(device), dict(system))
 
 
-def resolved_of(scenario: Scenario) -> Resolved:
-    """As `sim.scenario.resolve`; a file is read once for all points that share it.
+class Point(msgspec.Struct, frozen=True):
+    """A static point looked up: all that decides its row. Points that share a model or a machine
+    share the object."""
 
-    The same model and machine come back as the same objects.
-    """
-    parts = {kind: tuple(c.items()) for kind, c in split_changes(scenario.set).items()}
-    model = _model(scenario.model, parts["model"])
-    machine = _machine(scenario.on, parts["device"], parts["system"])
-    return assemble(model, machine, scenario)
+    scenario: Scenario
+    model: Model
+    machine: Machine
+    precision: Precision
+    lengths: Lengths
+
+    def resolved(self) -> Resolved:
+        """For `simulate`, with every pass laid out."""
+        return assemble(self.model, self.machine, self.scenario)
 
 
-def prepare(document: dict[str, Any]) -> Resolved:
+def looked_up(ref: str, on: str, changes: dict[str, Value]) -> tuple[Model, Machine]:
+    """A model and a machine by name, with changes; files are read once for all points."""
+    parts = {kind: tuple(c.items()) for kind, c in split_changes(changes).items()}
+    return _model(ref, parts["model"]), _machine(on, parts["device"], parts["system"])
+
+
+def prepare(document: dict[str, Any]) -> Point:
     """A point's scenario, checked and looked up. Raises InputError."""
-    return resolved_of(convert(document, Scenario, "sweep"))
+    scenario = convert(document, Scenario, "sweep")
+    model, machine = looked_up(scenario.model, scenario.on, scenario.set)
+    precision = precision_of(model, scenario)
+    lengths = checked(f"workload of {model.name}", lambda: lengths_of(model, scenario.workload))
+    return Point(scenario, model, machine, precision, lengths)
 
 
-def decides(resolved: Resolved) -> dict[str, Any]:
+def decides(point: Point) -> dict[str, Any]:
     """Everything that a row depends on."""
-    s = resolved.scenario
+    s = point.scenario
     return {
-        "model": resolved.model,
-        "machine": machine_of(resolved.machine),
-        "precision": resolved.precision,
-        "passes": (s.workload, resolved.context, len(resolved.passes)),
+        "model": point.model,
+        "machine": point.machine,
+        "precision": point.precision,
+        "lengths": point.lengths,
         "split": s.parallelism,
         "lowering": s.lowering,
         "how": (s.detail, s.shortcuts, s.allow_oom),
     }
 
 
-def machine_of(machine: Machine) -> tuple[Any, ...]:
-    """A machine as plain data."""
-    system = machine.system
-    return (machine.name, len(system.devices), system.switches, system.links, machine.device)
-
-
-def row(resolved: Resolved, option: str = "") -> Row:
+def row(point: Point, option: str = "") -> Row:
     """Simulate one point. Raises Infeasible, OutOfMemory, InputError."""
-    result = simulate(resolved)
+    result = simulate(point.resolved())
     by_phase = {str(k[0]): v for k, v in result.account.by("phase").items()}
     phases = (by_phase.get(name, NOTHING) for name in PHASES)
-    split = resolved.scenario.parallelism
     return static_row(
-        split.devices, result.makespan, result.metrics, result.memory, result.account.total, *phases
+        point.scenario.parallelism.devices,
+        result.makespan,
+        result.metrics,
+        max(one.total for one in result.memory),
+        result.account.total,
+        *phases,
     )
 
 
@@ -102,7 +117,7 @@ def static_row(
     devices: int,
     makespan: int,
     metrics: Metrics,
-    memory: list[Footprint],
+    memory: int,
     account: Ticks,
     prefill: Ticks,
     decode: Ticks,
@@ -121,12 +136,19 @@ def static_row(
         metrics.link_bytes,
         metrics.mfu,
         metrics.mbu,
-        max(one.total for one in memory),
+        memory,
         *account,
         *prefill,
         *decode,
     )
     return {"status": "ok", "reason": "", **dict(zip(list(COLUMNS)[2:], cells, strict=True))}
+
+
+def many(points: list[Point]) -> Iterator[tuple[int, Row]]:
+    """(index, row) of the points that have a closed form."""
+    from sim.sweep.closed import closed_rows
+
+    return closed_rows(points)
 
 
 STATIC = Kind(
@@ -137,6 +159,7 @@ STATIC = Kind(
     prepare=prepare,
     decides=decides,
     row=row,
+    many=many,
     front=("tokens_per_s_per_user", "tokens_per_s_per_device"),
     shown=(
         "ttft_s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -15,10 +15,11 @@ from sim.sweep.axes import Axis, parse_axis
 from sim.sweep.expression import Expression
 from sim.sweep.kinds import REFUSED, Kind, Row, kind_of, refusal
 from sim.sweep.log import Keys, Log, fingerprint
-from sim.sweep.pools import Job, cores, run_jobs
+from sim.sweep.pools import Found, Job, cores, run_jobs
 from sim.tables import Cell, Table
 
 MOST_POINTS = 10_000_000
+TOGETHER = 500
 LOG = "points.jsonl"
 Watch = Callable[[int, int], None]  # (points done, of how many)
 
@@ -246,22 +247,41 @@ def _compute(
     watch: Watch | None,
 ) -> None:
     kind, option = swept.sweep.kind, swept.sweep.option
-    jobs = _jobs(list(todo), ready, 1 if kind == "serve" else 16, workers)
     done = len(swept.points) - sum(map(len, todo.values()))
-    found = run_jobs(kind, option, jobs, workers, dask)
+
+    def keep(rows: Found) -> None:
+        nonlocal done
+        log.write((keys[n], row) for n, row in rows if row["status"] != REFUSED)
+        for number, row in rows:
+            for same in todo[number]:
+                swept.rows[same] = row
+            done += len(todo[number])
+        if watch:
+            watch(done, len(swept.points))
+
     try:
-        for rows in found:
-            log.write((keys[n], row) for n, row in rows if row["status"] != REFUSED)
-            for number, row in rows:
-                for same in todo[number]:
-                    swept.rows[same] = row
-                done += len(todo[number])
-            if watch:
-                watch(done, len(swept.points))
+        for rows in _together(kind, list(todo), ready):
+            keep(rows)
+        left = [number for number in todo if swept.rows[number] is None]
+        jobs = _jobs(left, ready, 1 if kind == "serve" else 16, workers)
+        for rows in run_jobs(kind, option, jobs, workers, dask):
+            keep(rows)
     except KeyboardInterrupt:
         swept.interrupted = True
     if not swept.interrupted:
         _blame(swept.sweep, swept.points, [_only_refused(row) for row in swept.rows])
+
+
+def _together(kind: str, numbers: list[int], ready: list[Any]) -> Iterator[Found]:
+    """Rows of the points that have a closed form, some hundred at a time."""
+    found: Found = []
+    for index, row in kind_of(kind).many([ready[n] for n in numbers]):
+        found.append((numbers[index], row))
+        if len(found) == TOGETHER:
+            yield found
+            found = []
+    if found:
+        yield found
 
 
 def _only_refused(row: Row | None) -> Row | None:

@@ -1,0 +1,112 @@
+"""Static points in closed form, many at once: what `sim.simulate` does, without an engine.
+
+With one micro-batch nothing in a replica runs beside anything else, so that the makespan is the
+sum of the parts, and the account of each device is what it does itself, what its handovers take,
+and a bubble for the rest. `tests/test_sweep_closed.py` holds every cell of every row against `run`.
+Points of another kind are not taken: micro-batches, replicas, tiles, prefetch, encoder-decoders,
+experts, latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from sim.errors import Infeasible, InputError
+from sim.mapping import check_devices
+from sim.sweep.kinds import Row, refusal
+from sim.sweep.shapes import Shapes
+from sim.sweep.stages import Pipeline
+from sim.sweep.static import Point
+from workloads.model import Dense, Model
+
+MOST_PASSES = 200_000  # at once; more are taken in parts, to bound memory
+
+
+def covered(point: Point) -> bool:
+    """Whether the closed form is all of it."""
+    s, split = point.scenario, point.scenario.parallelism
+    return _plain(point.model) and (
+        s.detail == "op"
+        and s.shortcuts
+        and split.dp == 1
+        and split.microbatches == 1
+        and not point.machine.device.prefetch
+    )
+
+
+@lru_cache(maxsize=256)
+def _plain(model: Model) -> bool:
+    """One stack whose graph has the same operators for every batch: what experts are visited, and
+    in which form latents attend, depends on it."""
+    return (model.encoder is None or model.decoder is None) and all(
+        layer.attention.latent is None and isinstance(layer.ffn, Dense)
+        for _, stack in model.stacks
+        for layer in stack.layers
+    )
+
+
+def closed_rows(points: list[Point]) -> Iterator[tuple[int, Row]]:
+    """(index, row) of the points that are covered; others are left out.
+
+    Points that share a rank's share of a model on a machine are priced together.
+    """
+    groups: dict[Any, list[int]] = {}
+    for i, p in enumerate(points):
+        if covered(p):
+            s = p.scenario
+            key = (
+                id(p.model),
+                id(p.machine),
+                p.precision,
+                s.lowering,
+                s.parallelism.tp,
+                s.parallelism.collective,
+            )
+            groups.setdefault(key, []).append(i)
+    for members in groups.values():
+        for part in _parts(members, points):
+            yield from _group([points[i] for i in part], part)
+
+
+def _parts(members: list[int], points: list[Point]) -> Iterator[list[int]]:
+    """Members put together until their passes are many."""
+    part: list[int] = []
+    passes = 0
+    for i in members:
+        part.append(i)
+        passes += points[i].lengths.output
+        if passes > MOST_PASSES:
+            yield part
+            part, passes = [], 0
+    if part:
+        yield part
+
+
+def _group(points: list[Point], numbers: list[int]) -> Iterator[tuple[int, Row]]:
+    """Rows of points that differ in lengths and in the pipeline alone."""
+    staged: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for i, p in enumerate(points):
+        split = p.scenario.parallelism
+        staged.setdefault((split.pp, split.stages), []).append(i)
+    shapes = list(dict.fromkeys(p.lengths for p in points))
+    place = {lengths: i for i, lengths in enumerate(shapes)}
+    sums: Shapes | None = None
+    for mine in staged.values():
+        split = points[mine[0]].scenario.parallelism
+        machine = points[0].machine
+        try:
+            check_devices(split, len(machine.system.devices), machine.name)
+            sums = sums or Shapes(points[0], shapes)
+            pipeline = Pipeline(sums, split)
+        except Infeasible as error:  # as `make_plan` refuses, in its order
+            row = refusal(error)
+            yield from ((numbers[i], row) for i in mine)
+            continue
+        except InputError:  # a duration beyond all use: `run` says of which point
+            return
+        at = [place[points[i].lengths] for i in mine]
+        for i, shape, row in pipeline.rows([points[i] for i in mine], at):
+            if sums.fits[shape]:
+                yield numbers[mine[i]], row

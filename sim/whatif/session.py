@@ -1,0 +1,91 @@
+"""What the commands do: find the subjects, run them, print, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from sim.errors import InputError, hint
+from sim.export import write_json, write_table
+from sim.files import clear
+from sim.plots.style import Kind
+from sim.report import terminal
+from sim.tables import Table
+from sim.whatif.compare import Comparison, compare
+from sim.whatif.report import described, print_comparison
+from sim.whatif.subjects import Subject, subject
+
+
+def size_of(text: str) -> Kind:
+    """column, paper or slide. Raises InputError."""
+    for kind in get_args(Kind):
+        if text == kind:
+            found: Kind = kind
+            return found
+    raise InputError(f"--size {text!r}: no such size{hint(text, get_args(Kind))}")
+
+
+def compare_scenarios(
+    first: str,
+    second: str | None,
+    *,
+    on: str | None,
+    metric: str | None,
+    both: Sequence[str],
+    changes: Sequence[str],
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Comparison:
+    """Explain the difference of two, or of one and itself with changes."""
+    kind = size_of(size)
+    if second is None and not changes:
+        raise InputError(
+            "compare: give a second scenario or result, or what changes, e.g. --set "
+            "hbm.bandwidth_GBps=*2 or --batch 16"
+        )
+    before = subject(first, on, both)
+    after = subject(second or first, on, [*both, *changes])
+    if before.kind != after.kind:
+        raise InputError(
+            f"compare: {first} is a {before.kind}, {second} a {after.kind}; take two alike"
+        )
+    asked = metric or _shared(before, after)
+    found = compare(before.break_down(asked), after.break_down(asked))
+    names = names_of(before, after, changes if second is None else ())
+    console = terminal()
+    print_comparison(found, names, console)
+    if out:
+        pictured = [f"compare.{suffix}" for suffix in ("png", "svg")]
+        clear(out, ["compare.json", "compare.csv", *pictured])
+        write_json(out / "compare.json", described(found, names))
+        write_table(table_of(found), out / "compare.csv")
+        if pictures:
+            from sim.whatif.plots import plot_waterfall
+
+            plot_waterfall(found, names, out / "compare", kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def _shared(before: Subject, after: Subject) -> str:
+    """The usual metric of both."""
+    return before.default if before.default == after.default else "makespan"
+
+
+def names_of(before: Subject, after: Subject, changes: Sequence[str]) -> tuple[str, str]:
+    """Both in a line; what was changed is told of the second."""
+    return before.name, f"the same with {', '.join(changes)}" if changes else after.name
+
+
+def table_of(comparison: Comparison) -> Table:
+    """A row a cause, picoseconds."""
+    columns: dict[str, type] = {
+        **dict.fromkeys(("state", "what", "class"), str),
+        **dict.fromkeys(("before_ps", "after_ps", "change_ps"), float),
+    }
+    rows = comparison.rows("state", "what", "kind")
+    return Table(
+        columns, [(c.state, c.what, c.kind, float(a), float(b), float(x)) for c, a, b, x in rows]
+    )
