@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from sim.mapping import Parallelism
 from sim.serve.knobs import Knobs
-from sim.serve.live import Finished, StepRow
+from sim.serve.live import Finished, StageRow, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.pipelined import PipelinedReplica
 from sim.serve.policies import ORDERS, Work, policy
@@ -48,6 +49,7 @@ class Run(msgspec.Struct):
     refused: list[Request]
     steps: list[StepRow]
     rows: list[Finished]
+    stages: list[StageRow] = msgspec.field(default_factory=list)
 
     def __eq__(self, other: object) -> bool:
         """Equal in everything that is written down."""
@@ -107,10 +109,10 @@ class Prices:
     def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
         whole = self.price(contexts, prefills)
         tokens = len(contexts) + sum(p.new for p in prefills)
-        return [_spread(weight * whole, tokens) for weight in self.weights]
+        return [spread(weight * whole, tokens) for weight in self.weights]
 
 
-def _spread(whole: int, tokens: int) -> Price:
+def spread(whole: int, tokens: int) -> Price:
     """Ticks dealt out to the states of a step, with made-up FLOPs and bytes."""
     a, b, c, d = whole // 2, whole // 5, whole // 7, whole // 11
     return (a, b, c, d, whole - a - b - c - d, tokens, 3 * tokens)
@@ -146,7 +148,9 @@ def replica(case: Case, pricer: Any, *, leap: bool = True, number: int = 0) -> R
     knobs = case.knobs
     blocks = WatchedBlocks(case.blocks, knobs.block_size, knobs.enable_prefix_caching)
     steps, rows = list[StepRow](), list[Finished]()
-    made = (PipelinedReplica if case.pp > 1 else Replica)(
+    stages = list[StageRow]()
+    piped = partial(PipelinedReplica, on_stage=stages.append)
+    made = (piped if case.pp > 1 else Replica)(
         pricer,
         policy(case.scheduler),
         knobs,
@@ -159,7 +163,7 @@ def replica(case: Case, pricer: Any, *, leap: bool = True, number: int = 0) -> R
         on_finish=rows.append,
     )
     made.kv_bytes = case.block_bytes
-    return Run(made, [], steps, rows)
+    return Run(made, [], steps, rows, stages)
 
 
 def run(

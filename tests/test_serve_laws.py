@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import cache
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -80,6 +81,12 @@ def devices_add_up(case: Case, found: Run) -> None:
     assert outcome.hbm_bytes == sum(step.hbm_bytes for step in found.steps)
     if found.rows:
         assert outcome.end >= max(row.last_token for row in found.rows)
+    for number, stage in enumerate(outcome.stages):
+        inside = [row for row in found.stages if row.stage == number]
+        assert all(a.start + sum(a.states) <= b.start for a, b in pairwise(inside))
+        assert not inside or stage[:5] == tuple(
+            map(sum, zip(*(r.states for r in inside), strict=True))
+        )
     if case.pp == 1:
         assert all(sum(step.states) == step.duration for step in found.steps)
         assert sum(outcome.stages[0][:5]) == sum(step.duration for step in found.steps)

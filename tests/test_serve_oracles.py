@@ -22,6 +22,7 @@ from serving import (
     random_case,
     replica,
     run,
+    spread,
     uneven,
     uneven_prices,
 )
@@ -197,6 +198,27 @@ def test_stages_are_a_tandem_queue(
         out.append(ends)
         expected.append((start, ends[-1]))
     assert rows_in_order(run(case, prices)) == expected
+
+
+@given(chunks=st.integers(1, 9), stages=st.integers(2, 4), tick=st.integers(1, 99))
+def test_chunks_of_a_prompt_follow_one_another(chunks: int, stages: int, tick: int) -> None:
+    """m chunks through p stages take (m + p - 1) t, as the micro-batches of a pipeline do."""
+    knobs = Knobs(max_num_seqs=8, max_num_batched_tokens=8)
+    case = Case(requests=(Request(0, 0, 8 * chunks, 1),), knobs=knobs, pp=stages)
+    found = run(case, Prices(lambda contexts, prefills: tick, stages))
+    assert [row.last_token for row in found.rows] == [(chunks + stages - 1) * tick]
+    assert sum(found.rows[0].account) == (chunks + stages - 1) * tick
+    assert len(found.stages) == chunks * stages
+
+
+def test_a_stage_that_waits_for_hidden_states_waits_for_the_link() -> None:
+    """Two stages of 40 ticks, 9 ticks between them, and nothing else to do."""
+    case = Case(requests=(Request(0, 0, 8, 1),), knobs=Knobs(), pp=2)
+    found = run(case, Prices(lambda contexts, prefills: 40, 2, handover=9))
+    outcome = found.replica.outcome(0, 0)
+    own = spread(40, 8)[:5]
+    assert outcome.stages[0] == (*own, 49, 0)
+    assert outcome.stages[1] == (*own[:3], own[3] + 9, own[4], 40, 0)
 
 
 class LeastWork:

@@ -36,7 +36,7 @@ from sim.serve.policies import policy
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Replica
 from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
-from sim.serve.trace import STATE_LANE, write_window
+from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
 from sim.traces import read_trace
 from workloads.request import Request
@@ -427,7 +427,7 @@ def test_laws_of_the_trace(run: Run, tmp_path: Path) -> None:
         elif e["ph"] == "C":
             counters[e["pid"], e["name"]].append((e["ts"], *e["args"].values()))
     for replica in (0, 1):
-        states, steps = tracks[replica, STATE_LANE], tracks[replica, STATE_LANE + 1]
+        states, steps = tracks[replica, FIRST_DEVICE], tracks[replica, FIRST_STEPS]
         assert all(a[1] <= b[0] for lane in (states, steps) for a, b in pairwise(lane))
         assert all(b < window[1] and e > window[0] for b, e, _, _ in steps)
         assert {name for _, _, name, _ in steps} <= {"prefill", "decode", "mixed"}

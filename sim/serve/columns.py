@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 from sim.files import whole
-from sim.serve.live import PARTS, Finished, StepRow
+from sim.serve.live import PARTS, Finished, StageRow, StepRow
 from sim.states import STATES
 
 if TYPE_CHECKING:
@@ -41,9 +41,14 @@ _STEP = (
     *("start_ps", "duration_ps", "prefill_tokens", "decode_tokens"),
     *("running", "waiting", "kv_blocks", *STATE_COLUMNS, "flops", "hbm_bytes"),
 )
+_STAGE = (
+    *("step", "stage", "start_ps", "duration_ps"),
+    *(*STATE_COLUMNS, "flops", "hbm_bytes"),
+)
 # Packing a whole row at once is three times as fast as an append a column.
 _PACK_REQUEST = Struct(f"{len(_REQUEST)}q").pack
 _PACK_STEP = Struct(f"{len(_STEP)}q").pack
+_PACK_STAGE = Struct(f"{len(_STAGE)}q").pack
 
 
 class _Store:
@@ -220,14 +225,37 @@ class StepColumns(_Store):
         import polars as pl
 
         for part in self.parts:
-            yield _step_columns(pl.read_parquet(part), self.replica)
+            yield _numbered(pl.read_parquet(part), self.replica, self.names)
         here = self._table()
         for low in range(0, max(1, here.height), WINDOW):
-            yield _step_columns(here[low : low + WINDOW], self.replica)
+            yield _numbered(here[low : low + WINDOW], self.replica, self.names)
+
+
+class StageColumns(StepColumns):
+    """The steps of one replica in each of its pipeline stages, in the order of their start."""
+
+    names = _STAGE
+
+    def __init__(self, replica: int) -> None:
+        super().__init__(replica)
+        self.stem = f"stages-{replica}"
+
+    def add(self, row: StageRow) -> None:
+        self.rows += _PACK_STAGE(
+            row.step,
+            row.stage,
+            row.start,
+            sum(row.states),
+            *row.states,
+            row.flops,
+            row.hbm_bytes,
+        )
+        if len(self.rows) >= self.limit:
+            self._write()
 
 
 def collect_steps(stores: Sequence[StepColumns], path: Path) -> Path:
-    """Write the steps of all replicas, in their order, as CSV or Parquet."""
+    """Write the rows of all replicas, in their order, as CSV or Parquet."""
     ordered = sorted(stores, key=lambda store: store.replica) or [StepColumns(0)]
     return _sink(lambda: (frame for store in ordered for frame in store.frames()), path)
 
@@ -263,12 +291,12 @@ def _request_columns(t: pl.DataFrame, named: bool) -> pl.DataFrame:
     )
 
 
-def _step_columns(t: pl.DataFrame, replica: int) -> pl.DataFrame:
+def _numbered(t: pl.DataFrame, replica: int, names: tuple[str, ...]) -> pl.DataFrame:
     import polars as pl
 
     times = {f"{name}_s": _seconds(t, name) for name in ("start", "duration")}
     number = np.full(t.height, replica, np.int64)
-    return pl.DataFrame({"replica": number, **times, **{n: t[n] for n in _STEP}})
+    return pl.DataFrame({"replica": number, **times, **{n: t[n] for n in names}})
 
 
 def _sink(frames: Callable[[], Iterator[pl.DataFrame]], path: Path) -> Path:

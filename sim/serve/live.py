@@ -16,6 +16,7 @@ class Live:
 
     __slots__ = (
         "account",
+        "back",
         "base",
         "blocks",
         "computed",
@@ -43,6 +44,7 @@ class Live:
         self.scheduled = self.first = -1
         self.since = request.arrival  # when it began to wait
         self.base = self.epoch = self.share = self.joined = 0
+        self.back = 0  # when its last batch came back, where stages are many
         self.shared: tuple[int, ...] = ()
         self.snapshot: tuple[int, ...] = ()
         self.swapped = False
@@ -96,6 +98,21 @@ class StepRow(msgspec.Struct, frozen=True, gc=False):
     running: int
     waiting: int
     kv_blocks: int
+    states: tuple[int, int, int, int, int]
+    flops: int
+    hbm_bytes: int
+
+
+class StageRow(msgspec.Struct, frozen=True, gc=False):
+    """One row of `stages`: a step in one pipeline stage. Times in ticks.
+
+    `states` are compute, hbm, sram, link, launch and sum to the row's duration; it begins with
+    what the stage waits for hidden states that are under way.
+    """
+
+    step: int
+    stage: int
+    start: int
     states: tuple[int, int, int, int, int]
     flops: int
     hbm_bytes: int

@@ -14,8 +14,9 @@ from rich.table import Table
 from sim.clock import seconds
 from sim.export import TABLE_FORMATS
 from sim.files import clear, whole
+from sim.mapping import Parallelism
 from sim.report import STATE_HEADS, duration, plain_table, quantity
-from sim.serve.columns import RequestColumns, StepColumns, collect_steps
+from sim.serve.columns import RequestColumns, StageColumns, StepColumns, collect_steps
 from sim.serve.live import PARTS
 from sim.serve.summary import LATENCIES, PERCENTILES
 from sim.states import STATES
@@ -28,7 +29,7 @@ OURS = (
     "config.json",
     "summary.json",
     "trace.json.gz",
-    *(f"{name}.{kind}" for name in ("requests", "steps") for kind in TABLE_FORMATS),
+    *(f"{name}.{kind}" for name in ("requests", "steps", "stages") for kind in TABLE_FORMATS),
     *(f"{name}.{kind}" for name in ("latencies", "requests", "time") for kind in ("png", "svg")),
 )
 
@@ -40,10 +41,11 @@ def write_serve(
     summary: Mapping[str, Any],
     requests: RequestColumns,
     steps: Sequence[StepColumns] | None = None,
+    stage_steps: Sequence[StageColumns] = (),
     table_format: str = "csv",
     pictures: bool = True,
     title: str = "",
-    stages: int = 1,
+    split: Parallelism | None = None,
     kv_blocks_total: int | None = None,
     trace_window: tuple[int, int] | None = None,
 ) -> list[Path]:
@@ -51,7 +53,8 @@ def write_serve(
 
     Every file is there whole or not at all, and the same input gives the same bytes. `config` is
     the resolved input with its seed. The trace of `trace_window` (ticks from, until) and the
-    picture over time need `steps`; `stages` and `kv_blocks_total` are those of a replica.
+    picture over time need `steps`; `stage_steps` are these stage by stage where stages are several.
+    `split` is a replica's; `kv_blocks_total` of all of them.
     """
     if table_format not in TABLE_FORMATS:
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
@@ -65,10 +68,14 @@ def write_serve(
     ]
     if steps is not None:
         written.append(collect_steps(steps, folder / f"steps.{table_format}"))
+    if stage_steps:
+        written.append(collect_steps(stage_steps, folder / f"stages.{table_format}"))
+    split = split or Parallelism()
     if trace_window and steps is not None:
         from sim.serve.trace import write_window
 
-        written.append(write_window(folder / "trace.json.gz", requests, steps, trace_window))
+        path = folder / "trace.json.gz"
+        written.append(write_window(path, requests, steps, trace_window, stage_steps, split))
     if pictures:
         from sim.serve.plots import plot_latencies, plot_requests, plot_time
 
@@ -83,7 +90,7 @@ def write_serve(
                 folder / "time",
                 title,
                 makespan_ps=span,
-                stages=stages,
+                stages=split.pp,
                 kv_blocks_total=kv_blocks_total,
             )
     return written

@@ -1,48 +1,78 @@
 """A replica of several pipeline stages: batches of different requests in flight at once.
 
 A batch leaves the first stage for the next as soon as both are ready; the first stage takes the
-next batch when it is free and fewer than pp batches are under way. Requests of a batch in flight
-wait for it. So that the stages share the work, a batch takes at most its share of the decoding
-requests, ceil(running / pp), the longest-waiting first.
+next batch when it is free and fewer than pp batches are under way. A request that decodes waits for
+its batch; chunks of one prompt follow one another, since a stage needs but the keys and values that
+it made itself of the chunks before. So that the stages share the work, a batch takes at most its
+share of the decoding requests, ceil(running / pp), the longest-waiting first.
+
+A stage that waits for hidden states under way is in `link` while they travel, and in `bubble`
+before. Of chunks of a prompt that are under way together, the request's time belongs to the first
+until that is back, and from then on to the next.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from sim.collectives import Send
-from sim.serve.live import Live
+from sim.serve.live import Live, StageRow
 from sim.serve.policies import Work
 from sim.serve.pricing import Price
 from sim.serve.replica import Replica
 from sim.states import Ticks
 from workloads.precision import packed
 
+Five = tuple[int, int, int, int, int]  # compute, hbm, sram, link, launch
+
 
 class Flight(msgspec.Struct, frozen=True):
-    """A batch on its way: when it is back, and what it then does."""
+    """A batch on its way: when it is back, and what it then does.
 
+    parts: what it does from when on, stage by stage and hand-over by hand-over.
+    last: the chunks that end their prompts.
+    """
+
+    start: int
     end: int
     work: Work
     decoded: list[Live]
+    last: frozenset[Live]
     each: int
-    price: tuple[int, int, int, int, int]
+    price: Five
+    parts: tuple[tuple[int, Five], ...]
+
+    def after(self, t: int) -> Five:
+        """Its states from tick `t` on; inside a stage they come in their written order."""
+        if t <= self.start:
+            return self.price
+        found = [0] * 5
+        for begin, states in self.parts:
+            gone = max(0, t - begin)
+            for i, part in enumerate(states):
+                found[i] += max(0, part - gone)
+                gone = max(0, gone - part)
+        return (found[0], found[1], found[2], found[3], found[4])
 
 
 class PipelinedReplica(Replica):
     """The loop with pp > 1. Decoding requests are kept one by one; there is nothing to leap."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, on_stage: Callable[[StageRow], None] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.on_stage = on_stage
         self.leap = False
         stages = self.pricer.split.pp
         self.free_at = [0] * stages
         self.stage_clocks = [[0] * 5 for _ in range(stages)]
         self.flights: deque[Flight] = deque()
-        self.away: set[Live] = set()
+        self.away: dict[Live, int] = {}  # batches that a request is in
         self.chosen: list[Live] = []
         self.present = 0  # ticks in which some request was in the replica
         self.since = -1
@@ -160,8 +190,9 @@ class PipelinedReplica(Replica):
         prefills = self._prefills(work)
         prices = self.pricer.step([live.computed + 1 for live in due], prefills)
         tokens = len(due) + sum(size for _, size in work.chunks)
-        states, end = self._through(prices, tokens, len(due), bool(work.chunks))
-        first = self.free_at[0] - self.now
+        start = self.now
+        states, parts, end = self._through(prices, tokens, len(due), bool(work.chunks))
+        first = self.free_at[0] - start
         spent = sum(states)
         each, rest = divmod(spent, tokens)
         self.running[0].share += rest
@@ -169,33 +200,50 @@ class PipelinedReplica(Replica):
         for live in due:  # the next batch takes others
             del self.decoding[live]
             self.decoding[live] = None
-        for live, _ in work.chunks:
-            self.filling.remove(live)
-        self.away.update(due, (live for live, _ in work.chunks))
-        self.flights.append(Flight(end, work, due, each, states))
+        last = []
+        for live, size in work.chunks:
+            live.computed += size
+            if live.computed == live.target:
+                self.filling.remove(live)
+                last.append(live)
+        for live in (*due, *(live for live, _ in work.chunks)):
+            self.away[live] = self.away.get(live, 0) + 1
+        self.flights.append(Flight(start, end, work, due, frozenset(last), each, states, parts))
 
     def _through(
         self, prices: list[Price], tokens: int, sequences: int, prompts: bool
-    ) -> tuple[tuple[int, int, int, int, int], int]:
-        """Send a batch through the stages: (its states, when it is out)."""
-        clock, total = self.now, [0] * 5
+    ) -> tuple[Five, tuple[tuple[int, Five], ...], int]:
+        """Send a batch through the stages: (its states, where they lie, when it is out)."""
+        clock, flight, total = self.now, 0, [0] * 5
+        parts: list[tuple[int, Five]] = []
         for stage, price in enumerate(prices):
             begin = max(clock, self.free_at[stage])
-            parts = list(price[:5])
+            states = list(price[:5])
             if stage == 0:
-                parts[3] += self.swapping
-                parts[4] += self.host.added(price, sequences, prompts)
+                states[3] += self.swapping
+                states[4] += self.host.added(price, sequences, prompts)
                 self.swapping = 0
-            for i, part in enumerate(parts):
+            own: Five = (states[0], states[1], states[2], states[3], states[4])
+            # Hidden states were under way for `flight` ticks; for some of them the stage waited.
+            waited = min(flight, begin - self.free_at[stage]) if begin == clock else 0
+            states[3] += waited
+            for i, part in enumerate(states):
                 self.stage_clocks[stage][i] += part
-                total[i] += part
-            clock = begin + sum(parts)
+                total[i] += own[i]
+            if self.on_stage:
+                found = (states[0], states[1], states[2], states[3], states[4])
+                self.on_stage(
+                    StageRow(self.steps, stage, begin - waited, found, price[5], price[6])
+                )
+            parts.append((begin, own))
+            clock = begin + sum(own)
             self.free_at[stage] = clock
             if stage + 1 < len(prices):
                 flight = self._handover(stage, tokens)
+                parts.append((clock, (0, 0, 0, flight, 0)))
                 total[3] += flight
                 clock += flight
-        return (total[0], total[1], total[2], total[3], total[4]), clock
+        return (total[0], total[1], total[2], total[3], total[4]), tuple(parts), clock
 
     def _handover(self, stage: int, tokens: int) -> int:
         """Ticks that hidden states take to the next stage."""
@@ -226,11 +274,13 @@ class PipelinedReplica(Replica):
     def _land(self, flight: Flight) -> None:
         """A batch is back: its requests move on."""
         self.now = flight.end
-        members = [*flight.decoded, *(live for live, _ in flight.work.chunks)]
-        for live in members:
-            self.away.discard(live)
-            for i, part in enumerate(flight.price):
+        for live in (*flight.decoded, *(live for live, _ in flight.work.chunks)):
+            self.away[live] -= 1
+            if not self.away[live]:
+                del self.away[live]
+            for i, part in enumerate(flight.after(live.back)):
                 live.account[1 + i] += part
+            live.back = self.now
         for live in flight.decoded:
             live.computed += 1
             live.generated += 1
@@ -238,10 +288,9 @@ class PipelinedReplica(Replica):
             if live.generated >= live.request.output:
                 self._finish(live)
         for live, size in flight.work.chunks:
-            self.filling.append(live)
-            live.computed += size
             live.share += size * flight.each
-            if live.computed == live.target:
+            if live in flight.last:
+                self.filling.append(live)
                 self._prefilled(live)
         if not self.outstanding:
             self.present += self.now - self.since

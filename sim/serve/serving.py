@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from sim.scenario import Resolved
-from sim.serve.columns import RequestColumns, StepColumns
+from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving
 from sim.serve.live import Outcome
 from sim.serve.memory import Capacity
@@ -33,6 +33,7 @@ class Served(msgspec.Struct):
     capacity: Capacity
     requests: RequestColumns
     steps: list[StepColumns]
+    stages: list[StageColumns]  # none with one pipeline stage, where steps say it all
     outcomes: list[Outcome]
     refused: list[int]
     skipped: int
@@ -92,6 +93,7 @@ def put_together(setup: Setup, shards: list[Shard]) -> Served:
         setup.capacity,
         first,
         sorted(chain.from_iterable(s.steps for s in shards), key=lambda c: c.replica),
+        sorted(chain.from_iterable(s.stages for s in shards), key=lambda c: c.replica),
         sorted(chain.from_iterable(s.outcomes for s in shards), key=lambda o: o.number),
         sorted(chain.from_iterable(s.refused for s in shards)),
         sum(s.skipped for s in shards),

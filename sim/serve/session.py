@@ -69,10 +69,11 @@ def serve_scenario(
             summary=found,
             requests=served.requests,
             steps=served.steps or None,
+            stage_steps=served.stages,
             table_format=table_format,
             pictures=pictures,
             title=heading(served),
-            stages=serving.parallelism.pp,
+            split=serving.parallelism,
             kv_blocks_total=served.capacity.blocks * serving.replicas,
             trace_window=ticks_of(trace_window),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,10 +13,10 @@ from sim.errors import InputError, hint
 from sim.inputs import checked
 from sim.mapping import check_devices
 from sim.scenario import Scenario, resolve
-from sim.serve.columns import RequestColumns, StepColumns
+from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving, Traffic
 from sim.serve.host import host_of, load_engine
-from sim.serve.live import Finished, Outcome, StepRow
+from sim.serve.live import Finished, Outcome, StageRow, StepRow
 from sim.serve.memory import Blocks, kv_capacity
 from sim.serve.pipelined import PipelinedReplica
 from sim.serve.policies import ORDERS, policy
@@ -43,6 +44,7 @@ class Shard(msgspec.Struct):
 
     requests: RequestColumns
     steps: list[StepColumns]
+    stages: list[StageColumns]
     outcomes: list[Outcome]
     refused: list[int]
     skipped: int
@@ -171,10 +173,13 @@ class Setup:
         pricer: Pricer,
         on_step: Callable[[StepRow], None] | None,
         on_finish: Callable[[Finished], None],
+        on_stage: Callable[[StageRow], None] | None = None,
     ) -> Replica:
         """A fresh replica."""
         serving, knobs = self.serving, self.serving.knobs
-        kind = PipelinedReplica if serving.parallelism.pp > 1 else Replica
+        kind: Callable[..., Replica] = Replica
+        if serving.parallelism.pp > 1:
+            kind = partial(PipelinedReplica, on_stage=on_stage)
         made = kind(
             pricer,
             policy(serving.scheduler),
@@ -202,10 +207,12 @@ class Setup:
         serving = self.serving
         requests, refused = RequestColumns(), list[int]()
         steps = [StepColumns(n) for n in numbers] if serving.keep_steps else []
+        piped = serving.keep_steps and serving.parallelism.pp > 1
+        stages = [StageColumns(n) for n in numbers] if piped else []
         if folder:
             requests.spill(folder / f"requests-{numbers[0]}")
-            for columns in steps:
-                columns.spill(folder / f"steps-{columns.replica}")
+            for columns in (*steps, *stages):
+                columns.spill(folder / columns.stem)
         totals = {n: [0, 0] for n in numbers}
 
         def finished(row: Finished) -> None:
@@ -217,7 +224,13 @@ class Setup:
 
         pricer = Pricer(self.resolved, exact_graph=not serving.shortcuts)
         replicas = [
-            self.replica(n, pricer, steps[i].append if steps else None, finished)
+            self.replica(
+                n,
+                pricer,
+                steps[i].append if steps else None,
+                finished,
+                stages[i].add if stages else None,
+            )
             for i, n in enumerate(numbers)
         ]
         stream = self.requests()
@@ -247,6 +260,7 @@ class Setup:
         return Shard(
             requests,
             steps,
+            stages,
             outcomes,
             refused,
             trace.skipped if trace and (whole or 0 in numbers) else 0,

@@ -1,8 +1,8 @@
 """A window of a serving run as a trace for ui.perfetto.dev (Chrome's JSON).
 
-A process a replica: its steps, the states inside them, and counters of running and waiting
-requests and KV blocks. One more process has a track a request. What overlaps the window is
-written whole, so no amount is cut.
+A process a replica: its steps, a lane a device (stage by stage, rank by rank) with its states, and
+counters of running and waiting requests and KV blocks. One more process has a track a request. What
+overlaps the window is written whole, so no amount is cut.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sim.files import whole
+from sim.mapping import Parallelism
 from sim.perfetto import micros, process_event, slice_event, thread_event
-from sim.serve.columns import STATE_COLUMNS, RequestColumns, StepColumns
+from sim.serve.columns import STATE_COLUMNS, RequestColumns, StageColumns, StepColumns
 from sim.serve.live import PARTS
 from sim.states import STATES
 
-STATE_LANE, FIRST_STEPS = 1, 2  # tids; steps that overlap take further rows
+if TYPE_CHECKING:
+    import polars as pl
+
+FIRST_STEPS, FIRST_DEVICE = 1, 1001  # tids; steps that overlap take further rows
 MOST_REQUESTS = 500  # tracks beyond it are hard to read
 COUNTERS = ("running", "waiting", "kv_blocks")
 Row = dict[str, Any]
@@ -31,6 +35,8 @@ def write_window(
     requests: RequestColumns,
     steps: Sequence[StepColumns],
     window: tuple[int, int],
+    stages: Sequence[StageColumns] = (),
+    split: Parallelism | None = None,
     *,
     most_requests: int = MOST_REQUESTS,
 ) -> Path:
@@ -51,9 +57,9 @@ def write_window(
     with whole(path) as temporary, temporary.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                _write(packed, head, events(chosen, steps, window))
+                _write(packed, head, events(chosen, steps, window, stages, split or Parallelism()))
         else:
-            _write(raw, head, events(chosen, steps, window))
+            _write(raw, head, events(chosen, steps, window, stages, split or Parallelism()))
     return path
 
 
@@ -81,12 +87,21 @@ def window_requests(
 
 
 def events(
-    requests: Sequence[Row], steps: Sequence[StepColumns], window: tuple[int, int]
+    requests: Sequence[Row],
+    steps: Sequence[StepColumns],
+    window: tuple[int, int],
+    stages: Sequence[StageColumns],
+    split: Parallelism,
 ) -> Iterator[str]:
-    """Every event as a line of JSON: replica by replica, then the requests."""
+    """Every event as a line of JSON: replica by replica, then the requests.
+
+    With one stage the steps themselves are what its devices do.
+    """
     last = -1
+    inside = {store.replica: store for store in stages}
     for store in sorted(steps, key=lambda s: s.replica):
         yield from _replica(store, window)
+        yield from _devices(inside.get(store.replica, store), window, split)
         last = max(last, store.replica)
     yield from _requests(requests, last + 1)
 
@@ -94,13 +109,11 @@ def events(
 def _replica(store: StepColumns, window: tuple[int, int]) -> Iterator[str]:
     pid, begin, end = store.replica, *window
     yield from process_event(pid, f"replica {pid}")
-    yield from thread_event(pid, STATE_LANE, "state")
     busy: list[int] = []  # until when each row of steps is
     shown: dict[str, int] = {}
     until = -1
     for frame in store.frames():
-        ends = frame["start_ps"] + frame["duration_ps"]
-        for step in frame.filter((frame["start_ps"] < end) & (ends > begin)).iter_rows(named=True):
+        for step in _within(frame, begin, end):
             start = step["start_ps"]
             if 0 <= until < start:  # nothing ran in between
                 yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
@@ -114,7 +127,6 @@ def _replica(store: StepColumns, window: tuple[int, int]) -> Iterator[str]:
             yield slice_event(
                 _kind(step), FIRST_STEPS + row, start, until, _arguments(step), str(pid)
             )
-            yield from _states(step, str(pid))
             yield from _counters(step, shown, start, pid)
     if until >= 0:
         yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
@@ -137,16 +149,34 @@ def _arguments(step: Row) -> str:
     return sizes + states
 
 
-def _states(step: Row, pid: str) -> Iterator[str]:
-    """The states of a step side by side. Those of several stages at once do not fit into its
-    time; they stand in its arguments alone."""
-    if sum(step[name] for name in STATE_COLUMNS) != step["duration_ps"]:
-        return
-    at = step["start_ps"]
+def _within(frame: pl.DataFrame, begin: int, end: int) -> Iterator[Row]:
+    """The rows that overlap the window."""
+    ends = frame["start_ps"] + frame["duration_ps"]
+    yield from frame.filter((frame["start_ps"] < end) & (ends > begin)).iter_rows(named=True)
+
+
+def _devices(store: StepColumns, window: tuple[int, int], split: Parallelism) -> Iterator[str]:
+    """A lane a device with its states side by side; the ranks of a stage do the same."""
+    pid = store.replica
+    lanes: list[range] = []
+    for stage in range(split.pp):
+        first = FIRST_DEVICE + stage * split.tp
+        lanes.append(range(first, first + split.tp))
+        for rank, tid in enumerate(lanes[stage]):
+            device = split.device(pid, stage, rank)
+            yield from thread_event(pid, tid, f"stage {stage}, rank {rank} (gpu{device})")
+    for frame in store.frames():
+        for row in _within(frame, *window):
+            for tid in lanes[row.get("stage", 0)]:
+                yield from _states(row, tid, str(pid))
+
+
+def _states(row: Row, tid: int, pid: str) -> Iterator[str]:
+    at = row["start_ps"]
     for state, name in zip(STATES, STATE_COLUMNS, strict=False):
-        if step[name]:
-            yield slice_event(state, STATE_LANE, at, at + step[name], pid=pid)
-            at += step[name]
+        if row[name]:
+            yield slice_event(state, tid, at, at + row[name], pid=pid)
+            at += row[name]
 
 
 def _counters(values: Row, shown: dict[str, int], t: int, pid: int) -> Iterator[str]:
