@@ -6,6 +6,7 @@ detokenising. Percentiles interpolate linearly between ranks (numpy's default).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -159,7 +160,7 @@ def spread(ticks: NDArray[Any]) -> dict[str, float | int | None]:
     keys = [f"p{p}" for p in PERCENTILES]
     if not len(kept):
         return {"count": 0, **dict.fromkeys(("mean", *keys, "max"))}
-    total = exact_sum(kept) if kept.dtype.kind == "i" else float(kept.sum())
+    total = exact_sum(kept) if kept.dtype.kind == "i" else math.fsum(kept)
     in_seconds = kept / TICKS_PER_SECOND
     ranks = np.percentile(in_seconds, PERCENTILES)
     return {
