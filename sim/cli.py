@@ -12,7 +12,7 @@ import typer
 
 from sim.cli_serve import serve
 from sim.cli_sweep import map_, recommend, sweep
-from sim.cli_validate import validate
+from sim.cli_validate import calibrate, validate
 from sim.cli_whatif import OPEN, compare
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
@@ -35,6 +35,7 @@ for kind in ("model", "device", "system"):
 app.command()(serve)
 app.command()(sweep)
 app.command()(validate)
+app.command()(calibrate)
 app.command("map")(map_)
 app.command()(recommend)
 app.command(context_settings=OPEN)(compare)

@@ -49,3 +49,27 @@ def validate(
     )
     if not good:
         raise typer.Exit(1)
+
+
+def calibrate(
+    paths: Paths,
+    device: Annotated[str, typer.Option(help="The device to fit: a name or a TOML")],
+    out: Annotated[
+        Path | None, typer.Option(help="The TOML to write; DEVICE-calibrated.toml")
+    ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Share of the shapes kept from the fit, and scored"),
+    ] = 0.25,
+    date: Annotated[str | None, typer.Option(help="Date to write, YYYY-MM-DD; today")] = None,
+) -> None:
+    """Fit the efficiency terms of a device to measured kernels, and write its TOML."""
+    from datetime import date as calendar
+
+    from sim.calibrate.session import calibrate_paths
+
+    try:
+        day = calendar.fromisoformat(date) if date else calendar.today()
+    except ValueError:
+        raise InputError(f"--date {date!r}: write it as YYYY-MM-DD") from None
+    calibrate_paths(paths, device=device, out=out, holdout=holdout, date=day.isoformat())

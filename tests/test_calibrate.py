@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+from pathlib import Path
 
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from hw_models.efficiency import ExpertTerms
 from sim.calibrate import search
+from sim.calibrate.device_file import save_device
+from sim.calibrate.frames import is_held
+from sim.catalogue import catalogue, load_device
+from sim.cli import app
+from sim.cost import CostModel
+from sim.validate.kernels import expert_ops
+from workloads.precision import parse_precision
 
 
 def _line(rows: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -40,3 +53,58 @@ def test_search_is_deterministic() -> None:
         return search(lambda t: t["floor"] + size / (t["rate"] * 1e6), time, start, BOUNDS).values
 
     assert once() == once()
+
+
+def _measured(path: Path) -> None:
+    """Mixtures on a device whose terms are known, and rows of another device."""
+    made = ExpertTerms(floor_us=12.0, hbm=0.8, matrix=0.5, combine=0.4, depth=4)
+    device = load_device("h100-sxm")
+    efficiency = msgspec.structs.replace(device.efficiency, experts={"bf16": made})
+    costs = CostModel(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
+    rows = []
+    for hidden in (1024, 2048, 3072, 4096, 5120, 6144, 7168, 8192):
+        for tokens in (1, 4, 16, 64, 256, 1024, 4096):
+            for top_k in (1, 2, 4, 8):
+                row = {"device": "h100_sxm", "dtype": "bfloat16", "num_tokens": tokens}
+                row |= {"hidden": hidden, "inter": hidden // 2, "topk": top_k, "num_experts": 64}
+                row |= {"moe_tp": 1, "moe_ep": 1, "routing": "balanced"}
+                ops = expert_ops(row, parse_precision("bf16"))
+                time = sum(costs(op).duration for op in ops) / 1e6
+                rows.append({**row, "latency_us": time * (1.0 + 0.02 * (len(rows) % 3 - 1))})
+    rows.append({**rows[0], "device": "a100_sxm"})
+    pl.DataFrame(rows).write_csv(path)
+
+
+def test_a_calibrated_device_is_a_file_that_predicts_rows_it_has_not_seen(tmp_path: Path) -> None:
+    _measured(tmp_path / "moe.csv")
+    texts = []
+    for name in ("a.toml", "b.toml"):
+        out = tmp_path / name
+        args = ["calibrate", str(tmp_path / "moe.csv"), "--device", "h100-sxm"]
+        ran = CliRunner().invoke(app, [*args, "--out", str(out), "--date", "2026-01-02"])
+        assert ran.exit_code == 0, ran.output
+        assert "1 rows left out: of another device (a100_sxm)" in ran.output
+        texts.append(out.read_text())
+    assert texts[0] == texts[1]
+    terms = load_device(str(tmp_path / "a.toml")).efficiency.experts["bf16"]
+    assert terms.floor_us == pytest.approx(12.0, rel=0.1)
+    assert "2026-01-02" in terms.source
+    assert "held out" in terms.source
+    assert 0.97 < terms.residuals["all"].p10 < 1.0 < terms.residuals["all"].p90 < 1.03
+    # What is written prices what validate prices.
+    args = ["validate", str(tmp_path / "moe.csv"), "--device", str(tmp_path / "a.toml")]
+    assert CliRunner().invoke(app, [*args, "--max-median", "3"]).exit_code == 0
+
+
+def test_held_out_shapes_stay_held_out() -> None:
+    assert [is_held(f"{n}x64", 0.25) for n in range(8)] == [
+        is_held(f"{n}x64", 0.25) for n in range(8)
+    ]
+    share = np.mean([is_held(f"{n}x64", 0.25) for n in range(4000)])
+    assert 0.2 < share < 0.3
+    assert not any(is_held(str(n), 0.0) for n in range(100))
+
+
+def test_every_device_of_the_catalogue_survives_the_file(tmp_path: Path) -> None:
+    for name in catalogue("device"):
+        save_device(load_device(name), tmp_path / f"{name}.toml", "a heading")

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-import msgspec
-
 from sim.catalogue import load_model
 from sim.errors import InputError, hint
 from sim.mapping import shard
 from sim.validate.exchanges import exchange_seconds
 from sim.validate.kernels import INF, gemm_regime, mixed_batch, precision
-from sim.validate.names import model_of
-from sim.validate.points import LLM, Bench, Place, Point, Row, Source, between, priced
+from sim.validate.points import LLM, Bench, Place, Point, Profiled, Row, Source, between, priced
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Sequence
 from workloads.block import Lowering
 from workloads.graph import Graph, build_graph
-from workloads.model import Model
+from workloads.model import Attention
 from workloads.ops import (
     SOFTMAX_FLOPS,
     Op,
@@ -154,34 +151,55 @@ def _layer_part(bench: Bench, device: str, name: str, tp: int) -> float:
     return bench.seconds(device, LLMCOMPASS_DTYPE, op)
 
 
-# vLLM's names of the operators of a pass: kernels_tp1/dense.csv and per_sequence.csv.
-DENSE = {
-    "qkv_proj": "qkv_proj",
-    "o_proj": "out_proj",
-    "gate_up_proj": "gate_up_proj",
-    "down_proj": "down_proj",
-    "act_fn": "silu",
-    "layernorm": "attn_norm",
-    "final_layernorm": "final_norm",
-    "rotary_emb": "rotary",
-    "embedding": "embed",
-    "lm_head": "lm_head",
+# vLLM's names of the operators of a pass (kernels_tp1/dense.csv, per_sequence.csv), by the ends of
+# the graph's names or by their kind.
+DENSE: dict[str, tuple[str, ...]] = {
+    "qkv_proj": ("qkv_proj",),
+    "o_proj": ("out_proj",),
+    "gate_up_proj": ("gate_up_proj", "up_proj"),
+    "down_proj": ("down_proj",),
+    "act_fn": ("activation",),
+    "layernorm": ("attn_norm",),
+    "final_layernorm": ("final_norm",),
+    "rotary_emb": ("rotary",),
+    "embedding": ("embed",),
+    "lm_head": ("lm_head",),
 }
 
 
-class Profiled(msgspec.Struct, frozen=True):
-    """What a profile of one model on one device was made of."""
+@lru_cache(maxsize=4096)
+def _pass_ops(what: Profiled, rows: int) -> tuple[Op, ...]:
+    """The operators of a pass of `rows` tokens outside of attention, of equal layers one."""
+    batch = Batch.uniform(rows, Sequence(new=1, logits=1))
+    local, form = shard(what.model, what.tp), precision(what.dtype)
+    graph = build_graph(local, batch, form, Lowering(fusion=False), ways=what.tp)
+    return tuple(op for placed, op in graph.ops() if placed.layer in (-2, -1, 0))
 
-    model: Model
-    device: str
-    dtype: str
-    tp: int = 1
+
+def vllm_op(what: Profiled, layer: str, rows: int) -> Op:
+    """The operator that vLLM's profile calls `layer`. Raises InputError."""
+    if layer not in DENSE:
+        raise InputError(
+            f"layer {layer!r} is not modelled: no operator of the graph stands for it"
+            + (" (sampling is the engine's)" if layer == "sampler" else hint(layer, DENSE))
+        )
+    ops = _pass_ops(what, rows)
+    for wanted in DENSE[layer]:
+        for op in ops:
+            if op.name.endswith(wanted) or op.kind == wanted:
+                return op
+    raise InputError(f"{what.model.name} has no {layer!r}; it has {', '.join(o.name for o in ops)}")
 
 
-def vllm_attention(source: Source, bench: Bench, what: Profiled) -> Iterator[Point]:
+def profiled_attention(what: Profiled) -> Attention:
+    """One rank's share of the attention of the model's first layer."""
+    return shard(what.model, what.tp).stacks[-1][1].layers[0].attention
+
+
+def vllm_attention(source: Source, bench: Bench) -> Iterator[Point]:
     """Attention of one layer over a batch that may mix a chunk of a prompt and decoding."""
-    stack = what.model.decoder or what.model.stacks[0][1]
-    shape, form = stack.layers[0].attention, precision(what.dtype)
+    what = source.profiled
+    shape, form = profiled_attention(what), precision(what.dtype)
 
     def place(row: Row, device: str) -> Place:
         new, ones = row["prefill_chunk"], row["n_decode"]
@@ -209,32 +227,12 @@ def microseconds(row: Row) -> float:
     return float(row["time_us"]) * 1e-6
 
 
-def vllm_dense(source: Source, bench: Bench, what: Profiled) -> Iterator[Point]:
+def vllm_dense(source: Source, bench: Bench) -> Iterator[Point]:
     """Operators of a pass by tokens (or, of the head, by sequences)."""
-    form = precision(what.dtype)
-
-    @lru_cache(maxsize=4096)
-    def ops(rows: int) -> dict[str, Op]:
-        batch = Batch.uniform(rows, Sequence(new=1, logits=1))
-        local = shard(what.model, what.tp)
-        graph = build_graph(local, batch, form, Lowering(fusion=False), ways=what.tp)
-        found: dict[str, Op] = {}
-        for placed, op in graph.ops():
-            if placed.layer in (-2, -1, 0):
-                found.setdefault(op.name, op)
-        return found
+    what = source.profiled
 
     def price(row: Row, device: str) -> float:
-        wanted = DENSE.get(row["layer"])
-        if wanted is None:
-            raise InputError(
-                f"layer {row['layer']!r} is not modelled (sampling is host and vocabulary work "
-                "that no operator of the graph stands for)"
-            )
-        known = ops(row.get("tokens") or row["sequences"])
-        op = known.get(wanted) or next((o for n, o in known.items() if wanted in n), None)
-        if op is None:
-            raise InputError(f"the graph has no {wanted!r}; it has {', '.join(known)}")
+        op = vllm_op(what, row["layer"], row.get("tokens") or row["sequences"])
         return bench.seconds(device, what.dtype, op)
 
     def place(row: Row, device: str) -> Place:
@@ -247,8 +245,3 @@ def vllm_dense(source: Source, bench: Bench, what: Profiled) -> Iterator[Point]:
     return priced(
         source, bench, place, price, device=lambda row: what.device, measured=microseconds
     )
-
-
-def profiled_model(name: str) -> Model:
-    """The catalogue's model of a profile."""
-    return load_model(model_of(name))

@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from hw_models.device import Device
+from hw_models.system import System
 from sim.catalogue import Machine, load_device, load_machine
 from sim.collectives import Network
 from sim.cost import CostModel
 from sim.errors import InputError, MemorywallError
 from sim.validate.names import device_of, system_of
+from workloads.model import Model
 from workloads.ops import Op
 
 TICKS_A_SECOND = 1e12
@@ -46,12 +49,28 @@ class Point(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Profiled(msgspec.Struct, frozen=True):
+    """What a profile of one model on one device was made of."""
+
+    model: Model
+    device: str
+    dtype: str
+    tp: int = 1
+
+
 class Source(msgspec.Struct, frozen=True):
     """One table of measurements, and the format that its columns tell."""
 
     path: Path
     form: Format
     frame: pl.DataFrame
+    profile: Profiled | None = None
+
+    @property
+    def profiled(self) -> Profiled:
+        """Of a table of a run, what it was made of."""
+        assert self.profile is not None
+        return self.profile
 
     @property
     def format(self) -> str:
@@ -67,23 +86,30 @@ class Format(msgspec.Struct, frozen=True):
 
 
 class Bench:
-    """The devices that rows are priced on: by catalogue name, or the one that is asked for."""
+    """The devices that rows are priced on: by catalogue name, or the one that is asked for.
 
-    def __init__(self, device: str | None = None) -> None:
-        self.asked = device
+    `own` is a device at hand that all rows are priced on.
+    """
+
+    def __init__(self, device: str | None = None, own: Device | None = None) -> None:
+        self.asked, self.own = device, own
         self._costs: dict[tuple[str, str], CostModel] = {}
         self._machines: dict[tuple[str, int], Machine] = {}
         self._networks: dict[tuple[str, int], Network] = {}
 
     def device(self, name: str) -> str:
         """The catalogue's name, or the path, of a device that a table names."""
-        return device_of(self.asked or name)
+        return self.own.name if self.own else device_of(self.asked or name)
+
+    def load(self, device: str) -> Device:
+        """The record of a device by `self.device(name)`."""
+        return self.own or load_device(device)
 
     def costs(self, device: str, dtype: str) -> CostModel:
         """The cost model of a device by `self.device(name)`."""
         key = (device, dtype)
         if key not in self._costs:
-            self._costs[key] = CostModel(load_device(device), dtype)
+            self._costs[key] = CostModel(self.load(device), dtype)
         return self._costs[key]
 
     def seconds(self, device: str, dtype: str, *ops: Op) -> float:
@@ -95,9 +121,9 @@ class Bench:
         """A system of `gpus` of a device. A device from a file takes the links of its namesake."""
         key = (device, gpus)
         if key not in self._machines:
-            own = load_device(device)
+            own = self.load(device)
             if gpus == 1:
-                self._machines[key] = load_machine(device)
+                self._machines[key] = Machine(own.name, System(own.name, 1, (), ()), own)
             else:
                 machine = load_machine(system_of(own.name, gpus))
                 self._machines[key] = msgspec.structs.replace(machine, device=own)
@@ -115,7 +141,7 @@ class Bench:
         """Several nodes of a device."""
         key = (device, -1)
         if key not in self._machines:
-            own = load_device(device)
+            own = self.load(device)
             machine = load_machine(system_of(own.name, 9))
             self._machines[key] = msgspec.structs.replace(machine, device=own)
         return self._machines[key]

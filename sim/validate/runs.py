@@ -18,9 +18,9 @@ from sim.serve.config import Serving, Traffic
 from sim.serve.host import engines
 from sim.serve.knobs import Knobs
 from sim.serve.serving import serve
-from sim.validate.layers import Profiled, vllm_attention, vllm_dense
+from sim.validate.layers import vllm_attention, vllm_dense
 from sim.validate.names import device_of, dtype_of, model_of, system_of
-from sim.validate.points import Bench, Format, Place, Point, Source
+from sim.validate.points import Bench, Format, Place, Point, Profiled, Source
 
 QUANTITIES = ("ttft", "tpot", "latency")
 
@@ -157,13 +157,7 @@ def run_tables(folder: Path, device: str | None) -> Iterator[Source]:
     for path, kind, tp in kernel_tables(run):
         what = Profiled(model, run.device, run.dtype, tp)
         reader = vllm_attention if kind == "attention" else vllm_dense
-
-        def read(
-            source: Source, bench: Bench, what: Profiled = what, reader: Any = reader
-        ) -> Iterator[Point]:
-            yield from reader(source, bench, what)
-
-        yield Source(path, Format(f"vllm_runs {kind}", (), read), pl.read_csv(path))
+        yield Source(path, Format(f"vllm_runs {kind}", (), reader), pl.read_csv(path), what)
     path = folder / "requests.csv"
     if path.is_file():
         yield Source(path, requests_format(run), pl.read_csv(path, infer_schema_length=None))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from sim.errors import InputError
@@ -88,7 +89,7 @@ def drawn(source: Source, limit: int | None) -> Source:
     if not limit or len(frame) <= limit:
         return source
     frame = frame.with_row_index("drawn").sample(limit, seed=42).sort("drawn").drop("drawn")
-    return Source(source.path, source.form, frame)
+    return msgspec.structs.replace(source, frame=frame)
 
 
 def points_of(source: Source, bench: Bench, advance: Any) -> pl.DataFrame:
