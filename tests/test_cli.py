@@ -127,4 +127,5 @@ def test_twice_the_bandwidth_halves_what_waits_for_it() -> None:
         result = run(scenario)
         return result.makespan * result.account.share("hbm")
 
-    assert 0.47 < waits(6700.0) / waits(3350.0) < 0.51
+    # A little more than half goes: arithmetic that overlaps hides the same amount of both.
+    assert 0.44 < waits(6700.0) / waits(3350.0) < 0.51

@@ -87,7 +87,8 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
             {t: BOUNDS[t] for t in used},
             weights,
         )
-        terms = msgspec.structs.replace(base, **rounded(found.values))
+        told = {t: v for t, v in found.values.items() if t not in found.undetermined}
+        terms = msgspec.structs.replace(base, **rounded(told))
         error = np.abs(np.log(points.seconds(terms) / measured))
         score = float(np.average(np.minimum(error, 0.5), weights=weights))
         return Attempt(score, terms, found.undetermined)
@@ -105,13 +106,20 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
 
 
 def rounded(values: dict[str, float]) -> dict[str, Any]:
-    """Four digits of each; steps of overlap are a whole number."""
-    return {t: max(1, round(v)) if t == "depth" else float(f"{v:.4g}") for t, v in values.items()}
+    """Four digits of each, nothing of next to nothing; steps of overlap are a whole number."""
+
+    def digits(term: str, value: float) -> float:
+        low, high = BOUNDS[term]
+        return low if value - low < 1e-4 * (high - low) else float(f"{value:.4g}")
+
+    return {t: max(1, round(v)) if t == "depth" else digits(t, v) for t, v in values.items()}
 
 
 def _large(rows: pl.DataFrame) -> Array:
+    """Which rows are the size of a language model's: a large weight, or many products at once."""
     n, k = rows["n"].to_numpy(), rows["k"].to_numpy()
-    return np.asarray((n * k >= LARGE) & (n >= LONG) & (k >= LONG))
+    batch = rows["batch"].to_numpy() if "batch" in rows.columns else np.ones(len(rows))
+    return np.asarray((batch * n * k >= LARGE) & ((n >= LONG) & (k >= LONG) | (batch > 1)))
 
 
 def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
