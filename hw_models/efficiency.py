@@ -15,6 +15,7 @@ import msgspec
 from hw_models.record import Fraction, NonNegative, Positive, Record, Source
 
 Depth = Annotated[int, msgspec.Meta(ge=0, le=64)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Spread(Record, frozen=True, kw_only=True):
@@ -82,11 +83,57 @@ class GemmTerms(KernelTerms, frozen=True, kw_only=True):
 
 
 class PrefillTerms(KernelTerms, frozen=True, kw_only=True):
-    """Attention of many new tokens a sequence, and of encoders."""
+    """Attention of many new tokens a sequence, of batches that mix them with decoding ones, and
+    of encoders. A kernel deals tiles of query rows to the cores, and a core walks the keys of its.
+
+    tile_rows: query rows of a tile; rows are padded to whole tiles. 0: none of this is modelled.
+    packed: whether the query heads that share keys share tiles; if not, each has its own.
+    matrix, softmax, hbm: the fractions of matrix peak, vector peak and HBM bandwidth reached.
+    tile_us: what a tile costs a core before its first key; empty_us: what one costs that finds no
+        rows (a launch has as many tiles for every sequence as the longest chunk needs).
+    tail: how much of the shorter one of two is not hidden under the other: all tiles spread over
+        all cores, and the longest row of tiles on one core (the critical path).
+    append: the kernel that puts new keys and values into the cache before this one takes so many
+        passes more over the first 512 elements of a token's keys and values (one each a thread).
+    depth: steps in which loads and multiplies overlap.
+    """
+
+    tile_rows: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    packed: bool = False
+    matrix: Fraction = 1.0
+    softmax: Fraction = 1.0
+    hbm: Fraction = 1.0
+    tile_us: NonNegative = 0.0
+    empty_us: NonNegative = 0.0
+    tail: Share = 0.0
+    append: NonNegative = 0.0
+    depth: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
 class DecodeTerms(KernelTerms, frozen=True, kw_only=True):
-    """Attention of one new token a sequence over its cache."""
+    """Attention of one new token a sequence over its cache: a block of work for each sequence and
+    key/value head, or several that split its keys where blocks are fewer than cores.
+
+    depth: steps in which loads and multiplies overlap. 0: none of this is modelled.
+    hbm, matrix: the fractions of HBM bandwidth and matrix peak reached.
+    block_us: what another wave of blocks over the cores costs before its first key.
+    split_us: adding up the parts of split keys, where one key block (128) is not all.
+    regroup_us: bringing query heads that share keys together and apart again, by kernels before
+        and behind (two more passes over queries and outputs), where there is more than one
+        sequence and more than one key/value head.
+    head_share: the fraction of the bandwidth that one sequence and head draws by splitting.
+    core_share: how many times its even share of the bandwidth one core draws while others are
+        done: blocks that are not split come two to a core, and the last ones run so. 0: no limit.
+    """
+
+    depth: Depth = 0
+    hbm: Fraction = 1.0
+    matrix: Fraction = 1.0
+    block_us: NonNegative = 0.0
+    split_us: NonNegative = 0.0
+    regroup_us: NonNegative = 0.0
+    head_share: Fraction = 1.0
+    core_share: NonNegative = 0.0
 
 
 class VectorTerms(KernelTerms, frozen=True, kw_only=True):
@@ -171,7 +218,8 @@ class Efficiency(Record, frozen=True, kw_only=True):
     hbm_ramp_MB: bytes B0 in `bytes / (bytes + B0)`, the bandwidth ramp of small reads.
     attention, attention_ramp_tokens: prefill attention reaches
         attention * S / (S + S0) of the matrix peak on S new tokens.
-    gemm, prefill, encoder, decode, elementwise, experts: terms of a family by number format.
+    gemm, prefill, encoder, decode, elementwise, experts: terms of a family by number format;
+        attention over an 8-bit cache has its own under "fp8".
     collectives: terms by library.
     """
 
@@ -194,3 +242,10 @@ class Efficiency(Record, frozen=True, kw_only=True):
 def terms_for(table: Mapping[str, T], dtype: str, neutral: T) -> T:
     """The terms of a number format, of its twin on the same units, or the neutral ones."""
     return table.get(dtype) or table.get(SAME_UNITS.get(dtype, "")) or neutral
+
+
+def cache_terms(table: Mapping[str, T], dtype: str, kv_bits: int, neutral: T) -> T:
+    """The terms of an attention family: by the format of the cache where it is of 8 bits, else of
+    the activations; kernels whose inputs are narrower still multiply in 16 bits."""
+    narrow = table.get("fp8") if kv_bits == 8 else None
+    return narrow or terms_for(table, dtype, None) or terms_for(table, "bf16", neutral)

@@ -17,6 +17,7 @@ from hw_models.device import Device
 from sim.arith import SCALAR, Arith
 from sim.clock import ticks
 from sim.kernels import RESOURCES, Priced, Rates, Times, priced
+from sim.kernels.asked import asked_of
 from sim.kernels.attention import attention_times
 from sim.kernels.experts import expert_terms, expert_times, grouped_rows
 from sim.kernels.gemm import gemm_times
@@ -94,8 +95,11 @@ class CostModel:
         if op.gemms:
             return gemm_times(xp, self.rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
         if op.flash:
-            rows = sum(f.batch * f.rows * f.width for f in op.flash)
-            return attention_times(xp, self.rates, moved, op.matrix_flops, op.vector_flops, rows)
+            rows = sum(f.elements for f in op.flash)
+            asked = asked_of(op.flash, op.traffic)
+            return attention_times(
+                xp, self.rates, moved, op.matrix_flops, op.vector_flops, rows, asked
+            )
         return stream_times(
             xp,
             self.rates,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_models.device import Device
 from sim import Parallelism, Scenario, Workload, load_device, load_model, run
 from sim.cost import CostModel
 from sim.memory import footprints
@@ -22,6 +24,15 @@ BF16 = Precision()
 H100 = CostModel(load_device("h100-sxm"), "bf16")
 
 
+def without_attention_terms(device: Device) -> Device:
+    """The device with one efficiency and one ramp for all attention."""
+    plain = msgspec.structs.replace(device.efficiency, prefill={}, decode={}, encoder={})
+    return msgspec.structs.replace(device, efficiency=plain)
+
+
+PLAIN = CostModel(without_attention_terms(H100.device), "bf16")
+
+
 @pytest.mark.parametrize("cached", [0, 512, 8192])
 @pytest.mark.parametrize("name", ["llama-3.1-8b", "gpt2"])
 def test_attention_has_no_jump_in_the_new_tokens(name: str, cached: int) -> None:
@@ -31,7 +42,7 @@ def test_attention_has_no_jump_in_the_new_tokens(name: str, cached: int) -> None
 
     def cost(new: int) -> int:
         batch = Batch.uniform(16, Sequence(new=new, cached=cached))
-        return H100(flash_attention("attention", attention, batch, BF16)).duration
+        return PLAIN(flash_attention("attention", attention, batch, BF16)).duration
 
     most = 3.0 if cached else 4.1  # twice the queries, which see up to twice the keys
     for new in (1, 2, 4, 16, 64, 256):
@@ -42,13 +53,13 @@ def test_a_prompt_reaches_the_share_that_the_device_states() -> None:
     """attention * S / (S + S0) of the peak, causal FLOPs counted once."""
     decoder = load_model("llama-3.1-8b").decoder
     assert decoder is not None
-    terms = H100.device.efficiency
+    terms = PLAIN.device.efficiency
     for prompt in (512, 2048, 16384):
         op = flash_attention(
             "attention", decoder.layers[0].attention, Batch.prefill(1, prompt), BF16
         )
-        rates = H100.rates
-        compute = H100.times(op, H100.moved(op)).compute
+        rates = PLAIN.rates
+        compute = PLAIN.times(op, PLAIN.moved(op)).compute
         reached = op.matrix_flops / (compute - op.vector_flops / rates.vector) / rates.peak
         stated = terms.attention * prompt / (prompt + terms.attention_ramp_tokens)
         assert reached == pytest.approx(stated, rel=0.01)

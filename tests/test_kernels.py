@@ -14,6 +14,7 @@ from hw_models.efficiency import GemmTerms
 from sim import load_device
 from sim.arith import SCALAR, VECTOR
 from sim.kernels import RESOURCES, priced
+from sim.kernels.asked import Asked
 from sim.kernels.attention import attention_times
 from sim.kernels.gemm import gemm_times
 from sim.kernels.price import Moved
@@ -22,6 +23,22 @@ from sim.kernels.stream import stream_times
 from tests.strategies import devices, gemm_terms
 from workloads.ops import Gemm
 
+# Sums that only a device with terms of attention looks at; `test_attention_terms` has those.
+NOTHING = Asked(
+    heads=1,
+    kv_heads=1,
+    width=2,
+    window=0,
+    causal=True,
+    kv_bits=16,
+    decoding=1,
+    seen=0,
+    chunks=(),
+    queries=0,
+    written=0,
+    kv=0,
+    appended=0,
+)
 counts = st.integers(0, 2**40)
 points = st.lists(st.tuples(counts, counts, counts, counts, counts), min_size=1, max_size=5)
 
@@ -36,14 +53,14 @@ def test_many_points_at_once_cost_what_each_costs(
     moved = Moved(reads, writes, reads + writes)
     for_all = [
         stream_times(VECTOR, rates, moved, matrix, vector),
-        attention_times(VECTOR, rates, moved, matrix, vector, rows),
+        attention_times(VECTOR, rates, moved, matrix, vector, rows, NOTHING),
     ]
     many = [priced(VECTOR, rates, t) for t in for_all]
     for i, (r, w, m, v, q) in enumerate(points):
         one = Moved(r, w, r + w)
         for_one = [
             stream_times(SCALAR, rates, one, m, v),
-            attention_times(SCALAR, rates, one, m, v, q),
+            attention_times(SCALAR, rates, one, m, v, q, NOTHING),
         ]
         for found, times in zip(many, for_one, strict=True):
             alone = priced(SCALAR, rates, times)

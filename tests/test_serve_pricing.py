@@ -33,6 +33,9 @@ SETTINGS: dict[str, tuple[str, str, str | None, int, int, dict[str, Value]]] = {
     "series": ("gpt2", "survey-accelerator", "int8", 1, 1, {"device.levels": "series"}),
     "series-real": ("gpt2", "a100-sxm-80gb", None, 1, 1, {"device.levels": "series"}),
     "int8-cache": ("llama-3.1-8b", "a100-sxm-80gb", None, 1, 1, {}),
+    "fp8-cache": ("llama-3.1-8b", "h100-sxm", None, 1, 1, {}),
+    "tiles-of-one-head": ("llama-3.1-8b", "rtx-4090", None, 1, 1, {}),
+    "no-terms": ("llama-3.1-8b", "h100-pcie", None, 1, 1, {}),
 }
 names = pytest.mark.parametrize("name", SETTINGS)
 
@@ -45,7 +48,7 @@ def pricers(name: str) -> tuple[Pricer, Pricer]:
         model=model,
         on=machine,
         dtype=dtype,
-        kv_dtype="int8" if name == "int8-cache" else None,
+        kv_dtype=name.removesuffix("-cache") if name.endswith("-cache") else None,
         parallelism=Parallelism(tp=tp, pp=pp),
         set=changes,
     )

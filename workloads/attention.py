@@ -75,9 +75,17 @@ def flash_attention(
         queries += group.count * new
         shapes.append(
             Flash(
-                batch=group.count * kv,
-                rows=new * (heads // kv),
+                sequences=group.count,
+                new=new,
+                context=cached if cross else cached + new,
+                keys=visible,
+                heads=heads,
+                kv_heads=kv,
                 width=width,
+                causal=attention.causal and not cross,
+                window=0 if cross else attention.window,
+                cached=cached_kv,
+                kv_bits=kv_bits,
                 kv_bytes=packed(group.count * visible * attention.kv_width, kv_bits),
             )
         )

@@ -111,17 +111,37 @@ class Gemm(Record, frozen=True, kw_only=True):
 
 
 class Flash(Record, frozen=True, kw_only=True):
-    """Attention that keeps its scores on chip.
+    """Attention of equal sequences that keeps its scores on chip.
 
-    `batch` key/value heads over all sequences, each serving `rows` query rows
-    (new tokens x query heads a key/value head) of `width` elements.
-    `kv_bytes` are the keys and values of all of them, once.
+    new: query tokens of a sequence; context: keys that its last one sees if no window hides them.
+    keys: those that at least one of its query tokens sees.
+    heads, kv_heads: query heads, and key/value heads that they share. width: of a key and a value.
+    cached: keys and values of `kv_bits` a number lie in the cache; else they are activations.
+    kv_bytes: all keys and values seen, once.
     """
 
-    batch: int
-    rows: int
+    sequences: int
+    new: int
+    context: int
+    keys: int
+    heads: int
+    kv_heads: int
     width: int
+    causal: bool
+    window: int
+    cached: bool
+    kv_bits: int
     kv_bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Query rows that share the keys of one head."""
+        return self.new * (self.heads // self.kv_heads)
+
+    @property
+    def elements(self) -> int:
+        """Query rows x width, over all heads and sequences."""
+        return self.sequences * self.kv_heads * self.rows * self.width
 
 
 class Op(Record, frozen=True, kw_only=True):

@@ -48,6 +48,10 @@ FITS: dict[str, FitFunction] = {}
 # Modules of this package that hold fit functions, by family; imported when asked for.
 MODULES: dict[str, str] = {
     "gemm": "gemm",
+    "prefill": "attention",
+    "decode": "attention",
+    "mixed": "attention",
+    "encoder": "attention",
     "elementwise": "elementwise",
     "experts": "experts",
     "collectives": "collectives",

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim.clock import TICKS_PER_SECOND
+from sim.arith import SCALAR
+from sim.clock import TICKS_PER_SECOND, ticks
 from sim.cost import CostModel
+from sim.kernels.asked import Asked
 from sim.kernels.attention import attention_seconds
+from sim.kernels.decode import decode_line, decode_terms
 from sim.kernels.stream import FINEST
 from sim.serve.pricing import FREE, Price
 from workloads.model import Attention
@@ -24,6 +27,24 @@ class DecodeCurve:
     def __init__(self, costs: CostModel, attention: Attention, precision: Precision) -> None:
         self.costs, self.attention, self.precision = costs, attention, precision
 
+    def _asked(self, count: int, query: int, out: int, appended: int) -> Asked:
+        a = self.attention
+        return Asked(
+            heads=a.heads,
+            kv_heads=a.kv_heads,
+            width=a.head_dim + a.value_dim,
+            window=a.window,
+            causal=a.causal,
+            kv_bits=self.precision.kv_bits,
+            decoding=count,
+            seen=0,
+            chunks=(),
+            queries=query,
+            written=out,
+            kv=0,
+            appended=appended,
+        )
+
     def at(self, count: int, base: Price = FREE, times: int = 1) -> Callable[[int], Price]:
         """`base` plus so many such operators, by the tokens that `count` sequences see together.
 
@@ -31,36 +52,53 @@ class DecodeCurve:
         """
         a, p, rates = self.attention, self.precision, self.costs.rates
         query = packed(count * a.heads * a.head_dim, p.activation_bits)
-        writes = packed(count * a.heads * a.value_dim, p.activation_bits)
-        writes += packed(count * a.kv_width, p.kv_bits)
+        appended = packed(count * a.kv_width, p.kv_bits)
+        writes = packed(count * a.heads * a.value_dim, p.activation_bits) + appended
         bits = a.kv_width * p.kv_bits
         width = a.head_dim + a.value_dim
         matrix, vector, rows = 2 * a.heads * width, SOFTMAX_FLOPS * a.heads, count * a.heads * width
+        asked = self._asked(count, query, writes - appended, appended)
+        terms = decode_terms(rates, asked)
+        line = decode_line(SCALAR, rates, terms, asked) if terms.depth else None
+        if line:
+            low, high = (base[4] + times * ticks(floor) for floor in line.floors)
+            most, per_byte, first = line.most, line.per_byte, line.first
+            waits, per_key = line.waits, line.per_key
         vector_rate = rates.vector
         bandwidth, ramp = rates.bandwidth, rates.ramp
         inner_rate, series = rates.inner_rate, rates.series
         half = max(1, int(rates.staging / 2))
         perfect = rates.perfect
-        store = writes / bandwidth
+        store = line.store if line else writes / bandwidth
         base_compute, base_hbm, base_sram, base_link, base_launch, base_flops, base_moved = base
-        launch = base_launch + times * self.costs.launch
+        plain = base_launch + times * ticks(rates.floor(terms.floor_us))
 
         def price(seen: int) -> Price:
-            reads = query + (seen * bits + 7) // 8
-            load = (reads + ramp) / bandwidth
-            outer = load + store
-            into, out = load, store
-            if inner_rate:
-                inner = (reads + writes) / inner_rate
-                whole = outer + inner if series else (outer if outer > inner else inner)
-                share = load / (load + store)
-                into, out = whole * share, whole * (1 - share)
-            tiles = -(-reads // half)
-            if tiles < 1:
-                tiles = 1
-            elif tiles > FINEST:
-                tiles = FINEST
-            seconds = attention_seconds(rates, seen * matrix, rows) + seen * vector / vector_rate
+            cache = (seen * bits + 7) // 8
+            reads = query + cache
+            if line:
+                into, out = cache * per_byte + first, store
+                outer = into + out
+                seconds = waits + seen * per_key
+                tiles = line.steps
+                launch = high if seen > most else low
+            else:
+                load = (reads + ramp) / bandwidth
+                outer = load + store
+                into, out = load, store
+                if inner_rate:
+                    inner = (reads + writes) / inner_rate
+                    whole = outer + inner if series else (outer if outer > inner else inner)
+                    share = load / (load + store)
+                    into, out = whole * share, whole * (1 - share)
+                tiles = -(-reads // half)
+                if tiles < 1:
+                    tiles = 1
+                elif tiles > FINEST:
+                    tiles = FINEST
+                seconds = attention_seconds(rates, seen * matrix, rows)
+                seconds += seen * vector / vector_rate
+                launch = plain
             li = round(into / tiles * TICKS_PER_SECOND)
             ci = round(seconds / tiles * TICKS_PER_SECOND)
             si = round(out / tiles * TICKS_PER_SECOND)

@@ -16,6 +16,7 @@ from sim.arith import SCALAR
 from sim.collectives import Network
 from sim.cost import CostModel
 from sim.kernels import priced
+from sim.kernels.asked import Asked
 from sim.kernels.attention import attention_times
 from sim.kernels.price import Moved
 from sim.mapping import shard
@@ -201,8 +202,10 @@ class Pricer:
         and the number of chunks by (new, cached)."""
         p, rates = self.precision, self.costs.rates
         width = a.head_dim + a.value_dim
-        scores = visible = decoded
+        scores = visible = seen_by_one = decoded
+        ones = tokens
         again = near = 0
+        several = []
         for (new, cached), count in chunks.items():
             scores += count * pairs(new, cached, causal=a.causal, window=a.window)
             keys = seen(new, cached, window=a.window)
@@ -212,16 +215,36 @@ class Pricer:
                 kv = packed(count * keys * a.kv_width, p.kv_bits)
                 again += kv * (-(-rows // max(1, rates.reuse // 2)) - 1)
                 near += kv * (-(-rows // max(1, self.half)) - 1)
-        reads = packed(tokens * a.heads * a.head_dim, p.activation_bits)
-        reads += packed(visible * a.kv_width, p.kv_bits)
-        writes = packed(tokens * a.heads * a.value_dim, p.activation_bits)
-        writes += packed(tokens * a.kv_width, p.kv_bits)
+            if new > 1:
+                ones -= count * new
+                several.append((count, new, cached + new))
+            else:
+                seen_by_one += count * keys
+        query = packed(tokens * a.heads * a.head_dim, p.activation_bits)
+        cache = packed(visible * a.kv_width, p.kv_bits)
+        out = packed(tokens * a.heads * a.value_dim, p.activation_bits)
+        append = packed(tokens * a.kv_width, p.kv_bits)
+        reads, writes = query + cache, out + append
         matrix, vector = 2 * scores * a.heads * width, SOFTMAX_FLOPS * scores * a.heads
         moved = Moved(reads + again, writes, reads + writes + near if rates.inner_rate else 0)
+        asked = Asked(
+            heads=a.heads,
+            kv_heads=a.kv_heads,
+            width=width,
+            window=a.window,
+            causal=a.causal,
+            kv_bits=p.kv_bits,
+            decoding=ones,
+            seen=seen_by_one,
+            chunks=tuple(several),
+            queries=query,
+            written=out,
+            kv=cache,
+            appended=append,
+        )
+        rows = tokens * a.heads * width
         cost = priced(
-            SCALAR,
-            rates,
-            attention_times(SCALAR, rates, moved, matrix, vector, tokens * a.heads * width),
+            SCALAR, rates, attention_times(SCALAR, rates, moved, matrix, vector, rows, asked)
         )
         return (
             cost.compute,
