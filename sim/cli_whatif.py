@@ -67,3 +67,28 @@ def compare(
         pictures=pictures,
         size=size,
     )
+
+
+def sensitivity(
+    context: typer.Context,
+    scenario: Subject,
+    on: On = None,
+    change: Change = None,
+    metric: Annotated[str | None, typer.Option(help="As of `compare`")] = None,
+    out: Out = None,
+    pictures: Pictures = True,
+    size: Size = "paper",
+) -> None:
+    """What a metric hangs on: its elasticity to each resource, and what is left if it were free."""
+    from sim.whatif.changes import from_flags
+    from sim.whatif.session import sense_scenario
+
+    sense_scenario(
+        scenario,
+        on=on,
+        metric=metric,
+        changes=[*(change or []), *from_flags(context.args)],
+        out=out,
+        pictures=pictures,
+        size=size,
+    )

@@ -11,6 +11,7 @@ from rich.table import Table
 from sim.report import duration, plain_table
 from sim.whatif.compare import Comparison, by_class, metric_name
 from sim.whatif.parts import ALL_STATES, HEADS, Cause
+from sim.whatif.sensitivity import Sensitivity
 
 TICK = Fraction(1, 10**12)
 
@@ -94,5 +95,52 @@ def described(comparison: Comparison, names: tuple[str, str]) -> dict[str, Any]:
                 "change": amount(x),
             }
             for c, a, b, x in comparison.rows("state", "what", "kind")
+        ],
+    }
+
+
+def print_sensitivity(found: Sensitivity, console: Console) -> None:
+    """The table, and the sentence that names the wall."""
+    console.print()
+    console.print(f"[bold]{found.name}[/bold]")
+    console.print(f"  {metric_name(found.metric)} {time(found.base)}")
+    heads = ["now", "elasticity", "at half", "at double", "if free", "saved"]
+    table = plain_table("What it hangs on (the run made again)", "resource", heads)
+    for row in found.rows:
+        slope = (
+            "-" if row.elasticity is None else f"{row.elasticity:+.3f}" if row.elasticity else "0"
+        )
+        cells = [("-" if x is None else time(x)) for x in (row.half, row.double, row.free)]
+        saved = "-" if row.free is None else share(row.free - found.base, found.base) or "0"
+        table.add_row(row.resource.name, row.resource.now, slope, *cells, saved)
+    console.print(table)
+    for row in found.rows:
+        if row.note and row.elasticity is None:
+            console.print(f"  {row.resource.name}: {row.note}")
+    console.print(f"  {found.sentence()}.")
+
+
+def described_sensitivity(found: Sensitivity) -> dict[str, Any]:
+    """The sensitivities as plain data; ticks are picoseconds."""
+
+    def ps(x: Fraction | None) -> float | None:
+        return None if x is None else float(x)
+
+    return {
+        "metric": found.metric,
+        "scenario": found.name,
+        "base_ps": float(found.base),
+        "sentence": found.sentence(),
+        "resources": [
+            {
+                "resource": row.resource.name,
+                "values": row.resource.values,
+                "elasticity": row.elasticity,
+                "at_half_ps": ps(row.half),
+                "at_double_ps": ps(row.double),
+                "if_free_ps": ps(row.free),
+                "note": row.note,
+            }
+            for row in found.rows
         ],
     }

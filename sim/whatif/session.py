@@ -11,10 +11,12 @@ from sim.export import write_json, write_table
 from sim.files import clear
 from sim.plots.style import Kind
 from sim.report import terminal
+from sim.sweep.session import progress
 from sim.tables import Table
 from sim.whatif.compare import Comparison, compare
-from sim.whatif.report import described, print_comparison
-from sim.whatif.subjects import Subject, subject
+from sim.whatif.report import described, described_sensitivity, print_comparison, print_sensitivity
+from sim.whatif.sensitivity import Sensitivity, sensitivity
+from sim.whatif.subjects import Subject, document_of, subject
 
 
 def size_of(text: str) -> Kind:
@@ -65,6 +67,34 @@ def compare_scenarios(
             from sim.whatif.plots import plot_waterfall
 
             plot_waterfall(found, names, out / "compare", kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def sense_scenario(
+    scenario: str,
+    *,
+    on: str | None,
+    metric: str | None,
+    changes: Sequence[str],
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Sensitivity:
+    """What a metric hangs on."""
+    kind = size_of(size)
+    name, base = document_of(scenario, on, changes)
+    with progress("runs") as watch:
+        found = sensitivity(name, base, metric, watch)
+    console = terminal()
+    print_sensitivity(found, console)
+    if out:
+        clear(out, [f"sensitivity.{suffix}" for suffix in ("json", "png", "svg")])
+        write_json(out / "sensitivity.json", described_sensitivity(found))
+        if pictures:
+            from sim.whatif.tornado import plot_tornado
+
+            plot_tornado(found, out / "sensitivity", kind)
         console.print(f"  written to {out}/")
     return found
 

@@ -95,10 +95,16 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
         if changes or on:
             raise InputError(f"{ref}: a result is as it is; changes go with a scenario")
         return serve_folder(folder) if _table(folder, "requests") else run_folder(folder)
-    keys = [text.partition("=")[0] + "=" for text in changes]
-    kind, base = base_of(ref, on, [], keys)
+    return subject_of(*document_of(ref, on, changes))
+
+
+def document_of(
+    ref: str, on: str | None = None, changes: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
+    """(run or serve, document) of a scenario, with changes laid over it."""
+    kind, base = base_of(ref, on, [], list(changes))
     base.pop("keep_steps", None)
-    return subject_of(kind, changed(kind, base, changes))
+    return kind, changed(kind, base, changes)
 
 
 def subject_of(kind: str, document: dict[str, Any]) -> Subject:
