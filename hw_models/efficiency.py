@@ -116,7 +116,8 @@ class DecodeTerms(KernelTerms, frozen=True, kw_only=True):
 
     depth: steps in which loads and multiplies overlap. 0: none of this is modelled.
     hbm, matrix: the fractions of HBM bandwidth and matrix peak reached.
-    block_us: what another wave of blocks over the cores costs before its first key.
+    block_us: what another wave of blocks over the cores costs before its first key, with heads of
+        128 elements; half of it grows with them.
     split_us: adding up the parts of split keys, where one key block (128) is not all.
     regroup_us: bringing query heads that share keys together and apart again, by kernels before
         and behind (two more passes over queries and outputs), where there is more than one

@@ -20,6 +20,7 @@ from hw_models.efficiency import DecodeTerms, PrefillTerms
 from sim.arith import SCALAR, VECTOR
 from sim.calibrate.attention import asked_of_rows
 from sim.calibrate.fit import Fit, fit_function
+from sim.calibrate.frames import pieces
 from sim.catalogue import load_device
 from sim.cost import CostModel
 from sim.kernels import RESOURCES, priced
@@ -29,6 +30,8 @@ from sim.kernels.decode import decode_times
 from sim.kernels.prefill import chunk_times, tiles_of
 from sim.kernels.price import Moved
 from sim.kernels.rates import Rates, rates_of
+from sim.validate.formats import format_of
+from sim.validate.points import Source
 from tests.strategies import devices
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Group, Sequence
@@ -335,3 +338,42 @@ def test_a_kernel_of_a_row_is_that_of_the_operator() -> None:
             if field not in ("chunks", "causal"):
                 value = np.broadcast_to(np.asarray(getattr(many, field)), 3)[i]
                 assert value == getattr(one, field), field
+
+
+def test_rows_over_an_8_bit_cache_have_terms_of_their_own() -> None:
+    """They are fitted apart, and priced apart."""
+    count = 40
+    frame = pl.DataFrame(
+        {
+            "device": "h100_sxm",
+            "dtype": "bfloat16",
+            "kv_dtype": ["bfloat16", "fp8"] * (count // 2),
+            "batch": [1 + 7 * i for i in range(count)],
+            "q_len": 1,
+            "kv_len": [16 << (i % 9) for i in range(count)],
+            "num_heads": 32,
+            "num_kv_heads": 8,
+            "head_dim": 128,
+            "latency_us": [20.0 if i % 2 else 10.0 for i in range(count)],
+        }
+    )
+    form = format_of(frame)
+    assert form is not None
+    found, left = pieces([Source(Path("rows.csv"), form, frame)], "h100-sxm")
+    assert not left
+    assert {key: len(parts[0].rows) for key, parts in found.items()} == {
+        ("decode", "bf16"): count // 2,
+        ("decode", "fp8"): count // 2,
+    }
+    floors = {"bf16": 10.0, "fp8": 20.0}
+    terms = {key: DecodeTerms(floor_us=floor, depth=1) for key, floor in floors.items()}
+    device = load_device("h100-sxm")
+    device = msgspec.structs.replace(
+        device, efficiency=msgspec.structs.replace(device.efficiency, decode=terms)
+    )
+    shape = Attention(heads=32, kv_heads=8, head_dim=128, value_dim=128)
+    batch = Batch.decode(1, 16)
+    costs = CostModel(device, "bf16")
+    for cache, floor in floors.items():
+        op = flash_attention("attention", shape, batch, parse_precision("bf16", cache))
+        assert costs(op).launch == round(floor * 1e6)

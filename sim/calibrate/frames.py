@@ -115,7 +115,8 @@ def _attention(source: Source, row: Row) -> Cell:
         **_time(row),
     }
     shape = f"{row['num_heads']}/{row['num_kv_heads']}x{row['head_dim']} {columns['window']}"
-    return Cell(("decode" if decodes else "prefill", dtype), shape, columns)
+    key = "fp8" if columns["kv_dtype"] == "fp8" else dtype  # terms are kept by the cache's format
+    return Cell(("decode" if decodes else "prefill", key), shape, columns)
 
 
 def _encoder(source: Source, row: Row) -> Cell:

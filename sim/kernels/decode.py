@@ -61,7 +61,7 @@ def decode_line(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Li
         most=LEAST * sequences,
         per_byte=stretch / bandwidth,
         first=asked.queries * passes / bandwidth,
-        waits=(-(-blocks // cores) - 1) * (terms.block_us * 1e-6),
+        waits=(-(-blocks // cores) - 1) * (terms.block_us * 1e-6) * (0.5 + asked.width / 512),
         per_key=asked.heads * score_flops(asked) / (attention_peak(rates) * terms.matrix),
         store=(asked.written * passes + asked.appended) / bandwidth,
         steps=terms.depth,
