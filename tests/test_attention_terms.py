@@ -374,6 +374,6 @@ def test_rows_over_an_8_bit_cache_have_terms_of_their_own() -> None:
     shape = Attention(heads=32, kv_heads=8, head_dim=128, value_dim=128)
     batch = Batch.decode(1, 16)
     costs = CostModel(device, "bf16")
-    for cache, floor in floors.items():
-        op = flash_attention("attention", shape, batch, parse_precision("bf16", cache))
+    for form_of_cache, floor in floors.items():
+        op = flash_attention("attention", shape, batch, parse_precision("bf16", form_of_cache))
         assert costs(op).launch == round(floor * 1e6)
