@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hw_models.device import Device
 from hw_models.efficiency import DecodeTerms, PrefillTerms
 from sim.arith import SCALAR, VECTOR
-from sim.calibrate.attention import asked_of_rows
+from sim.calibrate.attention_rows import asked_of_rows
 from sim.calibrate.fit import Fit, fit_function
 from sim.calibrate.frames import pieces
 from sim.catalogue import load_device
