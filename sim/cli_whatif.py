@@ -92,3 +92,48 @@ def sensitivity(
         pictures=pictures,
         size=size,
     )
+
+
+what_if = typer.Typer(help="Named questions: quantised, pruned, speculative, tiered, ...")
+
+
+@what_if.command("list")
+def list_() -> None:
+    """Names and questions."""
+    from sim.whatif.session import list_what_ifs
+
+    list_what_ifs()
+
+
+@what_if.command()
+def show(name: Annotated[str, typer.Argument(help="A name of the list")]) -> None:
+    """The TOML of a question, to read, to copy and to change."""
+    from sim.whatif.session import show_what_if
+
+    show_what_if(name)
+
+
+@what_if.command(context_settings=OPEN)
+def run(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A name of the list, or a TOML of your own")],
+    model: Annotated[str | None, typer.Option(help="Another model")] = None,
+    on: On = None,
+    change: Change = None,
+    out: Out = None,
+    pictures: Pictures = True,
+    size: Size = "paper",
+) -> None:
+    """Run every variant of a question, and put the numbers that others claim beside ours."""
+    from sim.whatif.changes import from_flags
+    from sim.whatif.session import answer_what_if
+
+    answer_what_if(
+        name,
+        model=model,
+        on=on,
+        changes=[*(change or []), *from_flags(context.args)],
+        out=out,
+        pictures=pictures,
+        size=size,
+    )

@@ -18,7 +18,7 @@ from sim.collectives import Exchange, Network, Send
 from sim.cost import CostModel
 from sim.errors import Infeasible
 from sim.mapping import Parallelism, check_devices, shard, stage_bounds
-from sim.priced import Work, price_blocks
+from sim.priced import Rewrite, Work, price_blocks
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.graph import Graph, build_graph
@@ -79,8 +79,10 @@ def make_plan(
     lowering: Lowering,
     free: frozenset[str] = frozenset(),
     on_pass: Callable[[int], None] | None = None,
+    rewrite: Rewrite | None = None,
 ) -> Plan:
-    """Apply the split to the passes and price everything; `on_pass` hears of each.
+    """Apply the split to the passes and price everything; `on_pass` hears of each, and `rewrite`
+    changes operators before they are priced.
 
     Raises Infeasible with the arithmetic when the model, the batch or the system cannot be
     split so.
@@ -99,7 +101,7 @@ def make_plan(
     def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[Work, ...]:
         graph = graph_of(batch)
         here = [p for p in graph.placed if stage_of[p.stack, p.layer] == stage]
-        return price_blocks(here, costs, network, group, split.collective)
+        return price_blocks(here, costs, network, group, split.collective, rewrite)
 
     jobs: list[Job] = []
     for number, one in enumerate(passes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -12,6 +12,8 @@ from sim.cost import Cost, CostModel
 from sim.states import NOTHING, Ticks, add
 from workloads.graph import Placed
 from workloads.ops import Op
+
+Rewrite = Callable[[Op], Op]
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -70,6 +72,7 @@ def price_blocks(
     network: Network,
     group: tuple[int, ...],
     algorithm: str,
+    rewrite: Rewrite | None = None,
 ) -> tuple[Work, ...]:
     """Price blocks of one rank's graph; equal layers share one priced block.
 
@@ -81,7 +84,9 @@ def price_blocks(
     for placed in blocks:
         key = id(placed.block)
         if key not in known:
-            known[key] = _price(placed.block.ops, costs, network, group, algorithm)
+            ops = placed.block.ops
+            ops = tuple(map(rewrite, ops)) if rewrite else ops
+            known[key] = _price(ops, costs, network, group, algorithm)
         work.append(Work(placed, known[key]))
     return tuple(work)
 

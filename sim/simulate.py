@@ -10,6 +10,7 @@ from sim.cost import RESOURCES
 from sim.memory import Footprint, check_memory, footprints
 from sim.metrics import Metrics, measure
 from sim.plan import Plan, make_plan
+from sim.priced import Rewrite
 from sim.program import compile_plan
 from sim.scenario import Resolved, Scenario, resolve
 from sim.stalls import Account, account
@@ -21,8 +22,15 @@ Progress = Callable[[str, int, int], None]  # (what is done, how many, of how ma
 class Result:
     """A finished run with everything that follows from it."""
 
-    def __init__(self, resolved: Resolved, record: Record, memory: list[Footprint]) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        record: Record,
+        memory: list[Footprint],
+        rewrite: Rewrite | None = None,
+    ) -> None:
         self.resolved, self.record, self.memory = resolved, record, memory
+        self.rewrite = rewrite
 
     @property
     def makespan(self) -> int:
@@ -41,7 +49,9 @@ class Result:
     def counterfactual(self) -> dict[str, int]:
         """Makespan in ticks if one resource were free, by resource: the run made again."""
         return {
-            name: _execute(self.resolved, plan_of(self.resolved, frozenset({name}))).makespan
+            name: _execute(
+                self.resolved, plan_of(self.resolved, frozenset({name}), rewrite=self.rewrite)
+            ).makespan
             for name in RESOURCES
         }
 
@@ -55,10 +65,12 @@ def simulate(
     resolved: Resolved,
     free: frozenset[str] = frozenset(),
     progress: Progress | None = None,
+    rewrite: Rewrite | None = None,
 ) -> Result:
-    """Simulate a resolved scenario. Resources named in `free` cost nothing."""
+    """Simulate a resolved scenario. Resources named in `free` cost nothing; `rewrite` changes
+    every operator before it is priced."""
     scenario, device = resolved.scenario, resolved.machine.device
-    plan = plan_of(resolved, free, progress)
+    plan = plan_of(resolved, free, progress, rewrite)
     memory = footprints(
         resolved.model,
         device,
@@ -70,11 +82,14 @@ def simulate(
     )
     if not scenario.allow_oom:
         check_memory(memory, resolved.model.name, device.name)
-    return Result(resolved, _execute(resolved, plan, progress), memory)
+    return Result(resolved, _execute(resolved, plan, progress), memory, rewrite)
 
 
 def plan_of(
-    resolved: Resolved, free: frozenset[str] = frozenset(), progress: Progress | None = None
+    resolved: Resolved,
+    free: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+    rewrite: Rewrite | None = None,
 ) -> Plan:
     """The plan of a resolved scenario."""
     scenario = resolved.scenario
@@ -88,6 +103,7 @@ def plan_of(
         scenario.lowering,
         free,
         _of("passes planned", len(resolved.passes), progress),
+        rewrite,
     )
 
 

@@ -121,3 +121,8 @@ def from_flags(args: Sequence[str]) -> list[str]:
             name, value = (name[3:], "false") if name.startswith("no-") else (name, "true")
         found.append(f"{name.replace('-', '_') if '.' not in name else name}={value}")
     return found
+
+
+def from_value(value: Value) -> str:
+    """A value as `parse_change` reads it back."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -53,7 +53,7 @@ class Comparison(msgspec.Struct, frozen=True):
             f"{signed(x * size)} {c.label}"
             for c, x in sorted(told.items(), key=lambda i: -abs(i[1]))
         ]
-        items += [f"{signed(rest * size)} the rest"] if rest else []
+        items += [f"{signed(rest * size)} the rest"] if abs(rest) > most / 500 else []
         return f"{metric_name(self.metric)} {signed(whole * size)} {unit} = {', '.join(items)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from textwrap import wrap
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from sim.plots.style import FAINT, INK, STATE_COLOURS, WIDTHS, Kind, figure, look, save
 from sim.serve.plots import PART_COLOURS, PART_NAMES
 from sim.whatif.compare import SMALL, Comparison, metric_name, signed, unit_of
-from sim.whatif.parts import Parts, in_order
+from sim.whatif.parts import Cause, Parts, in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,6 @@ def plot_waterfall(
 
 def draw_waterfall(comparison: Comparison, names: tuple[str, str], kind: Kind = "paper") -> Figure:
     """The figure of `plot_waterfall`."""
-    from matplotlib.patches import Patch
-
     parts = comparison.change.by("state", "what")
     most = max(map(abs, parts.values()), default=Fraction())
     shown = [c for c in in_order(parts) if abs(parts[c]) >= most * SMALL]
@@ -52,10 +51,17 @@ def draw_waterfall(comparison: Comparison, names: tuple[str, str], kind: Kind = 
     note = "; the axis is cut" if cut else ""
     ax.set_xlabel(f"{metric_name(comparison.metric)} ({unit.replace('us', 'µs')}{note})")
     fig.suptitle(heading, x=0.01, ha="left", fontsize=8)
-    handles = [Patch(facecolor=COLOURS[c.state]) for c in in_order(states)]
-    names_ = [PART_NAMES.get(c.state, c.state) for c in in_order(states)]
-    fig.legend(handles, names_, loc="outside lower center", ncols=LEGEND[kind], handlelength=1.2)
+    legend(fig, in_order(states), kind)
     return fig
+
+
+def legend(fig: Figure, states: Sequence[Cause], kind: Kind) -> None:
+    """The states below a figure."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=COLOURS[c.state]) for c in states]
+    names = [PART_NAMES.get(c.state, c.state) for c in states]
+    fig.legend(handles, names, loc="outside lower center", ncols=LEGEND[kind], handlelength=1.2)
 
 
 def _draw(

@@ -9,11 +9,14 @@ from typing import get_args
 from sim.errors import InputError, hint
 from sim.export import write_json, write_table
 from sim.files import clear
+from sim.inputs import read_text
 from sim.plots.style import Kind
-from sim.report import terminal
+from sim.report import plain_table, terminal
 from sim.sweep.session import progress
 from sim.tables import Table
+from sim.whatif.answers import described_answer, print_answer
 from sim.whatif.compare import Comparison, compare
+from sim.whatif.named import Answer, answer, find, load, studies
 from sim.whatif.report import described, described_sensitivity, print_comparison, print_sensitivity
 from sim.whatif.sensitivity import Sensitivity, sensitivity
 from sim.whatif.subjects import Subject, document_of, subject
@@ -97,6 +100,48 @@ def sense_scenario(
             plot_tornado(found, out / "sensitivity", kind)
         console.print(f"  written to {out}/")
     return found
+
+
+def answer_what_if(
+    name: str,
+    *,
+    model: str | None,
+    on: str | None,
+    changes: Sequence[str],
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Answer:
+    """Run a named what-if, or one's own file."""
+    kind, what = size_of(size), load(name)
+    with progress("variants") as watch:
+        found = answer(what, model=model, on=on, changes=changes, watch=watch)
+    console = terminal()
+    print_answer(found, console)
+    if out:
+        stem = Path(name).stem
+        clear(out, [f"{stem}.{suffix}" for suffix in ("json", "png", "svg")])
+        write_json(out / f"{stem}.json", described_answer(found))
+        if pictures:
+            from sim.whatif.answer_plot import plot_answer
+
+            plot_answer(found, out / stem, kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def list_what_ifs() -> None:
+    """Names with their questions."""
+    table = plain_table("What if", "name", [])
+    table.add_column("question")
+    for name in studies():
+        table.add_row(name, load(name).question)
+    terminal().print(table)
+
+
+def show_what_if(name: str) -> None:
+    """The file as it is, which one can copy and change."""
+    print(read_text(find(name)), end="")
 
 
 def _shared(before: Subject, after: Subject) -> str:
