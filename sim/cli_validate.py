@@ -53,9 +53,13 @@ def validate(
 
 def calibrate(
     paths: Paths,
-    device: Annotated[str, typer.Option(help="The device to fit: a name or a TOML")],
+    device: Annotated[str | None, typer.Option(help="The device to fit: a name or a TOML")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Fit the host time of this engine (a backend of serving benchmarks)"),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The TOML to write; DEVICE-calibrated.toml")
+        Path | None, typer.Option(help="The TOML to write; NAME-calibrated.toml")
     ] = None,
     holdout: Annotated[
         float,
@@ -63,13 +67,20 @@ def calibrate(
     ] = 0.25,
     date: Annotated[str | None, typer.Option(help="Date to write, YYYY-MM-DD; today")] = None,
 ) -> None:
-    """Fit the efficiency terms of a device to measured kernels, and write its TOML."""
+    """Fit the terms of a device to measured kernels, or of an engine to runs; write its TOML."""
     from datetime import date as calendar
 
-    from sim.calibrate.session import calibrate_paths
+    from sim.calibrate.session import calibrate_engine_paths, calibrate_paths
+
+    if (device is None) == (engine is None):
+        raise InputError("say what to fit: either --device NAME or --engine NAME")
 
     try:
         day = calendar.fromisoformat(date) if date else calendar.today()
     except ValueError:
         raise InputError(f"--date {date!r}: write it as YYYY-MM-DD") from None
-    calibrate_paths(paths, device=device, out=out, holdout=holdout, date=day.isoformat())
+    said = day.isoformat()
+    if engine is not None:
+        calibrate_engine_paths(paths, engine=engine, out=out, holdout=holdout, date=said)
+    elif device is not None:
+        calibrate_paths(paths, device=device, out=out, holdout=holdout, date=said)

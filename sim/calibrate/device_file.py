@@ -20,7 +20,7 @@ def save_record(record: msgspec.Struct, path: Path, heading: str) -> None:
     lines = "".join(f"# {line}".rstrip() + "\n" for line in heading.splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as temporary:
-        text = _flat(tomli_w.dumps(plain(record)))
+        text = flat(tomli_w.dumps(plain(record)))
         temporary.write_text(f"{lines}\n{text}", encoding="utf-8")
 
 
@@ -31,7 +31,7 @@ def save_device(device: Device, path: Path, heading: str) -> None:
         raise AssertionError(f"{path} does not give back the device that was written")
 
 
-def _flat(text: str) -> str:
+def flat(text: str) -> str:
     """Arrays of numbers on one line each: tomli_w puts every number on a line of its own."""
     return re.sub(
         r"\[\n[\s\d.,\[\]e+-]*?\n\](?=\n|$)", lambda m: re.sub(r"\s+|,(?=\s*\])", "", m[0]), text

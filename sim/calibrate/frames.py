@@ -198,14 +198,12 @@ def _mixed(source: Source, row: Row) -> Cell:
         "kv_dtype": what.dtype,
     }
     names = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
-    new, before, ones, context = (row[c] for c in names)
+    new, ones, context = row["prefill_chunk"], row["n_decode"], row["kv_decode"]
+    before = row["kv_prefill"]
     time = {"latency_us": float(row["time_us"])}
     shape = f"{new} {before} {ones} {context}"
-    if new and ones:
+    if new:  # a chunk alone is a mixed batch in which none decodes
         return Cell(("mixed", what.dtype), shape, {**_of(row, *names), **heads, **time})
-    if new:
-        columns = {"batch": 1, "q_len": new, "kv_len": new + before, **heads, **time}
-        return Cell(("prefill", what.dtype), shape, columns)
     columns = {"batch": ones, "q_len": 1, "kv_len": context, **heads, **time}
     return Cell(("decode", what.dtype), shape, columns)
 

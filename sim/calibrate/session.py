@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 
 from hw_models.device import Device
 from sim.calibrate.calibrate import Calibration, Outcome, calibrate
-from sim.calibrate.device_file import save_device
+from sim.calibrate.device_file import save_device, save_record
+from sim.calibrate.engines import EngineFit, calibrate_engine, terms_of
 from sim.catalogue import load_device
 from sim.errors import InputError
 from sim.report import terminal
+from sim.serve.host import load_engine
 from sim.validate.points import Source
 from sim.validate.session import read
 
@@ -46,6 +50,38 @@ def calibrate_paths(
     path = out or Path(f"{base.name}-calibrated.toml")
     save_device(made.device, path, heading(base, sources, date))
     console.print(f"  written to {path}; use it as --on {path}")
+    return made
+
+
+def calibrate_engine_paths(
+    paths: list[Path], *, engine: str, out: Path | None, holdout: float, date: str
+) -> EngineFit:
+    """Fit an engine's host time to closed-loop benchmarks, and write its TOML."""
+    console = terminal()
+    sources = [s for s in read(paths, None, None, []) if s.format == "e2e/silicon"]
+    if not sources:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no table of serving benchmarks (columns backend, "
+            "model, system, isl, osl, tp, ttft_ms, tpot_ms)"
+        )
+    whole = msgspec.structs.replace(
+        sources[0], frame=pl.concat([s.frame for s in sources], how="diagonal_relaxed")
+    )
+    with spinner() as progress:
+        made = calibrate_engine(whole, engine, holdout=holdout, date=date, progress=progress)
+    table = Table(title=made.engine.source, title_justify="left")
+    for name in terms_of(made.engine):
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{v:g}" for v in terms_of(made.engine).values()))
+    console.print(table)
+    for term, why in made.undetermined.items():
+        console.print(f"  not told: {term}: {why}")
+    for reason, rows in made.left.items():
+        console.print(f"  {rows:,} rows left out: {reason}")
+    path = out or Path(f"{engine}-calibrated.toml")
+    save_record(made.engine, path, f"{engine}, calibrated {date} by memorywall calibrate.")
+    load_engine(str(path))
+    console.print(f"  written to {path}; use it as serve --engine {path}")
     return made
 
 

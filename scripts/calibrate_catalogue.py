@@ -1,0 +1,65 @@
+"""Fit the terms that ship: `.venv/bin/python scripts/calibrate_catalogue.py [DATE] [DEVICE]`.
+
+Every device of the catalogue that ../shared/data measures gets its terms from `calibrate`, as
+`memorywall calibrate` would write them. What stands in its file above the marker is left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import tomli_w
+
+from hw_models.efficiency import Efficiency
+from sim.calibrate.calibrate import calibrate
+from sim.calibrate.device_file import flat, plain
+from sim.calibrate.session import print_calibration
+from sim.catalogue import catalogue, load_device
+from sim.report import terminal
+from sim.validate.session import read
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+MARKER = "# Terms of kernel families, written by scripts/calibrate_catalogue.py; do not edit below."
+HOLDOUT = 0.25
+KERNELS = [
+    f"kernels/{name}"
+    for name in (
+        "gemm.parquet",
+        "attention_prefill.parquet",
+        "attention_decode.parquet",
+        "encoder_attention.parquet",
+        "moe.parquet",
+        "collectives.csv",
+    )
+]
+MEASURED = {
+    "a100-sxm-80gb": [*KERNELS, "vidur/mlp.parquet"],
+    "a100-pcie-40gb": ["neusight/kernels_fp32.parquet"],
+    "h100-sxm": [*KERNELS, "vidur/mlp.parquet", "neusight/kernels_fp32.parquet"],
+    "rtx-4090": ["vllm_runs/RTX4090_Llama-3.1-8B"],
+}
+
+
+def main() -> None:
+    day = sys.argv[1] if len(sys.argv) > 1 else date.today().isoformat()
+    for name in sys.argv[2:] or MEASURED:
+        path = catalogue("device")[name]
+        above = path.read_text(encoding="utf-8").partition(MARKER)[0].rstrip()
+        path.write_text(above + "\n", encoding="utf-8")  # what was fitted must not steer the fit
+        sources = list(read([DATA / p for p in MEASURED[name]], name, None, []))
+        made = calibrate(sources, load_device(name), holdout=HOLDOUT, date=day)
+        print_calibration(made, terminal())
+        families = plain(made.device.efficiency)
+        known = [f.name for f in msgspec.structs.fields(Efficiency) if f.name in families]
+        tables = {k: families[k] for k in known if isinstance(families[k], dict)}
+        text = flat(tomli_w.dumps({"efficiency": tables}))
+        path.write_text(f"{above}\n\n{MARKER}\n\n{text}", encoding="utf-8")
+        load_device(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Terms of an engine's host from closed-loop serving benchmarks.
+
+Kernels are priced by the device as it is. In a closed loop of equal requests the steps are the same
+however long they take, so the time a token is linear in the engine's terms, and one replay a row is
+enough for any number of tries (`sim.validate.serving.parts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from hw_models.efficiency import Spread
+from sim.calibrate.frames import is_held
+from sim.calibrate.search import Array, search
+from sim.errors import InputError, MemorywallError
+from sim.serve.host import Engine
+from sim.validate.points import Bench, Row, Source
+from sim.validate.serving import Parts, config_of, parts
+
+START = {"step_us": 300.0, "sequence_us": 5.0, "decode_share": 0.05, "prefill_share": 0.1}
+BOUNDS = {
+    "step_us": (0.0, 40_000.0),
+    "sequence_us": (0.0, 500.0),
+    "decode_share": (0.0, 2.0),
+    "prefill_share": (0.0, 4.0),
+}
+LEAST_ROWS = 6
+
+
+class Loop(msgspec.Struct, frozen=True):
+    """One row of a benchmark, replayed."""
+
+    group: str  # model, system, degree of tensor parallelism
+    shape: str  # lengths and clients
+    parts: Parts
+    measured: float  # seconds a token
+
+
+class EngineFit(msgspec.Struct, frozen=True):
+    """An engine, and its absolute errors on the rows held out, in per cent."""
+
+    engine: Engine
+    rows: int
+    errors: tuple[float, ...]
+    undetermined: dict[str, str]
+    left: dict[str, int]
+
+
+def loops(
+    source: Source, backend: str, progress: Callable[[str], None] = lambda what: None
+) -> tuple[list[Loop], dict[str, int]]:
+    """The rows of an engine, replayed; and how many were left out, by reason."""
+    bench, found = Bench(), []
+    left: dict[str, int] = {}
+    for number, row in enumerate(source.frame.iter_rows(named=True)):
+        if row["backend"] != backend:
+            continue
+        try:
+            device = bench.device(str(row["system"]))
+            measured = float(row["tpot_ms"]) * 1e-3
+            made = parts(config_of(row, bench, device, "none"))
+        except (MemorywallError, TypeError, ValueError) as error:
+            left[str(error)] = left.get(str(error), 0) + 1
+            continue
+        if measured > 0:
+            found.append(Loop(group_of(row), shape_of(row), made, measured))
+        progress(f"row {number + 1} of {len(source.frame)}")
+    return found, left
+
+
+def group_of(row: Row) -> str:
+    return f"{row['model']} {row['system']} {row.get('gemm_quant_mode') or ''}".strip()
+
+
+def shape_of(row: Row) -> str:
+    clients = row.get("batch_size") or row.get("concurrency")
+    return f"{row['isl']} {row['osl']} {clients} {row.get('tp')}"
+
+
+def predicted(rows: list[Loop], terms: dict[str, float]) -> Array:
+    """Seconds a token of each row under the terms of an engine."""
+    decode, prefill, steps, sequences = (
+        np.array([getattr(r.parts, name) for r in rows])
+        for name in ("decode", "prefill", "steps", "sequences")
+    )
+    return np.asarray(
+        decode * (1.0 + terms["decode_share"])
+        + prefill * (1.0 + terms["prefill_share"])
+        + steps * terms["step_us"] * 1e-6
+        + sequences * terms["sequence_us"] * 1e-6
+    )
+
+
+def fit_engine(name: str, rows: list[Loop], source: str) -> tuple[Engine, dict[str, str]]:
+    """The terms that the rows show, and why some were not told. Raises InputError."""
+    if len(rows) < LEAST_ROWS:
+        raise InputError(f"{len(rows)} rows of {name} are too few; {LEAST_ROWS} are the least")
+    measured = np.array([r.measured for r in rows])
+    found = search(lambda terms: predicted(rows, terms), measured, START, BOUNDS)
+    values: dict[str, Any] = {t: float(f"{value:.4g}") for t, value in found.values.items()}
+    return Engine(name=name, source=source, **values), found.undetermined
+
+
+def terms_of(engine: Engine) -> dict[str, float]:
+    return {term: float(getattr(engine, term)) for term in START}
+
+
+def calibrate_engine(
+    source: Source,
+    backend: str,
+    *,
+    holdout: float,
+    date: str,
+    progress: Callable[[str], None] = lambda what: None,
+) -> EngineFit:
+    """Fit an engine to the rows that are not held out, and score the others."""
+    rows, left = loops(source, backend, progress)
+    kept = [r for r in rows if not is_held(f"{r.group} {r.shape}", holdout)]
+    held = [r for r in rows if is_held(f"{r.group} {r.shape}", holdout)]
+    engine, undetermined = fit_engine(backend, kept, "fitted to rows of a file")
+    scored = held or kept
+    ratio = np.array([r.measured for r in scored]) / predicted(scored, terms_of(engine))
+    errors = np.abs(1.0 / ratio - 1.0) * 100
+    which = f"{len(held)} rows held out" if held else "the same rows"
+    middle, most = np.median(errors), np.quantile(errors, 0.9)
+    said = (
+        f"fitted {date} to {len(kept)} rows of {'/'.join(source.path.parts[-2:])}; error of the "
+        f"time a token on {which} {middle:.1f} % (median), {most:.1f} % (p90)"
+    )
+    q = [float(f"{v:.4g}") for v in np.quantile(ratio, (0.1, 0.25, 0.5, 0.75, 0.9))]
+    spread = Spread(rows=len(scored), p10=q[0], p25=q[1], p50=q[2], p75=q[3], p90=q[4])
+    engine = msgspec.structs.replace(engine, source=said, residuals={"tpot": spread})
+    return EngineFit(engine, len(kept), tuple(errors.tolist()), undetermined, left)
