@@ -17,7 +17,8 @@ from sim.serve.live import Finished, StageRow, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.pipelined import PipelinedReplica
 from sim.serve.policies import ORDERS, Work, policy
-from sim.serve.pricing import Prefill, Price
+from sim.serve.prices import Price
+from sim.serve.pricing import Prefill
 from sim.serve.replica import Replica
 from workloads.request import Request
 

@@ -13,7 +13,8 @@ from sim.catalogue import Value
 from sim.mapping import Parallelism
 from sim.scenario import Scenario, resolve
 from sim.serve.curve import DecodeCurve
-from sim.serve.pricing import Prefill, Price, Pricer
+from sim.serve.prices import Price
+from sim.serve.pricing import Prefill, Pricer
 from workloads.block import Lowering
 
 # model, machine, dtype, tp, pp, changes
@@ -103,28 +104,43 @@ def test_decode_curve_equals_the_sums(name: str, count: int, extra: int) -> None
         assert curve(visible) == tables.attention_sums(attention, count, visible, {})
 
 
-@pytest.mark.parametrize(
-    ("model", "machine", "lowering", "tp"),
-    [
-        ("deepseek-v3", "hgx-h200", Lowering(), 8),  # the latent cache has two forms
-        ("bert-base", "h100-sxm", Lowering(), 1),
-        ("gpt2", "h100-sxm", Lowering(attention="naive"), 1),
-    ],
-)
-def test_what_has_no_tables_falls_back_to_the_graph(
-    model: str, machine: str, lowering: Lowering, tp: int
-) -> None:
-    scenario = Scenario(model=model, on=machine, lowering=lowering, parallelism=Parallelism(tp=tp))
+# model, machine, lowering, tp, pp
+APART: dict[str, tuple[str, str, Lowering, int, int]] = {
+    "encoder": ("bert-base", "h100-sxm", Lowering(), 1, 1),
+    "encoder-split": ("bert-large", "dgx-a100", Lowering(), 2, 2),
+    "encoder-written": ("roberta-base", "l4", Lowering(attention="materialised"), 1, 1),
+    "written": ("gpt2", "h100-sxm", Lowering(attention="materialised"), 1, 1),
+    "written-split": ("llama-3.1-8b", "hgx-h100", Lowering(attention="materialised"), 4, 2),
+    "latents": ("deepseek-v3", "hgx-h200", Lowering(), 8, 1),  # the cache has two forms
+}
+
+
+@cache
+def apart(name: str) -> tuple[Pricer, Pricer]:
+    model, machine, lowering, tp, pp = APART[name]
+    scenario = Scenario(
+        model=model, on=machine, lowering=lowering, parallelism=Parallelism(tp=tp, pp=pp)
+    )
     resolved = resolve(scenario)
-    tables, graph = Pricer(resolved), Pricer(resolved, exact_graph=True)
-    assert not tables.tabled
-    assert not graph.tabled
-    contexts = [] if model == "bert-base" else [9, 300]
-    chunks = [Prefill(64, 0, True), Prefill(5, 0, True)]
-    (price,) = tables.step(contexts, chunks)
-    assert [price] == graph.step(contexts, chunks)
-    assert sum(price[:5]) > 0
-    assert min(price) >= 0
+    return Pricer(resolved), Pricer(resolved, exact_graph=True)
+
+
+@pytest.mark.parametrize("name", APART)
+@settings(max_examples=6)
+@given(rng=st.randoms(use_true_random=False))
+def test_attention_without_sums_is_priced_from_its_own_operators(
+    name: str, rng: random.Random
+) -> None:
+    apart_, graph = apart(name)
+    assert not apart_.tabled
+    assert apart_.separable == (name != "latents")
+    assert not graph.separable
+    contexts, chunks = random_batch(rng)
+    if name.startswith("encoder"):
+        contexts, chunks = [], [Prefill(rng.randint(1, 512), 0, True) for _ in range(3)]
+    prices = apart_.step(contexts, chunks)
+    assert prices == graph.step(contexts, chunks)
+    assert all(sum(price[:5]) > 0 <= min(price) for price in prices)
 
 
 @names

@@ -15,7 +15,7 @@ from sim.kernels.asked import Asked
 from sim.kernels.attention import attention_seconds
 from sim.kernels.decode import decode_line, decode_terms
 from sim.kernels.stream import FINEST
-from sim.serve.pricing import FREE, Price
+from sim.serve.prices import FREE, Price
 from workloads.model import Attention
 from workloads.ops import SOFTMAX_FLOPS
 from workloads.precision import Precision, packed

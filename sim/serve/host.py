@@ -20,7 +20,7 @@ from hw_models.efficiency import Spread
 from sim.clock import ticks
 from sim.errors import InputError, hint
 from sim.inputs import convert, read_document
-from sim.serve.pricing import Price
+from sim.serve.prices import Price
 from workloads.model import Record
 
 Microseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

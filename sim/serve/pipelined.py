@@ -22,7 +22,7 @@ import msgspec
 from sim.collectives import Send
 from sim.serve.live import Live, StageRow
 from sim.serve.policies import Work
-from sim.serve.pricing import Price
+from sim.serve.prices import Price
 from sim.serve.replica import Replica
 from sim.states import Ticks
 from workloads.precision import packed

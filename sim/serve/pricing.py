@@ -1,9 +1,11 @@
 """What one step of a replica costs, without rebuilding the graph in the loop.
 
 Everything but attention depends on the number of new tokens alone (the logits on the number of
-rows that need them): priced once a number, from the graph. Attention depends on sums over the
-batch: priced from them, by the same formula. `Pricer(exact_graph=True)` is the long way: the
-whole graph of every step; the two agree to the picosecond.
+rows that need them): tabulated from the graph (`sim.serve.linear`). Attention of a decoder that
+keeps its scores on chip depends on sums over the batch: priced from them, by the same formula.
+Other attention is priced from its own operators, and latents, whose projections depend on the batch
+too, from the whole graph. `Pricer(exact_graph=True)` is the long way: the whole graph of every
+step; all agree to the picosecond.
 """
 
 from __future__ import annotations
@@ -21,18 +23,16 @@ from sim.kernels.attention import attention_times
 from sim.kernels.price import Moved
 from sim.mapping import shard
 from sim.plan import stage_table
-from sim.priced import Step, Work, price_blocks
+from sim.priced import Step, Work, output_exchange, price_blocks
 from sim.scenario import Resolved
-from workloads.attention import pairs, seen
+from sim.serve.linear import Linear
+from sim.serve.prices import FREE, Price, add, price_of
+from workloads.attention import flash_attention, materialised_attention, pairs, seen
 from workloads.batch import Batch, Sequence
 from workloads.graph import Graph, Placed, build_graph
 from workloads.model import Attention
-from workloads.ops import SOFTMAX_FLOPS
+from workloads.ops import SOFTMAX_FLOPS, Op
 from workloads.precision import packed
-
-# compute, hbm, sram, link, launch; then FLOPs and HBM bytes of one rank
-Price = tuple[int, int, int, int, int, int, int]
-FREE: Price = (0, 0, 0, 0, 0, 0, 0)
 
 
 class Prefill(msgspec.Struct, frozen=True):
@@ -41,39 +41,6 @@ class Prefill(msgspec.Struct, frozen=True):
     new: int
     cached: int
     last: bool
-
-
-def add(a: Price, b: Price, times: int = 1) -> Price:
-    """a + times * b. Spelled out: it runs several times a step."""
-    return (
-        a[0] + times * b[0],
-        a[1] + times * b[1],
-        a[2] + times * b[2],
-        a[3] + times * b[3],
-        a[4] + times * b[4],
-        a[5] + times * b[5],
-        a[6] + times * b[6],
-    )
-
-
-def price_of(step: Step) -> Price:
-    """A step of a priced block."""
-    c, h, s, li, la = step.states[:5]
-    cost = step.cost
-    return (c, h, s, li, la, cost.flops if cost else 0, cost.hbm_bytes if cost else 0)
-
-
-def _split(work: Work) -> tuple[Price, Price]:
-    """(all but attention and logits, the logits) of a priced block."""
-    body = head = FREE
-    for step in work.block.steps:
-        if step.op is not None and step.op.flash:
-            continue
-        if step.name.startswith(("lm_head", "pooler")):
-            head = add(head, price_of(step))
-        else:
-            body = add(body, price_of(step))
-    return body, head
 
 
 class Pricer:
@@ -90,9 +57,25 @@ class Pricer:
         self.half = min(rates.reuse, int(rates.staging)) // 2
         self.local = shard(self.model, self.split.tp)
         self.stage_of = stage_table(self.model, self.split)
-        self.tabled = not exact_graph and self._tabulates()
-        self._linear: dict[int, tuple[list[Price], list[Price]]] = {}
+        self.separable = not exact_graph and self._separates()
+        self.tabled = self.separable and self._tabulates()
+        self._linear = Linear(
+            self.local,
+            self.stage_of,
+            self.split.pp,
+            self.costs,
+            self.precision,
+            self.lowering,
+            self.split.tp,
+            self._exchange,
+        )
         self.attentions = self._attention_kinds()
+
+    def _separates(self) -> bool:
+        """Whether attention alone depends on more than the number of tokens."""
+        one = self.model.encoder is None or self.model.decoder is None
+        layers = [layer for _, stack in self.local.stacks for layer in stack.layers]
+        return one and all(x.attention.latent is None and x.cross is None for x in layers)
 
     def _tabulates(self) -> bool:
         """Whether the two sums that the tables need say all about this model's attention."""
@@ -101,7 +84,7 @@ class Pricer:
             for layer in stack.layers:
                 a = layer.attention
                 rows = a.heads // a.kv_heads * (a.head_dim + a.value_dim) * 4
-                plain = plain and a.latent is None and layer.cross is None and rows <= self.half
+                plain = plain and rows <= self.half
         return plain
 
     def _attention_kinds(self) -> list[tuple[Attention, list[int]]]:
@@ -118,8 +101,10 @@ class Pricer:
 
     def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
         """A step that decodes one token behind each of `contexts` - 1 and does `prefills`."""
-        if not self.tabled:
+        if not self.separable:
             return self._graph_step(contexts, prefills)
+        if not self.tabled:
+            return self._separate_step(contexts, prefills)
 
         def seen_by(attention: Attention) -> int:
             window = attention.window
@@ -146,25 +131,47 @@ class Pricer:
 
     def linear(self, tokens: int, rows: int) -> list[Price]:
         """All but attention, for `tokens` new tokens and `rows` rows of logits."""
-        body, _ = self._parts(tokens)
+        body, _ = self._linear.parts(tokens)
         if not rows:
             return body
-        return [add(a, b) for a, b in zip(body, self._parts(rows)[1], strict=True)]
+        return [add(a, b) for a, b in zip(body, self._linear.parts(rows)[1], strict=True)]
 
-    def _parts(self, tokens: int) -> tuple[list[Price], list[Price]]:
-        """(all but attention and logits, the logits) of `tokens` tokens, by stage."""
-        found = self._linear.get(tokens)
-        if found is None:
-            batch = Batch.uniform(tokens, Sequence(new=1, logits=1))
-            body, head = [FREE] * self.split.pp, [FREE] * self.split.pp
-            known: dict[int, tuple[Price, Price]] = {}
-            for stage, work in self._work(self._graph(batch)):
-                one = known.get(id(work.block))
-                if one is None:
-                    one = known[id(work.block)] = _split(work)
-                body[stage], head[stage] = add(body[stage], one[0]), add(head[stage], one[1])
-            found = self._linear[tokens] = (body, head)
-        return found
+    def _exchange(self, stage: int, kind: str, name: str, nbytes: int) -> Step:
+        """What stands behind an operator whose output is spread over the ranks of a stage."""
+        group, algorithm = self.group(stage), self.split.collective
+        return output_exchange(kind, name, nbytes, self.costs, self.network, group, algorithm)
+
+    def _batch(self, contexts: list[int], prefills: list[Prefill]) -> Batch:
+        answers = self.model.decoder is not None  # an encoder's answer is pooled
+        sequences = [Sequence(new=1, cached=c - 1) for c in contexts]
+        sequences += [
+            Sequence(new=p.new, cached=p.cached, logits=int(p.last and answers)) for p in prefills
+        ]
+        return Batch.of(*sequences)
+
+    def _separate_step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
+        """A step from the tables and its attention's own operators."""
+        tokens = len(contexts) + sum(p.new for p in prefills)
+        rows = len(contexts) + sum(p.last for p in prefills)
+        result = list(self.linear(tokens, rows))
+        batch = self._batch(contexts, prefills)
+        flash, kept = self.lowering.attention == "flash", self.model.decoder is not None
+        for attention, counts in self.attentions:
+            ops: tuple[Op, ...]
+            if flash:
+                name = "attention"
+                ops = (flash_attention(name, attention, batch, self.precision, cached_kv=kept),)
+            else:
+                ops = materialised_attention("", attention, batch, self.precision, cached_kv=kept)
+            price = FREE
+            for op in ops:
+                c = self.costs(op)
+                own = (c.compute, c.hbm, c.sram, 0, c.launch, c.flops, c.hbm_bytes)
+                price = add(price, own)
+            for stage, count in enumerate(counts):
+                if count:
+                    result[stage] = add(result[stage], price, count)
+        return result
 
     def _graph(self, batch: Batch) -> Graph:
         return build_graph(self.local, batch, self.precision, self.lowering, ways=self.split.tp)
@@ -183,10 +190,8 @@ class Pricer:
 
     def _graph_step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
         """The long way: build and price the whole graph."""
-        sequences = [Sequence(new=1, cached=c - 1) for c in contexts]
-        sequences += [Sequence(new=p.new, cached=p.cached, logits=int(p.last)) for p in prefills]
         result = [FREE] * self.split.pp
-        for stage, work in self._work(self._graph(Batch.of(*sequences))):
+        for stage, work in self._work(self._graph(self._batch(contexts, prefills))):
             for step in work.block.steps:
                 result[stage] = add(result[stage], price_of(step))
         return result

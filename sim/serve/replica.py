@@ -16,7 +16,8 @@ from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, Live, Outcome, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.policies import Policy, Work
-from sim.serve.pricing import FREE, Prefill, Price, Pricer, add
+from sim.serve.prices import FREE, Price, add
+from sim.serve.pricing import Prefill, Pricer
 from sim.serve.seats import Seats
 from sim.states import Ticks
 from workloads.request import Request

@@ -11,11 +11,11 @@ import numpy as np
 from sim.collectives import Network
 from sim.cost import CostModel
 from sim.mapping import Parallelism, shard
+from sim.passes import AMOUNTS, BlockSums, Ints, block_sums, graph_of
 from sim.plan import ID_BYTES, hidden_bytes, sends
 from sim.priced import exchange_step, output_exchange
 from sim.scenario import Lengths
 from sim.states import LAUNCH, LINK
-from sim.sweep.passes import AMOUNTS, BlockSums, Ints, block_sums, graph_of
 from sim.sweep.static import Point
 from workloads.graph import Graph
 from workloads.model import Model

@@ -14,10 +14,10 @@ from sim.errors import OutOfMemory
 from sim.mapping import Parallelism
 from sim.memory import Footprint, check_memory, needs
 from sim.metrics import metrics_of
+from sim.passes import BlockSums, Ints
 from sim.plan import stage_table
 from sim.states import BUBBLE, COMPUTE, HBM, LAUNCH, LINK, NOTHING, SRAM
 from sim.sweep.kinds import Row, refusal
-from sim.sweep.passes import BlockSums, Ints
 from sim.sweep.shapes import Shapes
 from sim.sweep.static import Point, static_row
 
