@@ -13,7 +13,7 @@ import typer
 from sim.cli_serve import serve
 from sim.cli_sweep import map_, recommend, sweep
 from sim.cli_validate import calibrate, validate
-from sim.cli_whatif import OPEN, compare, sensitivity, what_if
+from sim.cli_whatif import OPEN, compare, sensitivity, trend, what_if
 from sim.errors import InputError, MemorywallError
 from sim.show import catalogue_app
 
@@ -40,6 +40,7 @@ app.command("map")(map_)
 app.command()(recommend)
 app.command(context_settings=OPEN)(compare)
 app.command(context_settings=OPEN)(sensitivity)
+app.command()(trend)
 app.add_typer(what_if, name="what-if")
 
 

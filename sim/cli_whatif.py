@@ -94,6 +94,47 @@ def sensitivity(
     )
 
 
+def trend(
+    scenarios: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models or scenario TOMLs; left out: two that read, two that write"),
+    ] = None,
+    on: On = None,
+    change: Change = None,
+    metric: Annotated[str | None, typer.Option(help="tpot, ttft, e2e or pass:N")] = None,
+    flops: Annotated[float, typer.Option(help="Growth of FLOP/s in two years")] = 3.0,
+    hbm: Annotated[float, typer.Option(help="Growth of HBM bandwidth")] = 1.6,
+    link: Annotated[float, typer.Option(help="Growth of link bandwidth")] = 1.4,
+    fixed: Annotated[
+        float, typer.Option(help="By which launches and latencies shrink; 1: they stay")
+    ] = 3.0,
+    years: Annotated[float, typer.Option(help="How far")] = 10.0,
+    step: Annotated[float, typer.Option(help="Years from point to point")] = 1.0,
+    out: Out = None,
+    pictures: Pictures = True,
+    size: Size = "paper",
+) -> None:
+    """Carry a device along the paper's rates: when each workload meets the memory wall."""
+    from sim.inputs import convert
+    from sim.whatif.session import trend_scenarios
+    from sim.whatif.trend import Rates
+
+    trend_scenarios(
+        scenarios or [],
+        on=on,
+        changes=change or [],
+        metric=metric,
+        rates=convert(
+            {"flops": flops, "hbm": hbm, "link": link, "fixed": fixed}, Rates, "command line"
+        ),
+        years=years,
+        step=step,
+        out=out,
+        pictures=pictures,
+        size=size,
+    )
+
+
 what_if = typer.Typer(help="Named questions: quantised, pruned, speculative, tiered, ...")
 
 

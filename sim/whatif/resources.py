@@ -131,6 +131,17 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
     return made
 
 
+def fixed_times(document: Mapping[str, Any]) -> dict[str, float]:
+    """The keys of a scenario's machine that hold times: launches, floors, waves, latencies."""
+    changes = split_changes(document.get("set", {}))
+    device, _ = stated("device", document["on"], changes["device"])
+    system, _ = stated("system", document["on"], changes["system"])
+    found = {f"efficiency.{k}": v for k, v in _leaves(device.get("efficiency", {}))}
+    found |= {f"launch.{k}": v for k, v in _leaves(device["launch"])}
+    found |= {f"system.{k}": v for k, v in _leaves(system)}
+    return {k: v for k, v in found.items() if k.endswith(("_us", "_ns"))}
+
+
 def _at(document: Mapping[str, Any], key: str) -> float | None:
     place: Any = document
     for step in key.split("."):

@@ -37,23 +37,28 @@ def metrics_of(result: Result) -> tuple[str, ...]:
 def break_down(result: Result, metric: str) -> Breakdown:
     """A metric of a run: makespan, ttft, tpot, e2e (means over sequences), or pass:N, the time
     from the end of the pass before. Raises InputError."""
-    last = len(result.resolved.passes) - 1
     if metric == "makespan":
         return Breakdown(metric, _device_parts(result))
+    first, last = window(result, metric)
+    found = _sequence_parts(result, first, last)
+    if metric == "tpot":
+        found = {c: x / last for c, x in found.items()}
+    return Breakdown(metric, found)
+
+
+def window(result: Result, metric: str) -> tuple[int, int]:
+    """The first and the last pass of a latency. Raises InputError."""
+    last = len(result.resolved.passes) - 1
     if match := _PASS.match(metric):
         number = int(match[1])
         if number > last:
             raise InputError(f"--metric {metric}: the run has the passes 0 to {last}")
-        return Breakdown(metric, _sequence_parts(result, number, number))
-    if metric not in metrics_of(result):
+        return number, number
+    spans = {"ttft": (0, 0), "tpot": (1, last), "e2e": (0, last)}
+    if metric not in spans or metric not in metrics_of(result):
         known = [*metrics_of(result), "pass:N"]
         raise InputError(f"--metric {metric!r}: not told by this run{hint(metric, known)}")
-    if metric == "ttft":
-        return Breakdown(metric, _sequence_parts(result, 0, 0))
-    if metric == "tpot":
-        found = _sequence_parts(result, 1, last)
-        return Breakdown(metric, {c: x / last for c, x in found.items()})
-    return Breakdown(metric, _sequence_parts(result, 0, last))
+    return spans[metric]
 
 
 class _Tally:

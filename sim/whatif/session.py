@@ -20,6 +20,9 @@ from sim.whatif.named import Answer, answer, find, load, studies
 from sim.whatif.report import described, described_sensitivity, print_comparison, print_sensitivity
 from sim.whatif.sensitivity import Sensitivity, sensitivity
 from sim.whatif.subjects import Subject, document_of, subject
+from sim.whatif.trend import Rates, Trend, trend
+from sim.whatif.trend_report import plot_trend, print_trend
+from sim.whatif.trend_report import table_of as trend_table
 
 
 def size_of(text: str) -> Kind:
@@ -142,6 +145,34 @@ def list_what_ifs() -> None:
 def show_what_if(name: str) -> None:
     """The file as it is, which one can copy and change."""
     print(read_text(find(name)), end="")
+
+
+def trend_scenarios(
+    scenarios: Sequence[str],
+    *,
+    on: str | None,
+    changes: Sequence[str],
+    metric: str | None,
+    rates: Rates,
+    years: float,
+    step: float,
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Trend:
+    """Carry a device forward."""
+    kind = size_of(size)
+    with progress("workloads") as watch:
+        found = trend(scenarios, on, changes, metric, rates, years, step, watch)
+    console = terminal()
+    print_trend(found, console)
+    if out:
+        clear(out, [f"trend.{suffix}" for suffix in ("csv", "png", "svg")])
+        write_table(trend_table(found), out / "trend.csv")
+        if pictures:
+            plot_trend(found, out / "trend", kind)
+        console.print(f"  written to {out}/")
+    return found
 
 
 def _shared(before: Subject, after: Subject) -> str:
