@@ -78,7 +78,7 @@ def serve(
         typer.Option(help="Host time a step: 0 to 2000 in engines of 2025, 30000 in 2023"),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Host time of an engine: vllm, trtllm, ..., or a TOML")
+        str | None, typer.Option(help="Host time of an engine: vllm-0.12, trtllm-1.0, or a TOML")
     ] = None,
     slo_ttft: Annotated[float | None, typer.Option(help="Seconds, for goodput")] = None,
     slo_tpot: Annotated[float | None, typer.Option(help="Seconds, for goodput")] = None,

@@ -56,7 +56,7 @@ def calibrate(
     device: Annotated[str | None, typer.Option(help="The device to fit: a name or a TOML")] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="Fit the host time of this engine (a backend of serving benchmarks)"),
+        typer.Option(help="Fit the host time of this backend of benchmarks: vllm-0.12"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The TOML to write; NAME-calibrated.toml")

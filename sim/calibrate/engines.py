@@ -17,7 +17,8 @@ from hw_models.efficiency import Spread
 from sim.calibrate.frames import is_held
 from sim.calibrate.search import Array, search
 from sim.errors import InputError, MemorywallError
-from sim.serve.host import Engine
+from sim.serve.host import NEUTRAL, Engine
+from sim.validate.passes import splitwise_seconds
 from sim.validate.points import Bench, Row, Source
 from sim.validate.serving import Parts, config_of, parts
 
@@ -72,6 +73,24 @@ def loops(
     return found, left
 
 
+def phases(source: Source) -> tuple[list[Loop], dict[str, int]]:
+    """The prompt and token phases of splitwise-sim's profile, each a step of its own."""
+    bench, found = Bench(), []
+    for row in source.frame.iter_rows(named=True):
+        device = bench.device(str(row["hardware"]))
+        group = f"{row['model']} {row['hardware']} tp {row['tensor_parallel']}"
+        shape = f"{row['prompt_size']} {row['batch_size']}"
+        for quantity in ("prompt", "token"):
+            kernels = splitwise_seconds(bench, row, device, NEUTRAL, quantity == "prompt")
+            made = (
+                Parts(0.0, kernels, 1.0, 0.0)
+                if quantity == "prompt"
+                else Parts(kernels, 0.0, 1.0, float(row["batch_size"]))
+            )
+            found.append(Loop(group, shape, made, float(row[f"{quantity}_time"]) * 1e-3))
+    return found, {}
+
+
 def group_of(row: Row) -> str:
     return f"{row['model']} {row['system']} {row.get('gemm_quant_mode') or ''}".strip()
 
@@ -101,7 +120,9 @@ def fit_engine(name: str, rows: list[Loop], source: str) -> tuple[Engine, dict[s
         raise InputError(f"{len(rows)} rows of {name} are too few; {LEAST_ROWS} are the least")
     measured = np.array([r.measured for r in rows])
     found = search(lambda terms: predicted(rows, terms), measured, START, BOUNDS)
-    values: dict[str, Any] = {t: float(f"{value:.4g}") for t, value in found.values.items()}
+    values: dict[str, Any] = {
+        t: float(f"{value:.4g}") if value > 1e-4 else 0.0 for t, value in found.values.items()
+    }
     return Engine(name=name, source=source, **values), found.undetermined
 
 
@@ -111,27 +132,33 @@ def terms_of(engine: Engine) -> dict[str, float]:
 
 def calibrate_engine(
     source: Source,
-    backend: str,
+    name: str,
     *,
     holdout: float,
     date: str,
     progress: Callable[[str], None] = lambda what: None,
 ) -> EngineFit:
-    """Fit an engine to the rows that are not held out, and score the others."""
-    rows, left = loops(source, backend, progress)
+    """Fit an engine to the rows that are not held out, and score the others.
+
+    `name` is a backend of the rows, and may go on with a version: vllm-0.12.
+    """
+    of_phases = source.format == "e2e/splitwise"
+    rows, left = phases(source) if of_phases else loops(source, name.split("-")[0], progress)
     kept = [r for r in rows if not is_held(f"{r.group} {r.shape}", holdout)]
     held = [r for r in rows if is_held(f"{r.group} {r.shape}", holdout)]
-    engine, undetermined = fit_engine(backend, kept, "fitted to rows of a file")
+    engine, undetermined = fit_engine(name, kept, "fitted to rows of a file")
     scored = held or kept
     ratio = np.array([r.measured for r in scored]) / predicted(scored, terms_of(engine))
     errors = np.abs(1.0 / ratio - 1.0) * 100
     which = f"{len(held)} rows held out" if held else "the same rows"
     middle, most = np.median(errors), np.quantile(errors, 0.9)
+    unit = "step" if of_phases else "token"
     said = (
         f"fitted {date} to {len(kept)} rows of {'/'.join(source.path.parts[-2:])}; error of the "
-        f"time a token on {which} {middle:.1f} % (median), {most:.1f} % (p90)"
+        f"time a {unit} on {which} {middle:.1f} % (median), {most:.1f} % (p90)"
     )
     q = [float(f"{v:.4g}") for v in np.quantile(ratio, (0.1, 0.25, 0.5, 0.75, 0.9))]
     spread = Spread(rows=len(scored), p10=q[0], p25=q[1], p50=q[2], p75=q[3], p90=q[4])
-    engine = msgspec.structs.replace(engine, source=said, residuals={"tpot": spread})
+    quantity = "step" if of_phases else "tpot"
+    engine = msgspec.structs.replace(engine, source=said, residuals={quantity: spread})
     return EngineFit(engine, len(kept), tuple(errors.tolist()), undetermined, left)

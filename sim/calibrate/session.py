@@ -58,15 +58,15 @@ def calibrate_engine_paths(
 ) -> EngineFit:
     """Fit an engine's host time to closed-loop benchmarks, and write its TOML."""
     console = terminal()
-    sources = [s for s in read(paths, None, None, []) if s.format == "e2e/silicon"]
+    wanted = ("e2e/silicon", "e2e/splitwise")
+    sources = [s for s in read(paths, None, None, []) if s.format in wanted]
     if not sources:
         raise InputError(
             f"{', '.join(map(str, paths))}: no table of serving benchmarks (columns backend, "
             "model, system, isl, osl, tp, ttft_ms, tpot_ms)"
         )
-    whole = msgspec.structs.replace(
-        sources[0], frame=pl.concat([s.frame for s in sources], how="diagonal_relaxed")
-    )
+    alike = [s.frame for s in sources if s.format == sources[0].format]
+    whole = msgspec.structs.replace(sources[0], frame=pl.concat(alike, how="diagonal_relaxed"))
     with spinner() as progress:
         made = calibrate_engine(whole, engine, holdout=holdout, date=date, progress=progress)
     table = Table(title=made.engine.source, title_justify="left")

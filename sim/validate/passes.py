@@ -102,7 +102,8 @@ def splitwise_seconds(bench: Bench, row: Row, device: str, engine: Engine, promp
         else Batch.decode(count, new + max(1, row["token_size"] // 2))
     )
     kernels = _kernels(bench, row["model"], device, tp, batch)
-    added = host_of(engine).added((kernels, 0, 0, 0, 0, 0, 0), count, prompt)
+    decoding = 0 if prompt else count
+    added = host_of(engine).added((kernels, 0, 0, 0, 0, 0, 0), decoding, prompt)
     return (kernels + added) / TICKS_A_SECOND
 
 

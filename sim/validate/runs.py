@@ -15,7 +15,6 @@ from sim.errors import InputError, MemorywallError
 from sim.inputs import checked, read_document
 from sim.mapping import Parallelism
 from sim.serve.config import Serving, Traffic
-from sim.serve.host import engines
 from sim.serve.knobs import Knobs
 from sim.serve.serving import serve
 from sim.validate.layers import vllm_attention, vllm_dense
@@ -73,7 +72,11 @@ def read_run(folder: Path, device: str | None = None) -> Run:
 
 
 def serving_of_run(run: Run) -> Serving:
-    """The run as `serve` takes it, with the engine's own arguments."""
+    """The run as `serve` takes it, with the engine's own arguments.
+
+    No host time: vLLM schedules a step while the last one runs since 0.14, and the run itself is
+    a check and no fit.
+    """
     e, kv, tp = run.engine, run.kv, run.tp
     devices = tp * int(e.get("pipeline_parallel_size") or 1)
     blocks = kv.get("num_gpu_blocks")
@@ -83,7 +86,6 @@ def serving_of_run(run: Run) -> Serving:
         on=run.device if devices == 1 else system_of(run.device, devices),
         dtype=run.dtype,
         kv_dtype=run.kv_dtype,
-        engine="vllm" if "vllm" in engines() else None,
         replicas=int(e.get("data_parallel_size") or 1),
         router="least-outstanding" if (e.get("data_parallel_size") or 1) > 1 else "round-robin",
         traffic=Traffic(trace=str(run.folder / "requests.csv")),

@@ -15,7 +15,6 @@ from sim.catalogue import load_model
 from sim.errors import InputError
 from sim.mapping import Parallelism
 from sim.serve.config import Serving, Traffic
-from sim.serve.host import engines
 from sim.serve.knobs import Knobs
 from sim.serve.serving import Served, serve
 from sim.validate.names import model_of, system_of
@@ -23,6 +22,8 @@ from sim.validate.points import Bench, Place, Point, Row, Source, priced
 
 # Requests a client, so that most of what is counted runs among others in all phases.
 ROUNDS = 4
+# Terms by backend; others, and other versions by --engine of `serve`, are priced without.
+ENGINES = {"vllm": "vllm-0.12", "trtllm": "trtllm-1.0"}
 BUDGET = 8192  # tokens a step: the default of TensorRT-LLM, and of vLLM on large GPUs
 
 
@@ -78,14 +79,13 @@ def config_of(row: Row, bench: Bench, device: str, engine: str | None = None) ->
     else:
         on = system_of(device, tp * pp)
     clients = int(clients)
-    backend = str(row["backend"])
     dtype = dtype_of_row(row)
     return Serving(
         model=model_of(row["model"]),
         on=on,
         dtype=dtype,
         kv_dtype="bf16" if dtype in ("fp8", "fp4") else None,
-        engine=engine or (backend if backend in engines() else None),
+        engine=engine or ENGINES.get(str(row["backend"])),
         traffic=Traffic(
             arrivals=f"closed:{clients}",
             prompt=f"fixed:{row['isl']}",
