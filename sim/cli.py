@@ -12,6 +12,7 @@ import typer
 
 from sim.cli_serve import serve
 from sim.cli_sweep import map_, recommend, sweep
+from sim.cli_timeline import timeline
 from sim.cli_validate import calibrate, validate
 from sim.cli_whatif import OPEN, compare, sensitivity, trend, what_if
 from sim.errors import InputError, MemorywallError
@@ -41,6 +42,7 @@ app.command()(recommend)
 app.command(context_settings=OPEN)(compare)
 app.command(context_settings=OPEN)(sensitivity)
 app.command()(trend)
+app.command(context_settings=OPEN)(timeline)
 app.add_typer(what_if, name="what-if")
 
 

@@ -54,7 +54,7 @@ class Intervals(msgspec.Struct, frozen=True):
 
 
 class Lane(msgspec.Struct, frozen=True):
-    """One stage of one replica, seen at its first rank."""
+    """One stage of one replica, seen at one of its ranks."""
 
     replica: int
     stage: int
@@ -68,19 +68,19 @@ def steps(record: Record) -> int:
     return sum(len(slot.pieces) for slot in record.compiled.slots)
 
 
-def lay_out(record: Record, passes: Iterable[int], replica: int = 0) -> list[Lane]:
-    """Lanes of the stages of a replica; in a long run only near the given passes."""
+def lay_out(record: Record, passes: Iterable[int], replica: int = 0, rank: int = 0) -> list[Lane]:
+    """Lanes of the stages of a replica at one rank; in a long run only near the given passes."""
     near: frozenset[int] | None = None
     if steps(record) > FEW:
         near = frozenset(n + d for n in passes for d in (-2, -1, 0, 1, 2))
     found: dict[int, list[Span]] = {}
     for span in spans(record, near):
-        if span.replica == replica and span.rank == 0:
+        if span.replica == replica and span.rank == rank:
             found.setdefault(span.stage, []).append(span)
     timed: dict[int, dict[str, Worked]] = {s: {lane: [] for lane in LANES} for s in found}
     if not folded(record):
-        for job, rank, busy in task_lanes(record, near):
-            if job.replica == replica and rank == 0:
+        for job, at, busy in task_lanes(record, near):
+            if job.replica == replica and at == rank:
                 timed[job.stage][LANES[busy.lane]].append((busy.begin, busy.end, busy.work))
     lanes = []
     for stage, mine in sorted(found.items()):

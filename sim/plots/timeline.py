@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 FULL_STAGES, MOST_STAGES = 2, 16
 _GAP = 0.5  # between stages, in units of height
-_INCH = 0.135  # of a unit of height
+INCH = 0.135  # of a unit of height
 _LABEL_GAP = 0.155  # inches between slanted names
+AXES_INCHES = 5.0  # width of the axes of a figure of full width
+NAMES_PAD = 56  # points that slanted names take
+CONVENTION = "inside an operator the order of states is a convention"
 
 
 def plot_timeline(
@@ -64,12 +67,12 @@ def draw_timeline(
     lanes = lay_out(result.record, range(len(result.resolved.passes)) if window else numbers)
     many = lanes if len(lanes) <= MOST_STAGES else [*lanes[: MOST_STAGES - 1], lanes[-1]]
     full = len(many) <= FULL_STAGES
-    heights = [_height(many, full)]
+    heights = [height_of(many, full)]
     if not window:
-        heights = [*heights, _height(lanes[:1], True)] * len(numbers)
+        heights = [*heights, height_of(lanes[:1], True)] * len(numbers)
     layers = [] if window else [one_layer(lanes[0], n) for n in numbers]
     extra = 1.05 + sum(0.55 if i % 2 == 0 else 1.3 for i in range(len(heights)))
-    fig = figure("paper", extra + _INCH * sum(heights))
+    fig = figure("paper", extra + INCH * sum(heights))
     axes = fig.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     if window:
         _overview(axes[0], result, many, window, full)
@@ -93,14 +96,14 @@ def _parts(lanes: list[Lane]) -> list[str]:
     return [p for p in LANES if any(len(lane.busy[p].begin) for lane in lanes)]
 
 
-def _height(lanes: list[Lane], full: bool) -> float:
+def height_of(lanes: list[Lane], full: bool) -> float:
     parts = _parts(lanes) if full else []
     return len(lanes) * (STATE + PART * len(parts) + _GAP)
 
 
 def _overview(ax: Axes, result: Result, lanes: list[Lane], window: Window, full: bool) -> None:
     unit, size = unit_of(window[1] - window[0])
-    _draw(ax, result, lanes, window, full, 0, size)
+    draw_lanes(ax, result, lanes, window, full, 0, size)
     alone = all(exact(lane, window) for lane in lanes)
     note = "" if alone else "; heights are shares of the time of a pixel"
     ax.set_xlabel(f"time since the run began ({unit}){note}")
@@ -109,9 +112,22 @@ def _overview(ax: Axes, result: Result, lanes: list[Lane], window: Window, full:
 def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
     window = layer[0].begin, layer[-1].end
     unit, size = unit_of(window[1] - window[0])
-    top = _draw(ax, result, [lane], window, True, window[0], size)
+    top, _ = draw_lanes(ax, result, [lane], window, True, window[0], size)
+    name_operators(ax, layer, window, size, top, AXES_INCHES)
+    at = layer[0].placed
+    assert at is not None
+    name = f"{layer[0].phase}, {at.stack} layer {at.layer}"
+    name += f": {shown(window[1] - window[0], size)} {unit}"
+    ax.set_title(name, y=1.0, pad=NAMES_PAD)
+    ax.set_xlabel(f"time since the layer began ({unit}); {CONVENTION}")
+
+
+def name_operators(
+    ax: Axes, layer: list[Span], window: Window, size: float, top: float, inches: float
+) -> None:
+    """Slanted names of operators above the lanes of an axis `inches` wide."""
     width = (window[1] - window[0]) / size
-    gap = _LABEL_GAP / 5.0 * width
+    gap = _LABEL_GAP / inches * width
     centres = [((s.begin + s.end) / 2 - window[0]) / size for s in layer]
     places = spread(centres, gap, gap / 2, width)
     for span, centre, place in zip(layer, centres, places, strict=True):
@@ -135,18 +151,9 @@ def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
             va="bottom",
             fontsize=6.5,
         )
-    at = layer[0].placed
-    assert at is not None
-    name = f"{layer[0].phase}, {at.stack} layer {at.layer}"
-    name += f": {shown(window[1] - window[0], size)} {unit}"
-    ax.set_title(name, y=1.0, pad=56)
-    ax.set_xlabel(
-        f"time since the layer began ({unit}); inside an operator the order of states "
-        "is a convention"
-    )
 
 
-def _draw(
+def draw_lanes(
     ax: Axes,
     result: Result,
     lanes: list[Lane],
@@ -154,14 +161,17 @@ def _draw(
     full: bool,
     origin: int,
     size: float,
-) -> float:
-    """Draw lanes from top to bottom; returns the height of the top edge."""
+) -> tuple[float, list[float]]:
+    """Draw lanes from top to bottom; returns the height of the top edge, and where the states of
+    each stand."""
     parts = _parts(lanes) if full else []
-    top = y = _height(lanes, full) - _GAP
+    top = y = height_of(lanes, full) - _GAP
     ticks: list[float] = []
     labels: list[str] = []
+    places: list[float] = []
     for lane in lanes:
         y -= STATE
+        places.append(y)
         draw_states(ax, lane, window, y, origin, size)
         ticks.append(y + STATE / 2)
         labels.append(_name(result, lane))
@@ -186,7 +196,7 @@ def _draw(
     ax.spines["left"].set_visible(False)
     ax.set_xlim((window[0] - origin) / size, (window[1] - origin) / size)
     ax.set_ylim(-0.15, top)
-    return top
+    return top, places
 
 
 def _name(result: Result, lane: Lane) -> str:
