@@ -7,7 +7,7 @@ import pytest
 from sim.whatif.sensitivity import Row, Sensitivity, sensitivity
 from sim.whatif.subjects import RunSubject, document_of, subject
 
-TIMES = {"link latency", "launch overhead", "host time"}
+TIMES = {"link latency", "launch overhead", "kernels' fixed times", "host time"}
 PEAKS = ["matrix.TFLOPS.bf16", "vector.TFLOPS.fp32", "vector.TFLOPS.bf16"]
 
 
@@ -56,6 +56,8 @@ def test_idle_resources_have_no_sensitivity() -> None:
     [
         ("gpt2", "l4", ["prompt=64", "output=3"]),
         ("bert-base", "survey-accelerator", ["dtype=int8"]),
+        ("gpt2", "h100-sxm", ["batch=64", "prompt=64", "output=3"]),
+        ("llama-3.1-8b", "hgx-h100", ["tp=4", "batch=8", "prompt=64", "output=3"]),
         ("gpt2", "mi300x-8x", ["tp=4", "batch=4", "prompt=64", "output=3"]),
     ],
 )

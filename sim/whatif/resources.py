@@ -12,7 +12,7 @@ from sim.catalogue import split_changes, stated
 # Of the kernels' own terms these are times that pass before anything works.
 LAUNCHES = ("floor_us", "eager_us")
 LATENCIES = ("latency_us", "round_us")
-FREE_AT = 1e9  # so many times a rate or a size is free
+FREE_AT = 1e9  # so many times a rate or a size is free, and a time divided by it
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Resource(msgspec.Struct, frozen=True):
     @property
     def limit(self) -> dict[str, float]:
         """The keys at values that cost nothing."""
-        return self.scaled(FREE_AT if self.better > 0 else 0.0)
+        return self.scaled(FREE_AT if self.better > 0 else 1 / FREE_AT)
 
     @property
     def now(self) -> str:
@@ -67,6 +67,8 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
     terms = {f"efficiency.{k}": v for k, v in _leaves(device.get("efficiency", {}))}
     launches = {k: v for k, v in terms.items() if k.endswith(LAUNCHES)}
     latencies = {k: v for k, v in terms.items() if k.endswith(LATENCIES)}
+    inside = {k: v for k, v in terms.items() if k.endswith(("_us", "_ns"))}
+    inside = {k: v for k, v in inside.items() if k not in launches and k not in latencies}
     peaks = [f"{part}.TFLOPS.{d}" for part in ("matrix", "vector") for d in device[part]["TFLOPS"]]
     last = levels[-1]
     first_wire = next(iter(wires("bandwidth_GBps")), "")
@@ -125,6 +127,9 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
         Resource(name, wall, better, free, values, (key or next(iter(values), ""), unit))
         for name, wall, better, free, values, key, unit in found
     ]
+    if inside:
+        name, shown = "kernels' fixed times", ("", "")
+        made.append(Resource(name, "fixed times inside kernels", -1, "", inside, shown))
     if "host_time_us" in document:
         host = {"host_time_us": float(document["host_time_us"])}
         made.append(Resource("host time", "the host", -1, "", host, ("host_time_us", "us")))
