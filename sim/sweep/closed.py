@@ -10,11 +10,11 @@ experts, latents.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 from sim.errors import Infeasible, InputError
 from sim.mapping import check_devices
+from sim.scenario import Lengths
 from sim.sweep.kinds import Row, refusal
 from sim.sweep.shapes import Shapes
 from sim.sweep.stages import Pipeline
@@ -26,8 +26,12 @@ MOST_PASSES = 200_000  # at once; more are taken in parts, to bound memory
 
 def covered(point: Point) -> bool:
     """Whether the closed form is all of it."""
+    return plain(point.model) and _serial(point)
+
+
+def _serial(point: Point) -> bool:
     s, split = point.scenario, point.scenario.parallelism
-    return _plain(point.model) and (
+    return (
         s.detail == "op"
         and s.shortcuts
         and split.dp == 1
@@ -36,8 +40,7 @@ def covered(point: Point) -> bool:
     )
 
 
-@lru_cache(maxsize=256)
-def _plain(model: Model) -> bool:
+def plain(model: Model) -> bool:
     """One stack whose graph has the same operators for every batch: what experts are visited, and
     in which form latents attend, depends on it."""
     return (model.encoder is None or model.decoder is None) and all(
@@ -53,8 +56,10 @@ def closed_rows(points: list[Point]) -> Iterator[tuple[int, Row]]:
     Points that share a rank's share of a model on a machine are priced together.
     """
     groups: dict[Any, list[int]] = {}
+    models = {id(p.model): p.model for p in points}
+    simple = {key for key, model in models.items() if plain(model)}
     for i, p in enumerate(points):
-        if covered(p):
+        if id(p.model) in simple and _serial(p):
             s = p.scenario
             key = (
                 id(p.model),
@@ -71,12 +76,15 @@ def closed_rows(points: list[Point]) -> Iterator[tuple[int, Row]]:
 
 
 def _parts(members: list[int], points: list[Point]) -> Iterator[list[int]]:
-    """Members put together until their passes are many."""
+    """Members by their lengths, so many lengths together that their passes are bounded."""
+    by_lengths: dict[Lengths, list[int]] = {}
+    for i in members:
+        by_lengths.setdefault(points[i].lengths, []).append(i)
     part: list[int] = []
     passes = 0
-    for i in members:
-        part.append(i)
-        passes += points[i].lengths.output
+    for lengths, same in by_lengths.items():
+        part += same
+        passes += lengths.output
         if passes > MOST_PASSES:
             yield part
             part, passes = [], 0
