@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from sim.whatif.named import Answer, answer, load, studies
 from sim.whatif.runs import break_down
 from workloads.ops import Gemm
 
+COMMAND = Path(sys.executable).with_name("memorywall")
 BITS = {"a_bits": 8, "b_bits": 8, "out_bits": 8}
 
 
@@ -119,12 +122,15 @@ def test_speculation_is_its_passes() -> None:
 
 def test_exits_of_one_are_the_model_itself() -> None:
     one = point(batch=2)
-    assert exited(one, Exits(layers=(12,), shares=(1.0,))).whole == tpot(one)
-    half = exited(one, Exits(layers=(6, 12), shares=(1.0, 0.0))).whole
+    assert exited(one, Exits(at=(1.0,), shares=(1.0,))).whole == tpot(one)
+    half = exited(one, Exits(at=(0.5, 1.0), shares=(1.0, 0.0))).whole
     assert half < tpot(one)
-    some = Exits(layers=(6, 12), shares=(0.5, 0.5))
+    some = Exits(at=(0.5, 1.0), shares=(0.5, 0.5))
     assert some.weights(1) == [0.5, 0.5]
     assert some.weights(3) == [0.125, 0.875]
+    assert some.layers(12) == [6, 12]
+    with pytest.raises(ValueError, match="the last exit is the end"):
+        Exits(at=(0.25, 0.5), shares=(0.5, 0.5))
 
 
 def test_moved_area_is_kept() -> None:
@@ -174,3 +180,20 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         load(str(mine))
     with pytest.raises(InputError, match="did you mean 'pruning'"):
         load("prunin")
+
+
+@pytest.mark.parametrize(
+    ("call", "said", "written"),
+    [
+        (["what-if", "show", "pruning"], 'title    = "Pruning"', ""),
+        (["what-if", "list"], "early-exit", ""),
+        (["what-if", "run", "fewer-kv-heads"], "1 (multi-query)", "fewer-kv-heads.png"),
+        (["sensitivity", "gpt2", "--on", "l4", "--output", "2"], "TPOT meets", "sensitivity.svg"),
+        (["trend", "gpt2", "--on", "l4", "--years", "2"], "carried forward", "trend.csv"),
+    ],
+)
+def test_the_commands(tmp_path: Path, call: list[str], said: str, written: str) -> None:
+    out = ["--out", str(tmp_path), "--size", "column"] if written else []
+    done = subprocess.run([COMMAND, *call, *out], capture_output=True, text=True, check=True)
+    assert said in done.stdout
+    assert not written or (tmp_path / written).is_file()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sim.errors import Infeasible, InputError
+from sim.errors import InputError
 from sim.plan import Pass
 from sim.priced import Rewrite
 from sim.scenario import Resolved
@@ -30,7 +30,7 @@ MATMUL = "matmul"  # the metric of two local memories: all products of a pass
 def evaluate(
     resolved: Resolved, document: dict[str, Any], variant: Variant, metric: str
 ) -> Breakdown:
-    """The metric of one variant. Raises InputError, Infeasible."""
+    """The metric of one variant. Raises InputError."""
     if variant.buffers:
         buffers = variant.buffers
         if metric != MATMUL:
@@ -98,13 +98,9 @@ def exited(resolved: Resolved, how: Exits) -> Breakdown:
     model, batch = resolved.model, resolved.passes[0].batch.size
     if model.decoder is None or model.encoder or len(resolved.passes) < 2:
         raise InputError("early exit needs a decoder that generates two tokens or more")
-    if how.layers[-1] != model.num_layers:
-        raise Infeasible(
-            f"exits at layers {list(how.layers)}: the last one is the end, layer "
-            f"{model.num_layers} of {model.name}"
-        )
+    depths = how.layers(model.num_layers)
     found: list[Parts] = []
-    for checks, (layers, weight) in enumerate(zip(how.layers, how.weights(batch), strict=True), 1):
+    for checks, (layers, weight) in enumerate(zip(depths, how.weights(batch), strict=True), 1):
         if not weight:
             continue
         cut = msgspec.structs.replace(resolved, model=shortened(model, layers))

@@ -118,25 +118,31 @@ class Speculative(Record, frozen=True, kw_only=True):
 
 
 class Exits(Record, frozen=True, kw_only=True):
-    """Tokens leave behind some of the layers: `layers` with the `shares` of tokens that do.
+    """Tokens leave early: `at` these shares of the layers, with the `shares` of tokens that do.
 
     At each exit that a token reaches the LM head looks whether it is sure (CALM, Schuster et al.
     2022, arXiv 2207.07061). A batch runs on until its last sequence has left: with F the
-    cumulated shares, it leaves at layer j or before with F(j)^batch. What skipped layers would
+    cumulated shares, it leaves at exit j or before with F(j)^batch. What skipped layers would
     have put into the KV cache is not made up for.
     """
 
-    layers: tuple[int, ...]
+    at: tuple[Share, ...]
     shares: tuple[Share, ...]
 
     def __post_init__(self) -> None:
-        if len(self.layers) != len(self.shares) or list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers = {list(self.layers)}: rising, with as many shares")
+        if len(self.at) != len(self.shares) or list(self.at) != sorted(set(self.at)):
+            raise ValueError(f"at = {list(self.at)}: rising, with as many shares")
+        if not self.at or self.at[0] <= 0 or self.at[-1] != 1:
+            raise ValueError(f"at = {list(self.at)}: above 0, and the last exit is the end, 1.0")
         if abs(sum(self.shares) - 1) > 1e-9:
             raise ValueError(f"shares = {list(self.shares)} sum to {sum(self.shares):g}, not to 1")
 
+    def layers(self, depth: int) -> list[int]:
+        """The layers of each exit in a model of `depth` layers."""
+        return [max(1, round(share * depth)) for share in self.at]
+
     def weights(self, batch: int) -> list[float]:
-        """Probability that a batch runs through just so many layers."""
+        """Probability that a batch leaves at each exit."""
         sums = [min(1.0, sum(self.shares[: i + 1])) ** batch for i in range(len(self.shares))]
         return [b - a for a, b in zip([0.0, *sums[:-1]], sums, strict=True)]
 

@@ -101,7 +101,10 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
 def document_of(
     ref: str, on: str | None = None, changes: Sequence[str] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """(run or serve, document) of a scenario, with changes laid over it."""
+    """(run or serve, document) of a scenario, also of the one that a run's folder records, with
+    changes laid over it."""
+    recorded = Path(ref) / "scenario.toml"
+    ref = str(recorded) if recorded.is_file() else ref
     kind, base = base_of(ref, on, [], list(changes))
     base.pop("keep_steps", None)
     return kind, changed(kind, base, changes)
