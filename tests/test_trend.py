@@ -43,6 +43,8 @@ def test_an_encoder_meets_the_wall_later() -> None:
     assert not any(m.waits for m in before)
     assert all(m.waits for m in after)
     assert "years on" in wall(course)
+    assert course.met_at is not None
+    assert course.met_at == pytest.approx(course.balance * (3.0 / 1.6) ** (course.wall / 2))
 
 
 def test_the_crossing_is_found() -> None:

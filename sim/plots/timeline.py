@@ -123,9 +123,16 @@ def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
 
 
 def name_operators(
-    ax: Axes, layer: list[Span], window: Window, size: float, top: float, inches: float
+    ax: Axes,
+    layer: list[Span],
+    window: Window,
+    size: float,
+    top: float,
+    inches: float,
+    lift: float = 1.0,
 ) -> None:
-    """Slanted names of operators above the lanes of an axis `inches` wide."""
+    """Slanted names of operators above the lanes of an axis `inches` wide; `lift` is less than 1
+    where the axis is stretched."""
     width = (window[1] - window[0]) / size
     gap = _LABEL_GAP / inches * width
     centres = [((s.begin + s.end) / 2 - window[0]) / size for s in layer]
@@ -135,7 +142,7 @@ def name_operators(
         ax.plot([edge, edge], [0, top], color="white", lw=0.5, zorder=3)
         ax.plot(
             [centre, centre, place],
-            [top, top + 0.25, top + 1.1],
+            [top, top + 0.25 * lift, top + 1.1 * lift],
             color=FAINT,
             lw=0.5,
             clip_on=False,
@@ -143,7 +150,7 @@ def name_operators(
         assert span.step is not None
         ax.text(
             place,
-            top + 1.2,
+            top + 1.2 * lift,
             span.step.name.rpartition(".")[2],
             rotation=38,
             rotation_mode="anchor",

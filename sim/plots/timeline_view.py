@@ -74,13 +74,16 @@ def draw_view(result: Result, view: View, kind: Kind = "paper") -> Figure:
     height = 1.1 + INCH * height_of(lanes, full) + 0.14 * len(lines) + (0.75 if layer else 0)
     columns = 3 if kind == "column" else 8
     seen = {s for lane in lanes for s, t in lane.states.items() if len(t.between(window).begin)}
-    fig = figure(kind, height + 0.17 * -(-(len(seen) + 1) // columns))
+    height += 0.17 * -(-(len(seen) + 1) // columns)
+    fig = figure(kind, height)
     ax = fig.add_subplot()
     top, places = draw_lanes(ax, result, lanes, window, full, origin, size)
     name = _name(view, layer, number, window, size, unit)
     ax.set_title(name, pad=NAMES_PAD if layer else None)
     if layer:
-        name_operators(ax, layer, window, size, top, WIDTHS[kind] - _MARGIN[kind])
+        tall = INCH * height_of(lanes, full)
+        lift = tall / (tall + float(fig.get_figheight()) - height)
+        name_operators(ax, layer, window, size, top, WIDTHS[kind] - _MARGIN[kind], lift)
     handles, words = state_handles(seen)
     ax.set_ylim(-0.15, top + 2 * _ABOVE)
     if view.critical and _draw_path(

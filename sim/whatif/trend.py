@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from sim.cost import matrix_rate
 from sim.errors import InputError
 from sim.sweep.study import Watch
 from sim.whatif.resources import Resource, fixed_times, resources_of
@@ -64,13 +65,16 @@ class Moment(msgspec.Struct, frozen=True):
 
 class Course(msgspec.Struct, frozen=True):
     """A workload over the years. `wall` is the year in which it meets the wall, None if it does
-    not between EARLIEST and the last year; `behind` says that it had met it before."""
+    not between EARLIEST and the last year; `behind` says that it had met it before. `balance` is
+    the FLOPs a byte of HBM that the device can do now, `met_at` in that year."""
 
     name: str
     metric: str
     moments: tuple[Moment, ...]
     wall: float | None
     behind: bool
+    balance: float
+    met_at: float | None
 
 
 class Trend(msgspec.Struct, frozen=True):
@@ -140,7 +144,10 @@ def _course(
     else:
         first = next((i for i, m in enumerate(moments) if m.waits), None)
         met = None if first is None else crossing(at, moments[first - 1].year, moments[first].year)
-    return Course(label if named else one.name, asked, moments, met, behind)
+    device, dtype = one.resolved.machine.device, one.resolved.precision.activations
+    balance = matrix_rate(device, dtype) / device.hbm.bandwidth
+    met_at = None if met is None else balance * (rates.flops / rates.hbm) ** (met / 2)
+    return Course(label if named else one.name, asked, moments, met, behind, balance, met_at)
 
 
 def crossing(at: Callable[[float], Moment], low: float, high: float) -> float:

@@ -52,7 +52,10 @@ def print_trend(found: Trend, console: Console) -> None:
         label = (
             course.name if len(course.name) <= SHORT else f"workload {number + 1}, {course.name}"
         )
-        console.print(f"  {label}: {faster:.1f} times as fast in {then.year:g} years.")
+        told = f"{faster:.1f} times as fast in {then.year:g} years"
+        if course.met_at:
+            told += f"; the wall stands at {course.met_at:,.0f} FLOP a byte"
+        console.print(f"  {label}: {told} (the device now: {course.balance:,.0f}).")
 
 
 def heading(found: Trend) -> str:
