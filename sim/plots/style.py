@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
 from sim.files import whole
@@ -54,6 +55,7 @@ INK, FAINT = "#222222", "#6E6E6E"
 WIDTHS = {"column": 3.5, "paper": 7.2, "slide": 6.4}
 SLIDE_HEIGHT = 3.6  # 16:9
 DPI = 200
+_PER_INCH = 16  # characters of a title
 Kind = Literal["column", "paper", "slide"]
 
 _RC: dict[Any, Any] = {
@@ -109,6 +111,11 @@ def figure(kind: Kind = "paper", height: float = 3.0) -> Figure:
     made = Figure(figsize=(WIDTHS[kind], tall), dpi=DPI, layout="constrained")
     FigureCanvasAgg(made)
     return made
+
+
+def heading_lines(text: str, kind: Kind) -> list[str]:
+    """A title in lines that a figure of this kind is wide enough for."""
+    return wrap(text, int(WIDTHS[kind] * _PER_INCH))
 
 
 def save(fig: Figure, stem: Path) -> list[Path]:

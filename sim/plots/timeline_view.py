@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +13,18 @@ from sim.critical import Leg, critical_path
 from sim.errors import InputError
 from sim.plots.lane_art import STATE, exact
 from sim.plots.lane_data import Lane, Window, lay_out, pass_window
-from sim.plots.style import INK, WIDTHS, Kind, figure, look, save, shown, state_handles, unit_of
+from sim.plots.style import (
+    INK,
+    WIDTHS,
+    Kind,
+    figure,
+    heading_lines,
+    look,
+    save,
+    shown,
+    state_handles,
+    unit_of,
+)
 from sim.plots.style import title as scenario_title
 from sim.plots.timeline import (
     CONVENTION,
@@ -33,7 +43,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARGIN = {"column": 1.0, "paper": 1.3, "slide": 1.3}  # inches beside the axes
-_PER_INCH = 16  # characters of a title
 _ABOVE = 0.12  # of the states, where the critical path runs
 FULL_LANES, MOST_LANES = 4, 32
 
@@ -70,7 +79,7 @@ def draw_view(result: Result, view: View, kind: Kind = "paper") -> Figure:
     full = len(lanes) <= FULL_LANES
     unit, size = unit_of(window[1] - window[0])
     origin = window[0] if layer else 0
-    lines = wrap(scenario_title(result.resolved), int(WIDTHS[kind] * _PER_INCH))
+    lines = heading_lines(scenario_title(result.resolved), kind)
     height = 1.1 + INCH * height_of(lanes, full) + 0.14 * len(lines) + (0.75 if layer else 0)
     columns = 3 if kind == "column" else 8
     seen = {s for lane in lanes for s, t in lane.states.items() if len(t.between(window).begin)}

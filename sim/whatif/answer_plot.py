@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from sim.plots.style import INK, WIDTHS, Kind, figure, look, save
+from sim.plots.style import INK, Kind, figure, heading_lines, look, save
 from sim.whatif.compare import metric_name, unit_of
 from sim.whatif.named import Answer
 from sim.whatif.parts import Cause, in_order
@@ -15,7 +15,6 @@ from sim.whatif.plots import COLOURS, LEGEND, legend
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PER_INCH = 16  # characters of a title
 _NAME = {"column": 20, "paper": 44, "slide": 36}  # characters of a variant in a line
 
 
@@ -30,7 +29,7 @@ def draw_answer(found: Answer, kind: Kind = "paper") -> Figure:
     """A bar a variant, by state, with how many times as fast as what it is held against."""
     bars = [(o, o.breakdown) for o in found.outcomes if o.breakdown is not None]
     unit, size = unit_of([b.whole for _, b in bars])
-    heading = wrap(f"{found.what.title}: {found.outcomes[0].name}", int(WIDTHS[kind] * _PER_INCH))
+    heading = heading_lines(f"{found.what.title}: {found.outcomes[0].name}", kind)
     names = ["\n".join(wrap(o.variant.name, _NAME[kind])) for o, _ in bars]
     states = in_order({Cause(c.state) for _, b in bars for c in b.parts})
     lines = sum(name.count("\n") for name in names)

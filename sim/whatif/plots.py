@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from sim.plots.style import FAINT, INK, STATE_COLOURS, WIDTHS, Kind, figure, look, save
+from sim.plots.style import (
+    FAINT,
+    INK,
+    STATE_COLOURS,
+    Kind,
+    figure,
+    look,
+    save,
+)
 from sim.serve.plots import PART_COLOURS, PART_NAMES
 from sim.whatif.compare import SMALL, Comparison, metric_name, signed, unit_of
 from sim.whatif.parts import Cause, Parts, in_order
@@ -19,7 +26,6 @@ if TYPE_CHECKING:
 
 COLOURS = {**STATE_COLOURS, **PART_COLOURS}
 LEGEND = {"column": 3, "paper": 7, "slide": 7}  # names in a row
-_PER_INCH = 16  # characters of a title
 CUT = Fraction(1, 4)  # below this share of the whole the axis does not begin at 0
 
 
@@ -114,7 +120,6 @@ def _stack(ax: Axes, row: int, states: Parts, size: Fraction) -> None:
 
 def _heading(comparison: Comparison, names: tuple[str, str], kind: Kind) -> str:
     """What is compared, in lines that fit the figure."""
-    width = int(WIDTHS[kind] * _PER_INCH)
     first, second = names
     lines = [f"before: {first}", f"after: {second}"]
-    return "\n".join(part for line in lines for part in wrap(line, width))
+    return "\n".join(part for line in lines for part in heading_lines(line, kind))

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from sim.plots.style import FAINT, INK, STATE_COLOURS, WIDTHS, Kind, figure, look, save
+from sim.plots.style import (
+    FAINT,
+    INK,
+    STATE_COLOURS,
+    Kind,
+    figure,
+    heading_lines,
+    look,
+    save,
+)
 from sim.whatif.compare import metric_name, unit_of
 from sim.whatif.sensitivity import Row, Sensitivity
 
@@ -17,7 +25,6 @@ if TYPE_CHECKING:
 COLOURS = {"FLOP/s": "compute", "HBM bandwidth": "hbm", "SRAM capacity": "sram"}
 COLOURS |= {"SRAM bandwidth": "sram", "link bandwidth": "link", "link latency": "link"}
 COLOURS |= {"launch overhead": "launch"}
-_PER_INCH = 16  # characters of a title
 
 
 def plot_tornado(found: Sensitivity, stem: Path, kind: Kind = "paper") -> list[Path]:
@@ -35,8 +42,8 @@ def draw_tornado(found: Sensitivity, kind: Kind = "paper") -> Figure:
     rows = sorted((r for r in found.rows if _reach(r, found)), key=lambda r: -_reach(r, found))
     still = [r.resource.name for r in found.rows if r not in rows]
     unit, size = unit_of([found.base])
-    heading = wrap(found.name, int(WIDTHS[kind] * _PER_INCH))
-    note = wrap(f"no effect: {', '.join(still)}", int(WIDTHS[kind] * _PER_INCH)) if still else []
+    heading = heading_lines(found.name, kind)
+    note = heading_lines(f"no effect: {', '.join(still)}", kind) if still else []
     fig = figure(kind, 1.1 + 0.26 * max(1, len(rows)) + 0.14 * (len(heading) + len(note)))
     ax = fig.add_subplot()
     base = float(found.base * size)

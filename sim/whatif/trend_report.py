@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sim.plots.style import INK, SERIES, WIDTHS, Kind, figure, look, save
+from sim.plots.style import INK, SERIES, Kind, figure, heading_lines, look, save
 from sim.report import duration, plain_table, quantity
 from sim.tables import Table
 from sim.whatif.compare import metric_name
@@ -17,7 +17,6 @@ from sim.whatif.trend import EARLIEST, Course, Trend
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PER_INCH = 16  # characters of a title
 SHORT = 32  # characters of a name that fits into the table
 
 
@@ -113,7 +112,7 @@ def plot_trend(found: Trend, stem: Path, kind: Kind = "paper") -> list[Path]:
 
 def draw_trend(found: Trend, kind: Kind = "paper") -> Figure:
     """Share of the time that waits for HBM, and bandwidth that is needed beside what there is."""
-    lines = wrap(heading(found), int(WIDTHS[kind] * _PER_INCH))
+    lines = heading_lines(heading(found), kind)
     stacked = kind == "column"
     names = len(found.courses) + 1
     rows = names if stacked else -(-names // 2)
