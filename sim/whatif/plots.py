@@ -7,15 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.plots.style import (
-    FAINT,
-    INK,
-    STATE_COLOURS,
-    Kind,
-    figure,
-    look,
-    save,
-)
+from sim.plots.style import FAINT, INK, STATE_COLOURS, Kind, figure, heading_lines, look, save
 from sim.serve.plots import PART_COLOURS, PART_NAMES
 from sim.whatif.compare import SMALL, Comparison, metric_name, signed, unit_of
 from sim.whatif.parts import Cause, Parts, in_order
