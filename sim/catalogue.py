@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from hw_models.device import Device
+from hw_models.efficiency import Efficiency
 from hw_models.system import System, SystemSpec, build_system
 from sim.errors import InputError, hint
 from sim.inputs import Document, checked, convert, read_document
@@ -21,6 +22,7 @@ from workloads.model import Model
 
 Value = str | int | float | bool
 Changes = Mapping[str, Value]
+GENERIC = "generic"
 FOLDERS = {
     "model": ("workloads", "catalogue"),
     "device": ("hw_models", "devices"),
@@ -70,8 +72,43 @@ def load_device(ref: str, changes: Changes | None = None) -> Device:
     path = locate("device", ref)
     document = read_document(path)
     where = _with(path, changes)
+    _inherit(document, str(path))
     _apply(document, changes or {}, where)
     return convert(document, Device, where)
+
+
+def own_terms(name: str) -> Efficiency:
+    """The terms that a device of the catalogue has itself, without those that it takes."""
+    path = catalogue("device")[name]
+    document: Document = read_document(path).get("efficiency", {})
+    document.pop("like", None)
+    return convert(document, Efficiency, str(path))
+
+
+def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> None:
+    """Terms that a device takes from others: `efficiency.like`, the generic set or devices of the
+    catalogue, one or several. Its own stand before those of the first, these before those of the
+    second, family by family and format by format."""
+    own = document.get("efficiency")
+    if not isinstance(own, dict) or "like" not in own:
+        return
+    refs = own.pop("like")
+    known = catalogue("device")
+    for ref in refs if isinstance(refs, list) else [refs]:
+        if ref in above:
+            raise InputError(f"{where}: key `efficiency.like`: {ref} takes its terms from itself")
+        if ref == GENERIC:
+            base = read_document(Path(str(resources.files("hw_models"))) / f"{GENERIC}.toml")
+        elif ref in known:
+            found = read_document(known[ref])
+            _inherit(found, where, (*above, ref))
+            base = found.get("efficiency", {})
+        else:
+            close = hint(str(ref), [GENERIC, *known])
+            raise InputError(f"{where}: key `efficiency.like`: no device is called {ref!r}{close}")
+        for key, value in base.items():
+            mine = own.get(key)
+            own[key] = {**value, **mine} if isinstance(mine, dict) else own.get(key, value)
 
 
 def load_machine(

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sim.catalogue import catalogue
 from sim.whatif.sensitivity import Row, Sensitivity, sensitivity
 from sim.whatif.subjects import RunSubject, document_of, subject
 
 TIMES = {"link latency", "launch overhead", "kernels' fixed times", "host time"}
 PEAKS = ["matrix.TFLOPS.bf16", "vector.TFLOPS.fp32", "vector.TFLOPS.bf16"]
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder of devices and a system without terms of kernels: datasheets as they are."""
+    for name in ("l4", "mi300x"):
+        text = catalogue("device")[name].read_text(encoding="utf-8").partition("[efficiency]")[0]
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    system = catalogue("system")["mi300x-8x"].read_text(encoding="utf-8")
+    (tmp_path / "mi300x-8x.toml").write_text(system, encoding="utf-8")
+    return tmp_path
+
+
+def l4(bare: Path) -> str:
+    return str(bare / "l4.toml")
 
 
 def of(model: str, on: str, *changes: str, metric: str | None = None) -> Sensitivity:
@@ -19,26 +37,26 @@ def rows(found: Sensitivity) -> dict[str, Row]:
     return {row.resource.name: row for row in found.rows}
 
 
-def test_hbm_alone_binds() -> None:
+def test_hbm_alone_binds(bare: Path) -> None:
     free = [f"{peak}=1e9" for peak in PEAKS]
-    found = of("gpt2", "l4", "prompt=64", "output=3", "launch.overhead_us=0", *free)
+    found = of("gpt2", l4(bare), "prompt=64", "output=3", "launch.overhead_us=0", *free)
     slopes = rows(found)
     # The clock has picoseconds, and a few of arithmetic are left.
     assert slopes["HBM bandwidth"].elasticity == pytest.approx(-1, abs=1e-4)
     assert "the memory wall" in found.sentence()
 
 
-def test_arithmetic_alone_binds() -> None:
+def test_arithmetic_alone_binds(bare: Path) -> None:
     more = ["hbm.bandwidth_GBps=1e9", "launch.overhead_us=0", "seq=512", "batch=8"]
-    found = of("bert-base", "l4", *more)
+    found = of("bert-base", l4(bare), *more)
     assert rows(found)["FLOP/s"].elasticity == pytest.approx(-1, abs=1e-3)
     assert "the compute wall" in found.sentence()
 
 
-def test_launches_alone_bind() -> None:
+def test_launches_alone_bind(bare: Path) -> None:
     free = [f"{peak}=1e9" for peak in PEAKS]
     more = ["prompt=64", "output=3", "hbm.bandwidth_GBps=1e9", "launch.overhead_us=100"]
-    slopes = rows(of("gpt2", "l4", *more, *free))
+    slopes = rows(of("gpt2", l4(bare), *more, *free))
     assert slopes["launch overhead"].elasticity == pytest.approx(1, abs=1e-3)
     assert slopes["launch overhead"].free is not None
     assert slopes["launch overhead"].free < 1e-3 * slopes["launch overhead"].half  # type: ignore[operator]
@@ -61,9 +79,10 @@ def test_idle_resources_have_no_sensitivity() -> None:
         ("gpt2", "mi300x-8x", ["tp=4", "batch=4", "prompt=64", "output=3"]),
     ],
 )
-def test_times_less_rates_sum_to_one(model: str, on: str, changes: list[str]) -> None:
+def test_times_less_rates_sum_to_one(model: str, on: str, changes: list[str], bare: Path) -> None:
     """Scaling all rates and all times alike scales the answer; sizes stay as they are."""
-    found = of(model, on, *changes, metric="makespan")
+    file = bare / f"{on}.toml"
+    found = of(model, str(file) if file.exists() else on, *changes, metric="makespan")
     slopes = {name: row.elasticity or 0.0 for name, row in rows(found).items()}
     sizes = {"HBM capacity", "SRAM capacity"}
     told = sum(e if n in TIMES else -e for n, e in slopes.items() if n not in sizes)
@@ -82,14 +101,20 @@ def test_free_is_what_run_says() -> None:
         assert rows(found)[name].free == one.result.counterfactual[free]
 
 
-def test_serving_follows_host_time_and_kv_memory() -> None:
+def test_serving_follows_host_time_and_kv_memory(bare: Path) -> None:
     more = ["arrivals=closed:16", "num_requests=48", "prompt=fixed:64", "output=fixed:16"]
-    found = of("gpt2", "l4", *more, "host_time_us=5000")
+    found = of("gpt2", l4(bare), *more, "host_time_us=5000")
     slopes = rows(found)
     assert found.strongest.resource.name == "host time"
     assert slopes["host time"].elasticity == pytest.approx(1, abs=0.25)
     tight = rows(
-        of("llama-3.1-8b", "l4", *more, "hbm.capacity_GB=20.3", "gpu_memory_utilization=0.8")
+        of(
+            "llama-3.1-8b",
+            l4(bare),
+            *more,
+            "hbm.capacity_GB=20.3",
+            "gpu_memory_utilization=0.8",
+        )
     )
     assert tight["HBM capacity"].note  # at half of it the weights do not fit
     assert tight["HBM capacity"].half is None
