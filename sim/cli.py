@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from sim.cli_measure import measure
 from sim.cli_serve import serve
 from sim.cli_sweep import map_, recommend, sweep
 from sim.cli_timeline import timeline
@@ -37,6 +38,7 @@ app.command()(serve)
 app.command()(sweep)
 app.command()(validate)
 app.command()(calibrate)
+app.command()(measure)
 app.command("map")(map_)
 app.command()(recommend)
 app.command(context_settings=OPEN)(compare)

@@ -208,6 +208,22 @@ def _mixed(source: Source, row: Row) -> Cell:
     return Cell(("decode", what.dtype), shape, columns)
 
 
+def _attention_mixed(source: Source, row: Row) -> Cell:
+    dtype = dtype_of(row["dtype"])
+    names = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
+    columns = {**_of(row, *names, "num_heads", "num_kv_heads", "head_dim"), "window": 0}
+    shape = " ".join(str(row[name]) for name in names)
+    return Cell(("mixed", dtype), shape, {**columns, "kv_dtype": dtype, **_time(row)})
+
+
+def _elementwise(source: Source, row: Row) -> Cell:
+    if row["op"] == "copy":
+        raise InputError("a plain copy, which no operator of a model makes")
+    names = ("op", "rows", "width", "read", "written")
+    shape = f"{row['op']} {row['rows']}x{row['width']}"
+    return Cell(("elementwise", dtype_of(row["dtype"])), shape, {**_of(row, *names), **_time(row)})
+
+
 def _of(row: Row, *names: str) -> Row:
     return {name: row[name] for name in names}
 
@@ -224,7 +240,9 @@ MAKERS: dict[str, Maker] = {
     "gemm": _gemm,
     "neusight": _gemm,
     "attention": _attention,
+    "attention_mixed": _attention_mixed,
     "encoder_attention": _encoder,
+    "elementwise": _elementwise,
     "moe": _experts,
     "collectives": _collectives,
     "vidur/network": _vidur_network,

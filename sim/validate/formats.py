@@ -11,6 +11,7 @@ from sim.errors import InputError
 from sim.validate.exchanges import collectives, vidur_network
 from sim.validate.kernels import attention, encoder_attention, experts, gemm
 from sim.validate.layers import llmcompass, vidur_mlp
+from sim.validate.measured import attention_mixed, elementwise
 from sim.validate.passes import neusight_passes, splitwise
 from sim.validate.points import Format
 from sim.validate.runs import has_run
@@ -35,6 +36,16 @@ FORMATS: list[Format] = [
         "attention",
         ("device", "dtype", "batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "latency_us"),
         attention,
+    ),
+    Format(
+        "attention_mixed",
+        ("device", "dtype", "prefill_chunk", "kv_prefill", "n_decode", "num_heads", "latency_us"),
+        attention_mixed,
+    ),
+    Format(
+        "elementwise",
+        ("device", "dtype", "op", "rows", "width", "read", "written", "latency_us"),
+        elementwise,
     ),
     Format(
         "encoder_attention",
