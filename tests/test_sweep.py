@@ -29,7 +29,9 @@ from sim.sweep.axes import parse_values
 from sim.sweep.expression import Expression
 from sim.sweep.fronts import Metric, pareto
 from sim.sweep.kinds import kind_of
+from sim.sweep.log import Keys
 from sim.sweep.pools import compute, run_jobs
+from sim.sweep.serving import at_rate
 from sim.sweep.session import base_of, write_sweep
 from sim.sweep.study import Sweep, Swept, document, points_of, run_sweep, sweep_of
 
@@ -236,6 +238,37 @@ def test_the_highest_rate_meets_the_slo_and_a_higher_one_does_not() -> None:
     assert over is not None
     assert {**just, "max_rate": rate} == row
     assert not over["slo_met"]
+
+
+def test_a_rate_moves_a_process_and_a_trace(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    lines = [f"{0.5 * i},100,4" for i in range(21)]
+    trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "\n".join(lines) + "\n")
+    base = {"model": "gpt2", "on": "h100-sxm", "traffic": {"trace": str(trace)}}
+    slow, fast = run_sweep(sweep_of("serve", base, ["rate=2,40"])).rows
+    assert slow is not None
+    assert fast is not None
+    assert 10e12 < slow["makespan_ps"] < 10.1e12  # two a second, as it is
+    assert 0.5e12 < fast["makespan_ps"] < 0.6e12
+    process = at_rate(Serving(model="m", on="d", traffic=Traffic(arrivals="gamma:4:cv=2")), 7.5)
+    assert process.traffic.arrivals == "gamma:7.5:cv=2"
+    with pytest.raises(InputError, match="no one rate"):
+        at_rate(Serving(model="m", on="d", traffic=Traffic(arrivals="closed:4")), 7.5)
+
+
+def test_what_a_file_holds_decides_a_row(tmp_path: Path) -> None:
+    kind, keys = kind_of("serve"), Keys("serve", "")
+
+    def key(**more: Any) -> str:
+        made = {"model": "gpt2", "on": "h100-sxm", "traffic": {"arrivals": "poisson:4"}, **more}
+        return keys(kind.decides(kind.prepare(made)))
+
+    engine = tmp_path / "mine.toml"
+    found = {key(), key(engine="vllm-0.12"), key(set={"hbm.bandwidth_GBps": 9.0}), key(seed=1)}
+    for step in (5.0, 6.0):
+        engine.write_text(f'name = "mine"\nstep_us = {step}\nsource = "made up for a test"\n')
+        found.add(key(engine=str(engine)))
+    assert len(found) == 6
 
 
 # The same table, whoever computes it ------------------------------------------------------

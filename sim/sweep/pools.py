@@ -8,7 +8,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
@@ -116,6 +123,11 @@ def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
         pool = client.get_executor(pure=False)
         try:
             yield pool, 16 * max(8, len(client.nthreads()))
+        except (distributed.KilledWorker, CancelledError, OSError) as error:
+            raise MemorywallError(
+                f"--dask {address}: the cluster is lost ({str(error) or 'cancelled'}); what is "
+                "finished is kept"
+            ) from None
         finally:
             pool.shutdown(wait=False)
 

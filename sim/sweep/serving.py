@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import suppress
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import msgspec
 from sim.errors import InputError
 from sim.inputs import convert
 from sim.serve.config import Serving, Traffic
+from sim.serve.host import load_engine
 from sim.serve.serving import Served, serve
 from sim.serve.session import summary
 from sim.serve.summary import LATENCIES, PERCENTILES
@@ -77,11 +80,13 @@ def prepare(document: dict[str, Any]) -> Ready:
     model, machine = looked_up(serving.model, serving.on, serving.set)
     traffic = serving.traffic
     files = [traffic.trace, *(p.partition(":")[2] for p in _drawn(traffic))]
+    files += [_source(name) for name in (serving.scheduler, serving.router)]
     rest = msgspec.structs.replace(serving, model="", on="", set={})
     decides = {
         "serving": rest,
         "model": model,
         "machine": machine,
+        "engine": load_engine(serving.engine) if serving.engine else None,
         "files": [_digest(name) for name in files if name],
     }
     return Ready(serving, decides)
@@ -91,11 +96,20 @@ def _drawn(traffic: Traffic) -> list[str]:
     return [text for text in (traffic.prompt, traffic.output) if text.startswith("trace:")]
 
 
+def _source(name: str) -> str | None:
+    """The file of a policy that is named by its import path."""
+    module, found, _ = name.partition(":")
+    with suppress(ImportError, ValueError):
+        spec = find_spec(module) if found else None
+        return spec.origin if spec else None
+    return None
+
+
 @lru_cache(maxsize=64)
 def _digest(name: str) -> str:
     path = Path(name)
     if not path.is_file():
-        raise InputError(f"{path}: no such trace file")
+        raise InputError(f"{path}: no such file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 

@@ -26,7 +26,16 @@ from sim.sweep.tables import print_map, print_verdicts
 from sim.sweep.wall import WallMap, map_of, map_wall
 
 TABLE = "sweep"
-MARKS_OF_SERVING = ("traffic", "scheduler", "router", "replicas", "knobs", "slo", "host_time_us")
+MARKS_OF_SERVING = (
+    "traffic",
+    "scheduler",
+    "router",
+    "replicas",
+    "knobs",
+    "slo",
+    "engine",
+    "host_time_us",
+)
 
 
 def base_of(
