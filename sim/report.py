@@ -85,10 +85,25 @@ def print_banner(result: Result, console: Console) -> None:
         parts += [f"TPOT {duration(m.tpot_s)}"] if m.tpot_s else []
     parts += [f"{m.tokens_per_s:,.0f} tokens/s", f"{m.tokens_per_s_per_device:,.0f} /s/device"]
     console.print("  " + ", ".join(parts))
+    if result.intervals:
+        console.print("  80 % intervals: " + ", ".join(interval_parts(result)))
     console.print(
         f"  {quantity(m.flops, 'FLOP')}, {quantity(m.hbm_bytes, 'B')} of HBM traffic, "
         f"{quantity(m.link_bytes, 'B')} over links; MFU {m.mfu:.1%}, MBU {m.mbu:.1%}"
     )
+
+
+def interval_parts(result: Result) -> list[str]:
+    """The 80 % intervals of what the banner says."""
+    m, found = result.metrics, result.intervals
+    parts = []
+    for name, value in (("makespan", m.makespan_s), ("ttft", m.ttft_s), ("tpot", m.tpot_s)):
+        if value and name in found:
+            low, high = found[name].of(value)
+            shown = "makespan" if name == "makespan" else name.upper()
+            parts.append(f"{shown} {duration(low)} to {duration(high)}")
+    low, high = found["makespan"].inverse.of(m.tokens_per_s)
+    return [*parts, f"{low:,.0f} to {high:,.0f} tokens/s"]
 
 
 def title(result: Result) -> str:

@@ -7,13 +7,14 @@ from functools import cached_property
 
 from sim import engine
 from sim.cost import RESOURCES
+from sim.intervals import Class, Interval, interval, stretches
 from sim.memory import Footprint, check_memory, footprints
 from sim.metrics import Metrics, measure
 from sim.plan import Plan, make_plan
 from sim.priced import Rewrite
 from sim.program import compile_plan
 from sim.scenario import Resolved, Scenario, resolve
-from sim.stalls import Account, account
+from sim.stalls import WAIT, Account, account
 from sim.timeline import Record
 
 Progress = Callable[[str, int, int], None]  # (what is done, how many, of how many)
@@ -44,6 +45,23 @@ class Result:
     @cached_property
     def metrics(self) -> Metrics:
         return measure(self.record)
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """80 % intervals as factors on makespan, TTFT and TPOT, where residuals are known."""
+        efficiency = self.resolved.machine.device.efficiency
+        dtype = self.resolved.precision.activations
+        passes: dict[str, dict[Class, float]] = {"makespan": {}, "ttft": {}, "tpot": {}}
+        for found, states in self.account.by("number", "phase", "kind").items():
+            number, phase, kind = int(str(found[0])), str(found[1]), str(found[2])
+            if kind == WAIT:  # it stretches as the work does
+                continue
+            which = "tpot" if number > 0 else "ttft"
+            for name in ("makespan", which):
+                at = (phase, kind)
+                passes[name][at] = passes[name].get(at, 0.0) + float(sum(states))
+        made = {n: interval(stretches(t, efficiency, dtype)) for n, t in passes.items()}
+        return {name: one for name, one in made.items() if one is not None}
 
     @cached_property
     def counterfactual(self) -> dict[str, int]:

@@ -16,6 +16,8 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
     [
         ("bandwidth", ["study-bandwidth"], "HBM (weights)"),
         ("timeline", ["study-timeline", "study-timeline-layer"], "bubbles take"),
+        ("splits", ["study-splits", "study-front"], "/s/user"),
+        ("wall", ["study-wall"], "compute-bound from batch"),
     ],
 )
 def test_a_study_runs(tmp_path: Path, name: str, drawn: list[str], said: str) -> None:

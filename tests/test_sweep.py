@@ -70,6 +70,12 @@ VALUES: dict[str, list[Any]] = {
     "true,false": [True, False],
     "lognormal:mean=500,cv=1|fixed:512": ["lognormal:mean=500,cv=1", "fixed:512"],
     "poisson:4": ["poisson:4"],
+    "fixed:512,lognormal:mean=500,cv=1,max=9,zipf:alpha=2": [
+        "fixed:512",
+        "lognormal:mean=500,cv=1,max=9",
+        "zipf:alpha=2",
+    ],
+    "piecewise:60@2,60@8,gamma:4:cv=2": ["piecewise:60@2,60@8", "gamma:4:cv=2"],
     "[5,7]|[6,6]": [[5, 7], [6, 6]],
 }
 

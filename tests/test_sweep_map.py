@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sim import InputError, Scenario, Workload, run
+from sim import Infeasible, InputError, Scenario, Workload, run
 from sim.mapping import Parallelism
 from sim.plots.style import STATE_COLOURS
 from sim.states import COMPUTE, HBM, SRAM, STATES
@@ -68,6 +68,12 @@ def test_cells_that_cannot_be_are_holes_not_crossings() -> None:
 def test_what_is_no_map_is_refused(grids: list[str], wall: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         map_wall(sweep_of("run", {"model": "gpt2", "on": "h100-sxm"}, grids), wall)
+
+
+def test_a_map_without_a_point_says_why() -> None:
+    sweep = sweep_of("run", {"model": "gpt2", "on": "t4"}, ["batch=1,2", "prompt=8,16"])
+    with pytest.raises(Infeasible, match="no bf16 matrix units"):
+        map_wall(sweep)
 
 
 def test_the_picture_shows_the_line_and_the_state_s_colour() -> None:

@@ -122,6 +122,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         *([f"{user:,.1f} /s/user"] if user else []),
     ]
     console.print("  " + ", ".join(parts))
+    if sure := s.get("interval_80"):
+        console.print("  80 % intervals: " + ", ".join(_sure(sure)))
     utilisation = f"MFU {s['mfu']:.1%}, MBU {s['mbu']:.1%}"
     if kv := s["kv_cache_usage"]:
         utilisation += f"; KV cache {kv['mean']:.1%} on average, {kv['peak']:.1%} at most"
@@ -134,6 +136,18 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(latency_table(s))
     console.print(account_table(s))
     console.print(request_table(s))
+
+
+def _sure(found: Mapping[str, list[float]]) -> list[str]:
+    parts = [
+        f"mean {NAMES[name]} {duration(low)} to {duration(high)}"
+        for name in ("ttft", "tpot")
+        if (ends := found.get(f"{name}_s"))
+        for low, high in [ends]
+    ]
+    if ends := found.get("generation_throughput"):
+        parts.append(f"{ends[0]:,.0f} to {ends[1]:,.0f} tokens/s out where the work bounds them")
+    return parts
 
 
 def _goal(goal: Mapping[str, Any]) -> str:

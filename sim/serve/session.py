@@ -18,6 +18,7 @@ from sim.errors import InputError
 from sim.inputs import convert
 from sim.report import terminal
 from sim.serve.config import Serving
+from sim.serve.intervals import in_summary, intervals
 from sim.serve.output import print_summary, write_serve
 from sim.serve.serving import Served, serve
 from sim.serve.setup import Progress
@@ -104,7 +105,7 @@ def summary(served: Served) -> dict[str, Any]:
     """The metrics of a run."""
     serving, resolved = served.serving, served.resolved
     split, device = serving.parallelism, resolved.machine.device
-    return summarise(
+    found = summarise(
         served.requests,
         served.outcomes,
         devices=split.tp * split.pp * serving.replicas,
@@ -116,6 +117,7 @@ def summary(served: Served) -> dict[str, Any]:
         kv_blocks_total=served.capacity.blocks,
         steps=served.steps or None,
     )
+    return {**found, "interval_80": in_summary(intervals(served), found)}
 
 
 def config(served: Served) -> dict[str, Any]:

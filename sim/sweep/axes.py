@@ -1,8 +1,8 @@
 """The axes of a grid: which key of a scenario, and which values it takes.
 
 `tp=1,2,4`, `batch=1:256:x2` (times 2 up to 256), `prompt=0:8192:+1024`, `pp=1:4` (steps of 1),
-`hbm.bandwidth_GBps=2000,3350`; values that hold commas are parted by bars:
-`prompt=lognormal:mean=500,cv=1|fixed:512`, and one in brackets is a list: `stages=[40,40]|[41,39]`.
+`hbm.bandwidth_GBps=2000,3350`, `prompt=fixed:512,lognormal:mean=500,cv=1`. Bars part values,
+too, and must where they hold commas of their own: `stages=[40,40]|[41,39]`, brackets being lists.
 """
 
 from __future__ import annotations
@@ -75,10 +75,21 @@ def parse_values(raw: str, where: str) -> list[Any]:
     if match:
         return _range(match, where)
     bars = "|" in raw or raw.startswith("[")
-    parts = [part.strip() for part in raw.split("|" if bars else ",")]
+    parts = [part.strip() for part in (raw.split("|") if bars else _split(raw))]
     if not all(parts):
         raise InputError(f"{where}: an empty value among {', '.join(map(repr, parts))}")
     return [_value(part, where) for part in parts]
+
+
+def _split(raw: str) -> list[str]:
+    """At commas, but for those within `lognormal:mean=500,cv=1` or `piecewise:60@2,60@8`."""
+    parts: list[str] = []
+    for piece in raw.split(","):
+        if parts and ":" in parts[-1] and ":" not in piece and ("=" in piece or "@" in piece):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    return parts
 
 
 def _value(part: str, where: str) -> Any:

@@ -112,7 +112,8 @@ def _behind(verdict: Verdict, best: Verdict) -> Verdict:
     assert verdict.cost is not None
     assert best.cost is not None
     more = {state: _a_token(verdict, state) - _a_token(best, state) for state in STATES}
-    dearer = sorted((s for s in STATES if more[s] > 0), key=lambda s: -more[s])[:2]
+    worth = 0.05 * (verdict.cost - best.cost)
+    dearer = sorted((s for s in STATES if more[s] > worth), key=lambda s: -more[s])[:2]
     parts = ", ".join(f"{cell('_s', more[s])} {s}" for s in dearer)
     ratio = verdict.cost / best.cost
     said = f"costs {ratio - 1:.1%} more" if ratio > 1 else "costs the same on more devices"

@@ -267,6 +267,5 @@ SERVING = Kind(
         "tpot_p90_s",
         "tokens_per_s_per_user",
         "tokens_per_s_per_device",
-        "attainment",
     ),
 )

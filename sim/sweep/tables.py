@@ -76,7 +76,7 @@ def verdict_table(swept: Swept, found: list[Verdict], names: list[str]) -> Table
     """A row a split: its latencies, its cost by state, and why it loses."""
     tried = [v for v in found if v.cost is not None][:MOST_VERDICTS]
     kind = kind_of(swept.sweep.kind)
-    shown_ = [n for n in kind.shown if not n.startswith("tokens") and n != "attainment"]
+    shown_ = [n for n in kind.shown if not n.startswith("tokens")]
     shown_ = [n for n in shown_ if any(v.record.get(n) is not None for v in tried)]
     heads = [
         *(SHORT.get(n, n) for n in names[1:]),

@@ -99,6 +99,8 @@ def map_wall(
     if swept.interrupted:
         raise KeyboardInterrupt
     names = [axis.name for axis in sweep.axes]
+    if all(row and row["status"] != "ok" for row in swept.rows):
+        raise Infeasible(f"no point of this map can be; the first: {swept.records()[0]['reason']}")
     place = {
         (repr(r[x.name]), repr(r[y.name]) if y.name in names else repr(0)): r
         for r in swept.records()

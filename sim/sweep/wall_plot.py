@@ -46,7 +46,31 @@ def draw_walls(maps: Sequence[WallMap], title: str = "", kind: Kind = "paper") -
     bar.ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+    fig.draw_without_rendering()
+    for ax, one in zip(panels, maps, strict=True):
+        if len(one.x.values) * len(one.y.values) <= MOST_FIGURES // len(maps):
+            _figures(ax, one)
     return fig
+
+
+def _figures(ax: Axes, one: WallMap) -> None:
+    """The share of each cell in per cent, where neither the line nor a name covers it."""
+    from matplotlib.transforms import Bbox
+
+    taken = [text.get_window_extent() for text in ax.texts]
+    reach = 5 * ax.figure.dpi / 72
+    for line in ax.lines:
+        for x, y in ax.transData.transform(line.get_xydata()):
+            taken.append(Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
+    xs, ys = _places(one.x.values)[0], _places(one.y.values)[0]
+    for y, row in zip(ys, one.share, strict=True):
+        for x, value in zip(xs, row, strict=True):
+            if value is None:
+                continue
+            text = ax.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6)
+            box = text.get_window_extent()
+            if any(box.overlaps(other) for other in taken):
+                text.remove()
 
 
 def _panel(ax: Axes, one: WallMap, colours: Any, count: int) -> Any:
@@ -77,12 +101,7 @@ def _panel(ax: Axes, one: WallMap, colours: Any, count: int) -> Any:
     if impossible:
         across, up = ([place[i] for place in impossible] for i in (0, 1))
         ax.scatter(across, up, marker="x", s=14, color=FAINT, lw=0.8)
-    if grid.size <= MOST_FIGURES // count:
-        for y, row in zip(ys, one.share, strict=True):
-            for x, value in zip(xs, row, strict=True):
-                if value is not None:
-                    ax.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6)
-    _line(ax, one, ys)
+    _line(ax, one, ys, 7.0 if count == 1 else 6.2)
     about = heading_of(one.sweep, skip=(one.x.name, one.y.name))
     if one.phase != "all":
         about += f", {one.phase}"
@@ -109,7 +128,7 @@ def _named(names: list[str]) -> Any:
     return FixedFormatter(names)
 
 
-def _line(ax: Axes, one: WallMap, ys: list[float]) -> None:
+def _line(ax: Axes, one: WallMap, ys: list[float], size: float) -> None:
     """The crossing through the rows that have one, with its value at both ends."""
     height = dict(zip(map(repr, one.y.values), ys, strict=True))
     for computes in (True, False):
@@ -120,7 +139,7 @@ def _line(ax: Axes, one: WallMap, ys: list[float]) -> None:
         ax.plot(*zip(*at, strict=True), color=INK, lw=1.4, marker="o", ms=3, zorder=4)
         ends = {0: mine[0], len(mine) - 1: mine[-1]}
         for i, crossing in ends.items():
-            right = _share_of(ax, at[i][0]) < 0.6
+            right = _share_of(ax, at[i][0]) < 0.45
             ax.annotate(
                 one.words(crossing).partition(",")[0],
                 at[i],
@@ -128,7 +147,7 @@ def _line(ax: Axes, one: WallMap, ys: list[float]) -> None:
                 textcoords="offset points",
                 ha="left" if right else "right",
                 va="center",
-                fontsize=7,
+                fontsize=size,
                 color=INK,
                 bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"},
                 zorder=5,

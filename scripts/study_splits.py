@@ -1,0 +1,74 @@
+"""Tensor or pipeline parallelism? Every split of eight devices, and where a token's time goes.
+
+    .venv/bin/python scripts/study_splits.py [FOLDER]
+
+Draws the device time a token by state for every split at one batch, and the Pareto front of all
+splits and batches: tokens a second of a user against those of a device.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sim.plots.style import STATE_COLOURS, figure, look, save, state_handles
+from sim.states import STATES
+from sim.sweep.fronts import Metric, Record, pareto, usable
+from sim.sweep.kinds import kind_of
+from sim.sweep.plots import plot_front
+from sim.sweep.report import name_of
+from sim.sweep.study import run_sweep, sweep_of
+
+MODEL, SYSTEM, BATCH, OUTPUT = "llama-3.1-70b", "hgx-h100", 64, 8
+GRID = ["tp=1,2,4,8", "pp=1,2,4,8", "microbatches=1,2,4,8", "batch=1:256:x4"]
+FIXED = ["prompt=1024", f"output={OUTPUT}"]
+WHERE = "tp*pp <= 8 and (microbatches == 1 or microbatches == pp) and microbatches <= batch"
+SPLIT = ("tp", "pp", "microbatches")
+
+
+def main(folder: Path) -> None:
+    base = {"model": MODEL, "on": SYSTEM}
+    records = run_sweep(sweep_of("run", base, [*GRID, *FIXED], WHERE)).records()
+    columns = kind_of("run").columns
+    user, device = (Metric(f"tokens_per_s_per_{who}", columns, "") for who in ("user", "device"))
+    good = usable(records)
+    print(f"{len(records)} points, {len(good)} of them fit")
+    for point in pareto(good, user, device):
+        named = name_of({key: point[key] for key in (*SPLIT, "batch") if point[key] > 1})
+        print(f"{point[user.name]:6.1f} /s/user, {point[device.name]:6.1f} /s/device: {named}")
+    folder.mkdir(parents=True, exist_ok=True)
+    what = f"{MODEL} on {SYSTEM} · prompt 1024 · output {OUTPUT}"
+    written = plot_front(good, [*SPLIT, "batch"], (user, device), what, folder / "study-front")
+    written += plot_bars([r for r in good if r["batch"] == BATCH], what, folder / "study-splits")
+    for path in written:
+        print(f"written to {path}")
+
+
+def plot_bars(records: list[Record], what: str, stem: Path) -> list[Path]:
+    """Device time a token by state, a bar a split, the cheapest first."""
+    ordered = sorted(records, key=lambda r: -r["tokens_per_s_per_device"])
+    with look():
+        fig = figure("paper", 0.9 + 0.21 * len(ordered))
+        ax = fig.add_subplot()
+        seen = set()
+        for place, record in enumerate(ordered):
+            at = 0.0
+            tokens = BATCH * OUTPUT
+            for state in STATES:
+                width = record[f"{state}_ps"] / tokens / 1e9
+                if width:
+                    ax.barh(place, width, 0.72, left=at, color=STATE_COLOURS[state])
+                    seen.add(state)
+                    at += width
+        names = [name_of({key: r[key] for key in SPLIT if r[key] > 1}) for r in ordered]
+        ax.set_yticks(range(len(ordered)), [n.replace("microbatches", "micro") for n in names])
+        ax.invert_yaxis()
+        ax.set_xlabel("device time a token, all devices together (ms)")
+        ax.grid(axis="x")
+        ax.set_title(f"{what} · batch {BATCH}")
+        fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
+    return save(fig, stem)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out"))
