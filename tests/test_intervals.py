@@ -14,6 +14,8 @@ from sim.calibrate.frames import is_held, pieces
 from sim.catalogue import load_device
 from sim.intervals import DRAWS, beats, interval, quantile, stretches
 from sim.validate.session import read
+from sim.whatif.chance import chance
+from sim.whatif.subjects import subject
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WIDE = Spread(rows=100, p10=0.8, p25=0.9, p50=1.0, p75=1.1, p90=1.2)
@@ -77,3 +79,18 @@ def test_held_out_rows_lie_in_80_percent_intervals_of_other_rows(file: str) -> N
     ratio = rest["measured_s"].to_numpy() / rest["predicted_s"].to_numpy()
     covered = float(np.mean((ratio > spread.p10) & (ratio < spread.p90)))
     assert 0.68 < covered < 0.92, covered
+
+
+def test_compare_says_in_how_many_draws_one_beats_the_other() -> None:
+    def against(on: str, *changes: str) -> float | None:
+        first = subject("gpt2", "h100-sxm", ["prompt=64", "output=3"])
+        second = subject("gpt2", on, ["prompt=64", "output=3", *changes])
+        was, now = (one.break_down("tpot") for one in (first, second))
+        return chance(first, second, was, now)
+
+    assert against("h100-sxm", "hbm.bandwidth_GBps=6700") == 1.0  # the same kernels, faster memory
+    assert against("h100-sxm") == 0.0  # never shorter than itself
+    share = against("a100-sxm-80gb")
+    assert share is not None
+    assert share < 0.5
+    assert against("tpu-v5e") is None

@@ -15,6 +15,7 @@ from sim.report import plain_table, terminal
 from sim.sweep.session import progress
 from sim.tables import Table
 from sim.whatif.answers import described_answer, print_answer
+from sim.whatif.chance import chance, sentence
 from sim.whatif.compare import Comparison, compare
 from sim.whatif.named import Answer, answer, find, load, studies
 from sim.whatif.report import described, described_sensitivity, print_comparison, print_sensitivity
@@ -64,10 +65,13 @@ def compare_scenarios(
     names = names_of(before, after, changes if second is None else ())
     console = terminal()
     print_comparison(found, names, console)
+    share = chance(before, after, found.before, found.after)
+    if share is not None:
+        console.print(f"  {sentence(share)} of the residuals of measured kernels")
     if out:
         pictured = [f"compare.{suffix}" for suffix in ("png", "svg")]
         clear(out, ["compare.json", "compare.csv", *pictured])
-        write_json(out / "compare.json", described(found, names))
+        write_json(out / "compare.json", {**described(found, names), "after_is_shorter_in": share})
         write_table(table_of(found), out / "compare.csv")
         if pictures:
             from sim.whatif.plots import plot_waterfall
