@@ -101,8 +101,9 @@ def print_sweep(
     console.print()
     console.print(f"[bold]{heading(swept)}[/bold]")
     counts = Counter(r["status"] for r in records)
+    noun = "point" if len(swept.points) == 1 else "points"
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    console.print(f"  {len(swept.points):,} points: {said}")
+    console.print(f"  {len(swept.points):,} {noun}: {said}")
     if swept.known:
         console.print(f"  {swept.known:,} of them were computed before")
     good = usable(records, having)
@@ -139,7 +140,7 @@ def point_table(
     heads = [*(a.rpartition(".")[2] for a in axes[1:]), *names, *(STATE_HEADS[s] for s in states)]
     table = plain_table(title, first, heads)
     for r in records:
-        values = [cell(n, r[n]) for n in axes] or ["it"]
+        values = [cell(n, r[n]) for n in axes] or ["1"]
         if r["status"] != "ok":
             table.add_row(*values, f"({r['status']})")
             continue
