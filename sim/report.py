@@ -39,6 +39,11 @@ def duration(t: float) -> str:
     return "0 s" if t == 0 else f"{t / 1e-12:.4g} ps"
 
 
+def counted(count: int, what: str) -> str:
+    """A count and its noun, which takes an s unless there is one of it."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def quantity(x: float, unit: str) -> str:
     """A count with a decimal prefix."""
     for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

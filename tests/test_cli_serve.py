@@ -88,8 +88,87 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     assert "column `prompt_tokens` = '-5'" in failed.stderr
     skipped = memorywall(*args, "--on-bad-row", "skip")
     assert skipped.returncode == 0, skipped.stderr
-    assert "1 bad rows skipped" in skipped.stdout
+    assert "1 bad row skipped" in skipped.stdout
     assert "2 requests" in skipped.stdout
+
+
+TRACE = "arrival_s,prompt_tokens,output_tokens,id\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "said"),
+    [
+        ("0,100,4,a\n", ["--prompt", "fixed:3"], "prompt: said of synthetic traffic"),
+        ("0,100,4,a\n", ["--num-requests", "3"], "num_requests: said of synthetic traffic"),
+        ("0,100,4,a\n", ["--window", "5:6"], "t.csv: no request in the window"),
+        ("", [], "t.csv: no request"),
+    ],
+)
+def test_traffic_that_makes_no_sense_is_refused(
+    tmp_path: Path, rows: str, flags: list[str], said: str
+) -> None:
+    trace = tmp_path / "t.csv"
+    trace.write_text(TRACE + rows)
+    done = memorywall("gpt2", "--on", "h100-sxm", "--trace", str(trace), *flags)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_can_never_fit_is_named_and_the_rest_served(tmp_path: Path) -> None:
+    trace = tmp_path / "t.csv"
+    trace.write_text(TRACE + "0,100,4,a\n1,9000,4,long one\n2,100,4,b\n")
+    done = memorywall(
+        *("gpt2", "--on", "h100-sxm", "--trace", str(trace), "--kv-blocks", "20"),
+        *("--out", str(tmp_path / "out"), "--no-pictures"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 request can never fit into the KV memory, by number: 1 (long one)" in done.stdout
+    found = json.loads((tmp_path / "out" / "config.json").read_text())["refused_requests"]
+    assert found == [{"index": 1, "id": "long one", "tokens": 9004}]
+
+
+PLUG_INS = """
+from sim.serve.policies import ChunkedPrefill, Work
+
+class Mine(ChunkedPrefill):
+    pass
+
+class Idle:
+    def plan(self, replica):
+        return Work([], False)
+
+def far(request, replicas):
+    return 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--scheduler", "own_policies:Mine"], None),
+        (["--scheduler", "own_policies:Idle"], "own_policies:Idle planned nothing"),
+        (["--router", "own_policies:far"], "own_policies:far sent request 0 to replica 7"),
+        (["--scheduler", "own_broken:Mine"], "cannot be imported (SyntaxError"),
+    ],
+)
+def test_plug_ins_of_the_folder_at_hand(tmp_path: Path, flags: list[str], said: str | None) -> None:
+    (tmp_path / "own_policies.py").write_text(PLUG_INS)
+    (tmp_path / "own_broken.py").write_text("def x(:")
+    few = ("--num-requests", "5")
+    done = subprocess.run(
+        [COMMAND, "serve", "gpt2", "--on", "h100-sxm", *TRAFFIC, *few, *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    if said is None:
+        assert done.returncode == 0, done.stderr
+        return
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_lengths_are_drawn_from_a_trace(tmp_path: Path) -> None:

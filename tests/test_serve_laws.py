@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import Case, Run, cases, random_case, replica, run, uneven, uneven_prices
+from serving import Case, Prices, Run, cases, random_case, replica, run, uneven, uneven_prices
 
 from sim.errors import InputError
 from sim.mapping import Parallelism
@@ -171,6 +171,22 @@ def test_random_runs_see_what_they_are_for() -> None:
         seen.update("bubble" for row in found.rows if row.account[PARTS.index("bubble")])
     kinds = {f"{kind} {stages}" for kind in ("recompute", "swap") for stages in (1, 2)}
     assert seen == kinds | {"refused", "hits", "bubble"}
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 20])
+def test_a_run_that_is_broken_off_adds_up(calls: int) -> None:
+    """The batches that are under way are in the account of every stage, to their end."""
+    requests = tuple(Request(i, 0, 40, 5) for i in range(6))
+    found = replica(Case(requests=requests, pp=3), Prices(lambda *_: 100, 3, weights=(1, 5, 9)))
+    for request in requests:
+        found.replica.push(request)
+    left = iter(range(calls))
+    found.replica.stop = lambda: next(left, None) is None
+    found.replica.run_until(10**6)
+    for number, stage in enumerate((outcome := found.replica.outcome(0, 0)).stages):
+        assert sum(stage) == outcome.end
+        assert min(stage) >= 0
+        assert sum(stage[:5]) == sum(sum(r.states) for r in found.stages if r.stage == number)
 
 
 # With real prices -------------------------------------------------------------------------

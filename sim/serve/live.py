@@ -118,6 +118,17 @@ class StageRow(msgspec.Struct, frozen=True, gc=False):
     hbm_bytes: int
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A request that can never fit: the `tokens` of its prompt and output exceed the memory."""
+
+    index: int
+    id: str
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.index}{f' ({self.id})' if self.id else ''}: {self.tokens:,} tokens"
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a replica. `stages` has the seven states of each pipeline stage, summing
     to `end`, the tick at which the replica fell silent."""

@@ -36,11 +36,11 @@ class Capacity(msgspec.Struct, frozen=True):
             return f"weights {self.weights / 1e9:.2f} of {self.hbm / 1e9:.2f} GB HBM, no KV cache"
         left = self.hbm - self.reserve - self.weights - self.activations
         if self.asked:
-            return f"KV: {self.blocks} blocks of {self.block_size} tokens, as asked for"
+            return f"KV: {self.blocks:,} blocks of {self.block_size} tokens, as asked for"
         return (
             f"KV: HBM {parts[0]} - reserve {parts[1]} - weights {parts[2]} - activations {parts[3]}"
-            f" = {left / 1e9:.2f} GB = {self.blocks} blocks of {self.block_size} tokens "
-            f"({self.blocks * self.block_size} tokens)"
+            f" = {left / 1e9:.2f} GB = {self.blocks:,} blocks of {self.block_size} tokens "
+            f"({self.blocks * self.block_size:,} tokens)"
         )
 
 

@@ -15,7 +15,7 @@ from sim.clock import seconds
 from sim.export import TABLE_FORMATS
 from sim.files import clear, whole
 from sim.mapping import Parallelism
-from sim.report import STATE_HEADS, duration, plain_table, quantity
+from sim.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns, collect_steps
 from sim.serve.live import PARTS
 from sim.serve.summary import LATENCIES, PERCENTILES
@@ -109,9 +109,9 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     s = summary
     lost = f", {s['refused']:,} refused" if s["refused"] else ""
     console.print(
-        f"  {s['requests']:,} requests{lost} in {duration(s['makespan_s'])} "
-        f"on {s['devices']} device{'s' if s['devices'] > 1 else ''}; {s['steps']:,} steps, "
-        f"{s['preemptions']:,} preemptions"
+        f"  {counted(s['requests'], 'request')}{lost} in {duration(s['makespan_s'])} "
+        f"on {counted(s['devices'], 'device')}; {counted(s['steps'], 'step')}, "
+        f"{counted(s['preemptions'], 'preemption')}"
     )
     user = s["tokens_per_s_per_user"]
     parts = [

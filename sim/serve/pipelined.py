@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from sim.collectives import Send
-from sim.serve.live import Live, StageRow
+from sim.serve.live import Live, Outcome, StageRow
 from sim.serve.policies import Work
 from sim.serve.prices import Price
 from sim.serve.replica import Replica
@@ -115,7 +115,7 @@ class PipelinedReplica(Replica):
         elif work.wake > self.now:
             self.wake = work.wake
         else:
-            raise AssertionError("a policy planned nothing although requests wait")
+            raise self.idle_policy()
 
     def _plan(self) -> Work:
         self.chosen = self._choose()
@@ -124,6 +124,11 @@ class PipelinedReplica(Replica):
     def drain(self) -> None:
         super().drain()
         self.now = max([self.now, *self.free_at])
+
+    def outcome(self, tokens_in: int, tokens_out: int) -> Outcome:
+        # A run that was broken off has batches under way, which are booked to their end.
+        self.now = max([self.now, *self.free_at])
+        return super().outcome(tokens_in, tokens_out)
 
     def _stages(self) -> tuple[Ticks, ...]:
         present = self.present + (self.now - self.since if self.since >= 0 else 0)

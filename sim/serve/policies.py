@@ -8,6 +8,8 @@ generate a token. Register one in POLICIES, or name it by its import path ("modu
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
@@ -161,10 +163,15 @@ def imported(what: str, name: str, known: Iterable[str]) -> object:
     module, found, attribute = name.partition(":")
     if not (module and found and attribute):
         raise InputError(f"{what} {name!r} is not known{hint(name, known)}")
+    # A command that is installed does not look into the folder that it is called in.
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{what} {name!r} cannot be imported ({error})") from None
+    except Exception as error:  # whatever the module does when it is run
+        said = f"{type(error).__name__}: {error}"
+        raise InputError(f"{what} {name!r} cannot be imported ({said})") from None
 
 
 ORDERS = {

@@ -10,6 +10,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
+from sim.clock import seconds
+from sim.errors import InputError
 from sim.serve.curve import DecodeCurve
 from sim.serve.host import Host
 from sim.serve.knobs import Knobs
@@ -107,7 +109,7 @@ class Replica(Seats):
         work = self._plan()
         if not work.chunks and not work.decode:
             if work.wake <= self.now:
-                raise AssertionError("a policy planned nothing although requests wait")
+                raise self.idle_policy()
             self.wake = work.wake
             self.now = min(until, work.wake)
             return
@@ -117,6 +119,15 @@ class Replica(Seats):
         steady = same and (not self.waiting or (self.blocked and not work.chunks))
         if self.leap and steady and self.decoding and not self.filling:
             self._leap(until)
+
+    def idle_policy(self) -> InputError:
+        """What to say of a policy that would stand still for ever."""
+        kind = type(self.policy)
+        return InputError(
+            f"scheduler {kind.__module__}:{kind.__qualname__} planned nothing at "
+            f"{seconds(self.now):g} s although {self.outstanding} requests are there; a `Work` "
+            "needs chunks, decode, or a `wake` to come"
+        )
 
     def _plan(self) -> Work:
         """What the policy wants to do now; asked again if all it did was to swap or preempt."""

@@ -68,6 +68,18 @@ def router(name: str) -> Router:
     return cast(Router, made)
 
 
+def chosen(route: Router, request: Request, replicas: Sequence[Replica]) -> Replica:
+    """The replica that a router sends a request to. Raises InputError if there is none such."""
+    number = route(request, replicas)
+    if type(number) is not int or not 0 <= number < len(replicas):
+        name = f"{route.__module__}:{getattr(route, '__qualname__', route)}"
+        raise InputError(
+            f"router {name} sent request {request.index} to replica {number!r}; there are "
+            f"0 to {len(replicas) - 1}"
+        )
+    return replicas[number]
+
+
 def dispatch(
     requests: Iterable[Request],
     replicas: Sequence[Replica],
@@ -81,7 +93,7 @@ def dispatch(
             return
         for one in replicas:
             one.run_until(request.arrival)
-        if not replicas[route(request, replicas)].push(request):
+        if not chosen(route, request, replicas).push(request):
             refused(request)
     for one in replicas:
         one.drain()
@@ -177,6 +189,6 @@ class Feedback:
         self.opened -= self.concurrency is None and request.after < 0
         for one in self.replicas:
             one.run_until(at)
-        if not self.replicas[self.route(request, self.replicas)].push(request):
+        if not chosen(self.route, request, self.replicas).push(request):
             self.refused(request)
             self._answered(request.index, at)

@@ -17,7 +17,7 @@ import msgspec
 from sim.scenario import Resolved
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving
-from sim.serve.live import Outcome
+from sim.serve.live import Outcome, Refused
 from sim.serve.memory import Capacity
 from sim.serve.setup import Progress, Setup, Shard
 
@@ -26,7 +26,7 @@ WORTH_PROCESSES = 20_000
 
 
 class Served(msgspec.Struct):
-    """What a run left. `refused` are requests that can never fit, by index."""
+    """What a run left. `refused` are requests that can never fit."""
 
     serving: Serving
     resolved: Resolved
@@ -35,7 +35,7 @@ class Served(msgspec.Struct):
     steps: list[StepColumns]
     stages: list[StageColumns]  # none with one pipeline stage, where steps say it all
     outcomes: list[Outcome]
-    refused: list[int]
+    refused: list[Refused]
     skipped: int
     failures: int  # requests that the trace itself records as failed
     reasons: tuple[str, ...]
@@ -95,7 +95,7 @@ def put_together(setup: Setup, shards: list[Shard]) -> Served:
         sorted(chain.from_iterable(s.steps for s in shards), key=lambda c: c.replica),
         sorted(chain.from_iterable(s.stages for s in shards), key=lambda c: c.replica),
         sorted(chain.from_iterable(s.outcomes for s in shards), key=lambda o: o.number),
-        sorted(chain.from_iterable(s.refused for s in shards)),
+        sorted(chain.from_iterable(s.refused for s in shards), key=lambda r: r.index),
         sum(s.skipped for s in shards),
         sum(s.failures for s in shards),
         tuple(chain.from_iterable(s.reasons for s in shards)),

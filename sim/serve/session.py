@@ -16,7 +16,7 @@ from sim.clock import ticks
 from sim.cost import matrix_rate
 from sim.errors import InputError
 from sim.inputs import convert
-from sim.report import terminal
+from sim.report import counted, terminal
 from sim.serve.config import Serving
 from sim.serve.intervals import in_summary, intervals
 from sim.serve.output import print_summary, write_serve
@@ -48,19 +48,26 @@ def serve_scenario(
         raise InputError("--trace-window needs --out, and the steps that --no-steps leaves away")
     with progress_lines(expected(serving)) as progress:
         served = serve(serving, progress)
+    if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
+        window = " in the window" if serving.traffic.window else ""
+        raise InputError(f"{serving.traffic.trace or serving.traffic.arrivals}: no request{window}")
     console.print()
     console.print(f"[bold]{heading(served)}[/bold]")
-    console.print(f"  {served.capacity.sentence()}")
+    console.print(f"  {served.capacity.sentence()}", soft_wrap=True)
     if served.interrupted:
         console.print("  interrupted: what follows is of the requests that had finished")
     if served.skipped:
-        console.print(f"  {served.skipped} bad rows skipped, the first: {served.reasons[0]}")
+        console.print(
+            f"  {counted(served.skipped, 'bad row')} skipped, the first: {served.reasons[0]}"
+        )
     if served.failures:
-        console.print(f"  {served.failures} requests that the trace records as failed left out")
+        failures = counted(served.failures, "request")
+        console.print(f"  {failures} that the trace records as failed left out")
     if served.refused:
-        shown = ", ".join(map(str, served.refused[:8]))
-        shown += ", ..." if len(served.refused) > 8 else ""
-        console.print(f"  {len(served.refused)} requests can never fit into the KV memory: {shown}")
+        shown = "; ".join(map(str, served.refused[:6]))
+        shown += "; ..." if len(served.refused) > 6 else ""
+        refused = counted(len(served.refused), "request")
+        console.print(f"  {refused} can never fit into the KV memory, by number: {shown}")
     found = summary(served)
     print_summary(found, console)
     if out:
@@ -75,7 +82,7 @@ def serve_scenario(
             pictures=pictures,
             title=heading(served),
             split=serving.parallelism,
-            kv_blocks_total=served.capacity.blocks * serving.replicas,
+            kv_blocks_total=(kv_blocks(served) or 0) * serving.replicas or None,
             trace_window=ticks_of(trace_window),
         )
         console.print(f"  written to {out}/")
@@ -114,10 +121,15 @@ def summary(served: Served) -> dict[str, Any]:
         hbm_bandwidth=device.hbm.bandwidth,
         makespan_ps=served.makespan,
         slo=serving.slo if serving.slo != Slo() else None,
-        kv_blocks_total=served.capacity.blocks,
+        kv_blocks_total=kv_blocks(served),
         steps=served.steps or None,
     )
     return {**found, "interval_80": in_summary(intervals(served), found)}
+
+
+def kv_blocks(served: Served) -> int | None:
+    """Blocks of a replica; None for models that keep no keys and values."""
+    return served.capacity.blocks if served.capacity.block_bytes else None
 
 
 def config(served: Served) -> dict[str, Any]:
@@ -131,7 +143,7 @@ def config(served: Served) -> dict[str, Any]:
         "device": msgspec.to_builtins(resolved.machine.device),
         "precision": msgspec.to_builtins(resolved.precision),
         "kv_capacity_bytes": msgspec.to_builtins(served.capacity),
-        "refused_requests": served.refused,
+        "refused_requests": msgspec.to_builtins(served.refused),
         "skipped_rows": served.skipped,
         "failed_in_trace": served.failures,
         "interrupted": served.interrupted,

@@ -16,7 +16,7 @@ from sim.scenario import Scenario, resolve
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving, Traffic
 from sim.serve.host import host_of, load_engine
-from sim.serve.live import Finished, Outcome, StageRow, StepRow
+from sim.serve.live import Finished, Outcome, Refused, StageRow, StepRow
 from sim.serve.memory import Blocks, kv_capacity
 from sim.serve.pipelined import PipelinedReplica
 from sim.serve.policies import ORDERS, policy
@@ -46,7 +46,7 @@ class Shard(msgspec.Struct):
     steps: list[StepColumns]
     stages: list[StageColumns]
     outcomes: list[Outcome]
-    refused: list[int]
+    refused: list[Refused]
     skipped: int
     failures: int
     reasons: tuple[str, ...]
@@ -127,6 +127,16 @@ class Setup:
         ]
         if unused:
             raise InputError(f"{', '.join(unused)}: said of a trace, but no --trace is given")
+        made = [
+            name
+            for name in ("prompt", "output", "num_requests")
+            if self.trace is not None and getattr(traffic, name) != getattr(Traffic(), name)
+        ]
+        if made:
+            raise InputError(
+                f"{', '.join(made)}: said of synthetic traffic, but --trace brings lengths of its "
+                "own (to draw from them, give --arrivals and --prompt trace:FILE instead)"
+            )
 
     def expected(self) -> int:
         """A guess at the number of requests."""
@@ -205,7 +215,7 @@ class Setup:
         """Run some of the replicas on their part of the stream; with a `folder`, rows beyond
         what a chunk holds are kept there instead of in memory."""
         serving = self.serving
-        requests, refused = RequestColumns(), list[int]()
+        requests, refused = RequestColumns(), list[Refused]()
         steps = [StepColumns(n) for n in numbers] if serving.keep_steps else []
         piped = serving.keep_steps and serving.parallelism.pp > 1
         stages = [StageColumns(n) for n in numbers] if piped else []
@@ -237,7 +247,8 @@ class Setup:
         whole = len(numbers) == serving.replicas
 
         def refuse(request: Request) -> None:
-            refused.append(request.index)
+            tokens = request.prompt + request.output
+            refused.append(Refused(request.index, request.id, tokens))
 
         for one in replicas:
             one.stop = stop
