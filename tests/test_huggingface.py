@@ -58,6 +58,10 @@ def llama_like(model_type: str, shape: str, **more: Any) -> Config:
     return {**LLAMA_LIKE, "model_type": model_type, **sizes, **more}
 
 
+# 24 self- and 12 cross-attentions, 12 dense and 12 x 8 expert feed-forwards, 12 routers, one
+# table, 62 norms and two tables of 32 relative positions for 12 heads.
+SWITCH_BASE_8 = 768 * (36 * 4 * 768 + (12 + 96) * 2 * 3072 + 12 * 8 + 32128 + 62) + 2 * 32 * 12
+
 # fmt: off
 CONFIGS: list[tuple[Config, int]] = [
     (BERT, 109_482_240),
@@ -104,6 +108,12 @@ CONFIGS: list[tuple[Config, int]] = [
       "n_positions": 512, "num_heads": 16, "num_layers": 24, "relative_attention_num_buckets": 32,
       "task_specific_params": {"summarization": {"num_beams": 4}}, "vocab_size": 32128},
      737_668_096),
+    ({"architectures": ["SwitchTransformersForConditionalGeneration"], "d_ff": 3072, "d_kv": 64,
+      "d_model": 768, "decoder_sparse_step": 2, "encoder_sparse_step": 2, "expert_capacity": 64,
+      "is_encoder_decoder": True, "model_type": "switch_transformers", "num_decoder_layers": 12,
+      "num_experts": 8, "num_heads": 12, "num_layers": 12, "num_sparse_encoder_layers": 6,
+      "relative_attention_num_buckets": 32, "router_bias": False, "vocab_size": 32128},
+     SWITCH_BASE_8),
     ({"activation_function": "gelu", "architectures": ["WhisperForConditionalGeneration"],
       "begin_suppress_tokens": [220, 50257], "d_model": 1280, "decoder_attention_heads": 20,
       "decoder_ffn_dim": 5120, "decoder_layers": 32, "encoder_attention_heads": 20,

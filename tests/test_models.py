@@ -29,10 +29,16 @@ def test_a_file_is_named_after_its_model(stem: str) -> None:
     assert MODELS[stem].source == ENTRIES[stem].source
 
 
+# Configs of a benchmark, of which nobody has published a count.
+UNPUBLISHED = {"gpt3-xl-3072", "switch-xl-4"}
+
+
 @each_model
 def test_counts_are_the_published_ones(stem: str) -> None:
     model, published = MODELS[stem], ENTRIES[stem].published
-    assert published is not None
+    if published is None:
+        assert stem in UNPUBLISHED
+        return
     found = counts.parameters(model)
     assert abs(found - published.parameters) <= published.tolerance * published.parameters
     assert counts.kv_bytes_per_token(model, 16) == (published.kv_bytes_per_token or 0)

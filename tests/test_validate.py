@@ -127,6 +127,10 @@ def test_names_of_devices(name: str, device: str) -> None:
         ("Meta-Llama-3-8B", "llama-3-8b"),
         ("gpt3_27", "gpt3-2.7b"),
         ("opt_13", "opt-1.3b"),
+        ("gpt3_xl", "gpt3-xl-3072"),
+        ("switchxl4", "switch-xl-4"),
+        ("bloom-176b", "bloom-176b"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixtral-8x7b"),
         ("bert_large", "bert-large"),
     ],
 )

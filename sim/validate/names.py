@@ -48,7 +48,7 @@ DEVICES: tuple[tuple[str, str], ...] = (
 # Names that are not the catalogue's with other dashes or dots.
 MODELS: dict[str, str] = {
     "bert-large-uncased": "bert-large",
-    "gpt3-xl": "gpt3-xl",
+    "gpt3-xl": "gpt3-xl-3072",
     "gpt3-27": "gpt3-2.7b",
     "gpt3-2-7b": "gpt3-2.7b",
     "gpt3": "gpt3-175b",
@@ -62,7 +62,20 @@ MODELS: dict[str, str] = {
     "llama3-70b": "llama-3-70b",
     "qwen-72b": "qwen1.5-72b",
 }
-DROPPED = ("-instruct", "-hf", "-chat", "-fp8", "-bf16", "-base", "-it", "-dynamic")
+DROPPED = (
+    "-v0.1",
+    "-v0.3",
+    "-v0.2",
+    "-v1",
+    "-instruct",
+    "-hf",
+    "-chat",
+    "-fp8",
+    "-bf16",
+    "-base",
+    "-it",
+    "-dynamic",
+)
 
 DTYPES: dict[str, str] = {
     "bfloat16": "bf16",

@@ -30,6 +30,7 @@ _FAMILIES: dict[str, tuple[type[Config], Callable[[Any], Model]]] = {
     "qwen3_moe": (experts.Qwen3Moe, experts.qwen3_moe),
     "deepseek_v3": (experts.DeepseekV3, experts.deepseek_v3),
     "t5": (encoder_decoders.T5, encoder_decoders.t5),
+    "switch_transformers": (encoder_decoders.Switch, encoder_decoders.switch),
     "whisper": (encoder_decoders.Whisper, encoder_decoders.whisper),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from workloads.huggingface._fields import Activation, Config, activation, divided, refused
 from workloads.model import (
     Attention,
@@ -10,6 +12,7 @@ from workloads.model import (
     Dense,
     Depth,
     Embedding,
+    Experts,
     Head,
     Layer,
     Model,
@@ -32,6 +35,14 @@ class T5(Config, frozen=True, kw_only=True):
     relative_attention_num_buckets: Size = 32
     n_positions: Count = 0
     tie_word_embeddings: bool = True
+
+
+class Switch(T5, frozen=True, kw_only=True):
+    """Keys of a Switch Transformers config.json: a T5 in which every so many layers are sparse."""
+
+    num_experts: Size
+    encoder_sparse_step: Size = 2
+    decoder_sparse_step: Size = 2
 
 
 class Whisper(Config, frozen=True, kw_only=True):
@@ -87,6 +98,32 @@ def t5(config: T5) -> Model:
         encoder=encoder,
         decoder=decoder,
         max_tokens=config.n_positions,
+    )
+
+
+def switch(config: Switch) -> Model:
+    """Switch Transformers, arXiv 2101.03961: one expert a token in every other feed-forward."""
+    dense = t5(config)
+    kind, gated = _feed_forward(config.feed_forward_proj)
+    experts = Experts(
+        experts=config.num_experts, top_k=1, inner=config.d_ff, activation=kind, gated=gated
+    )
+
+    def sparse(stack: Stack | None, step: int) -> Stack | None:
+        if stack is None:
+            return None
+        layers = tuple(
+            msgspec.structs.replace(layer, ffn=experts) if i % step == step - 1 else layer
+            for i, layer in enumerate(stack.layers)
+        )
+        return msgspec.structs.replace(stack, layers=layers)
+
+    return msgspec.structs.replace(
+        dense,
+        name="switch_transformers",
+        architecture="switch_transformers",
+        encoder=sparse(dense.encoder, config.encoder_sparse_step),
+        decoder=sparse(dense.decoder, config.decoder_sparse_step),
     )
 
 
