@@ -204,4 +204,4 @@ def test_mixtures_that_were_not_fitted() -> None:
         rest = frame.filter(held != fitted)
         median, p90 = score(experts.predict(rest, device, "bf16", terms), rest)
         assert median < 10
-        assert p90 < 40
+        assert p90 < 45

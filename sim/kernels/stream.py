@@ -40,12 +40,13 @@ def stream_times(
     if kind == "embedding" and kind in terms.passes:
         moved = moved._replace(reads=xp.max(moved.reads, moved.writes))
     compute = matrix / (rates.peak * rates.efficiency.matrix) + vector / rates.vector
-    compute = compute + width * (terms.row_ns * 1e-9)
+    passes = terms.passes.get(kind, 1.0)
+    compute = compute + width * (terms.row_ns * 1e-9 * passes)
     if bandwidth is None:
         bandwidth = rates.bandwidth
         if terms.hbm is not None:
             bandwidth = rates.device.hbm.bandwidth * terms.hbm
-    bandwidth = bandwidth * _held(xp, rates, terms, moved) / terms.passes.get(kind, 1.0)
+    bandwidth = bandwidth * _held(xp, rates, terms, moved) / passes
     tiles = terms.depth or stream_tiles(xp, rates, moved.reads)
     return times(xp, rates, rates.floor(terms.floor_us), moved, compute, tiles, bandwidth=bandwidth)
 
