@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import devices, lowerings, models, splits, systems
 
+from sim.catalogue import Machine
 from sim.errors import InputError
+from sim.scenario import Scenario, Workload, lengths_of, precision_of
 from sim.sweep.closed import closed_rows, covered
 from sim.sweep.kinds import REFUSED
 from sim.sweep.pools import compute
@@ -121,3 +124,28 @@ def test_a_row_that_is_refused_says_the_same() -> None:
     (found,) = closed_rows([point])
     assert found == (0, compute("run", "", [(0, point)])[0][1])
     assert found[1]["status"] not in ("ok", REFUSED)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_rows_of_toys_are_those_of_run(data: st.DataObject) -> None:
+    """Random small models, devices with and without terms, systems and splits."""
+    model = data.draw(models(kinds=("encoder", "decoder"), dense=True, plain=True))
+    split = data.draw(splits(model, 1, contend=False))
+    machine = Machine("toys", data.draw(systems(least=split.devices)), data.draw(devices()))
+    lowering = data.draw(lowerings)
+    points = []
+    for _ in range(4):
+        prompt, output = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 4))
+        decoder = {"prompt": prompt, "output": output}
+        lengths = {"seq": prompt} if model.decoder is None else decoder
+        work = Workload(batch=data.draw(st.integers(1, 9)), **lengths)
+        scenario = Scenario(
+            model="toy", on="toys", workload=work, parallelism=split, lowering=lowering
+        )
+        found = lengths_of(model, work)
+        points.append(Point(scenario, model, machine, precision_of(model, scenario), found))
+    rows = dict(closed_rows(points))
+    assert set(rows) == {i for i, point in enumerate(points) if covered(point)}
+    for i, row in rows.items():
+        assert compute("run", "", [(i, points[i])]) == [(i, row)]
