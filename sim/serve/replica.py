@@ -60,7 +60,8 @@ class Replica(Seats):
         self.curves = {
             a: DecodeCurve(pricer.costs, a, pricer.precision) for a, _ in pricer.attentions
         }
-        self.windowed = any(a.window for a, _ in pricer.attentions)
+        self.summed = pricer.tabled and not any(a.window for a, _ in pricer.attentions)
+        self.decodes: dict[int, Callable[[int], Price]] = {}  # by how many take part
 
     def outcome(self, tokens_in: int, tokens_out: int) -> Outcome:
         """The account of the replica so far."""
@@ -147,11 +148,15 @@ class Replica(Seats):
     def _run(self, work: Work) -> None:
         """Price a step, let its time pass, and do what it does."""
         decoded = list(self.decoding) if work.decode else []
-        prefills = self._prefills(work)
-        price = self._price(decoded, prefills)
-        host = self.host.added(price, len(decoded), bool(work.chunks))
-        price = add(price, (0, 0, 0, self.swapping, host, 0, 0))
-        self.swapping = 0
+        if self.summed and not work.chunks:
+            price = self._decode_price(len(decoded))(self.tokens + len(decoded))
+        else:
+            price = self._price(decoded, self._prefills(work))
+            host = self.host.added(price, len(decoded), bool(work.chunks))
+            price = add(price, (0, 0, 0, 0, host, 0, 0))
+        if self.swapping:
+            price = add(price, (0, 0, 0, self.swapping, 0, 0, 0))
+            self.swapping = 0
         tokens = len(decoded) + sum(size for _, size in work.chunks)
         each = self._pass_time(price, tokens, len(decoded), tokens - len(decoded))
         if decoded:  # before prompts that end here join the decoding ones
@@ -175,7 +180,7 @@ class Replica(Seats):
 
     def _price(self, decoded: list[Live], prefills: list[Prefill]) -> Price:
         """The price of a step on the one stage."""
-        if not self.pricer.tabled or self.windowed:
+        if not self.summed:
             contexts = [live.base + self.turn + 1 for live in decoded]
             return self.pricer.step(contexts, prefills)[0]
         seen = self.tokens + len(decoded) if decoded else 0
@@ -320,8 +325,10 @@ class Replica(Seats):
 
     def _decode_price(self, count: int) -> Callable[[int], Price]:
         """The price of a step that decodes `count` requests, by the tokens they see."""
-        if self.windowed or not self.pricer.tabled:
+        if not self.summed:
             return lambda seen: self._price_one_by_one(seen - count - self.tokens)
+        if count in self.decodes:
+            return self.decodes[count]
         host = self.host.step + self.host.sequence * count
         base = add(self.pricer.linear(count, count)[0], (0, 0, 0, 0, host, 0, 0))
         curves = [(self.curves[a], n[0]) for a, n in self.pricer.attentions]
@@ -329,7 +336,10 @@ class Replica(Seats):
         found = first.at(count, base, times)
         for curve, more in curves[1:]:
             found = _sum(found, curve.at(count), more)
-        return _stretched(found, self.host, host) if self.host.decode_share else found
+        if self.host.decode_share:
+            found = _stretched(found, self.host, host)
+        self.decodes[count] = found
+        return found
 
     def _price_one_by_one(self, more: int) -> Price:
         """A decode step in which every request has `more / count` tokens more than now."""
