@@ -36,6 +36,10 @@ class Many(msgspec.Struct, frozen=True):
     source: int = 0
     source_cached: int = 0
 
+    @property
+    def context(self) -> Any:
+        return self.cached + self.new
+
 
 class Exchanged(msgspec.Struct, frozen=True):
     """Exchanges of a block by pass: of a kind ("sum" or "gather"), of so many bytes."""

@@ -18,6 +18,8 @@ from workloads.model import Attention
 from workloads.ops import Traffic, linear, norm, rotary
 from workloads.precision import packed
 
+PER_CONTEXT = ("kv_b_proj", "q_absorb", "v_absorb")
+
 
 def absorbed_view(attention: Attention) -> Attention:
     """All heads over one shared key/value "head": the latent with its rotary part."""
@@ -68,14 +70,7 @@ def latent_attention(block: Block, attention: Attention, ctx: Context, last: str
     last = block.add(norm("kv_a_norm", "rmsnorm", rows, latent.kv_rank, precision), last)
     rope = rotary("rotary", rows, (h + 1) * latent.rope_dim, precision)
     rotated = block.add(rope, queries, last)
-
-    absorbed = [g for g in ctx.batch.groups if prefers_absorbed(attention, g.sequence)]
-    expanded = [g for g in ctx.batch.groups if g not in absorbed]
-    ends = []
-    if expanded:
-        ends.append(_expanded(block, attention, ctx, expanded, rotated))
-    if absorbed:
-        ends.append(_absorbed(block, attention, ctx, absorbed, rotated))
+    ends = attend_latents(block, attention, ctx, rotated)
     op = linear(
         "out_proj",
         "projection",
@@ -87,6 +82,19 @@ def latent_attention(block: Block, attention: Attention, ctx: Context, last: str
         exchange="sum",
     )
     return block.add(op, *ends)
+
+
+def attend_latents(block: Block, attention: Attention, ctx: Context, last: str) -> list[str]:
+    """What depends on more than the number of tokens: attention in both forms, with the products
+    (PER_CONTEXT) that a form adds. Returns the last operator of each form."""
+    absorbed = [g for g in ctx.batch.groups if prefers_absorbed(attention, g.sequence)]
+    expanded = [g for g in ctx.batch.groups if g not in absorbed]
+    ends = []
+    if expanded:
+        ends.append(_expanded(block, attention, ctx, expanded, last))
+    if absorbed:
+        ends.append(_absorbed(block, attention, ctx, absorbed, last))
+    return ends
 
 
 def _expanded(

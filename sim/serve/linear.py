@@ -1,7 +1,8 @@
 """All of a step but attention, which depends on the number of new tokens alone: priced from the
 graph for a run of token counts at once, as arrays, by the same formulas as one by one.
 
-Experts are priced count by count: how many are visited makes other operators of them.
+Experts and latents are priced count by count: how many experts are visited, and which form a latent
+takes, makes other operators of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sim.passes import Ints, amounts, graph_of
 from sim.priced import Step
 from sim.serve.prices import FREE, Price, add, price_of
 from workloads.block import Lowering
+from workloads.latent import PER_CONTEXT
 from workloads.model import Dense, Model
 from workloads.ops import Op
 from workloads.precision import Precision
@@ -60,7 +62,8 @@ class Linear:
         self.precision, self.lowering, self.ways = precision, lowering, ways
         self.exchange = exchange
         layers = [layer for _, stack in local.stacks for layer in stack.layers]
-        self.length = RUN if all(isinstance(layer.ffn, Dense) for layer in layers) else 1
+        dense = all(isinstance(x.ffn, Dense) and not x.attention.latent for x in layers)
+        self.length = RUN if dense else 1
         self._runs: dict[int, list[Part]] = {}
         self._known: dict[int, tuple[list[Price], list[Price]]] = {}
 
@@ -104,7 +107,7 @@ class Linear:
         body, head = np.zeros((2, 6, self.length), dtype=np.int64)
         exchanges = []
         for op in ops:
-            if op.kind in ATTENTION:
+            if op.kind in ATTENTION or op.name in PER_CONTEXT:
                 continue
             of_head = is_head(op.name)
             side = head if of_head else body

@@ -3,9 +3,9 @@
 Everything but attention depends on the number of new tokens alone (the logits on the number of
 rows that need them): tabulated from the graph (`sim.serve.linear`). Attention of a decoder that
 keeps its scores on chip depends on sums over the batch: priced from them, by the same formula.
-Other attention is priced from its own operators, and latents, whose projections depend on the batch
-too, from the whole graph. `Pricer(exact_graph=True)` is the long way: the whole graph of every
-step; all agree to the picosecond.
+Other attention, and latents with the products that rebuild or absorb them, are priced from their
+own operators. `Pricer(exact_graph=True)` is the long way: the whole graph of every step; all agree
+to the picosecond.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from sim.serve.linear import Linear
 from sim.serve.prices import FREE, Price, add, price_of
 from workloads.attention import flash_attention, materialised_attention, pairs, seen
 from workloads.batch import Batch, Sequence
+from workloads.block import Block, Context
 from workloads.graph import Graph, Placed, build_graph
+from workloads.latent import attend_latents
 from workloads.model import Attention
 from workloads.ops import SOFTMAX_FLOPS, Op
 from workloads.precision import packed
@@ -75,7 +77,7 @@ class Pricer:
         """Whether attention alone depends on more than the number of tokens."""
         one = self.model.encoder is None or self.model.decoder is None
         layers = [layer for _, stack in self.local.stacks for layer in stack.layers]
-        return one and all(x.attention.latent is None and x.cross is None for x in layers)
+        return one and all(x.cross is None for x in layers)
 
     def _tabulates(self) -> bool:
         """Whether the two sums that the tables need say all about this model's attention."""
@@ -83,6 +85,7 @@ class Pricer:
         for _, stack in self.local.stacks:
             for layer in stack.layers:
                 a = layer.attention
+                plain = plain and a.latent is None
                 rows = a.heads // a.kv_heads * (a.head_dim + a.value_dim) * 4
                 plain = plain and rows <= self.half
         return plain
@@ -155,16 +158,9 @@ class Pricer:
         rows = len(contexts) + sum(p.last for p in prefills)
         result = list(self.linear(tokens, rows))
         batch = self._batch(contexts, prefills)
-        flash, kept = self.lowering.attention == "flash", self.model.decoder is not None
         for attention, counts in self.attentions:
-            ops: tuple[Op, ...]
-            if flash:
-                name = "attention"
-                ops = (flash_attention(name, attention, batch, self.precision, cached_kv=kept),)
-            else:
-                ops = materialised_attention("", attention, batch, self.precision, cached_kv=kept)
             price = FREE
-            for op in ops:
+            for op in self._attention_ops(attention, batch):
                 c = self.costs(op)
                 own = (c.compute, c.hbm, c.sram, 0, c.launch, c.flops, c.hbm_bytes)
                 price = add(price, own)
@@ -172,6 +168,26 @@ class Pricer:
                 if count:
                     result[stage] = add(result[stage], price, count)
         return result
+
+    def _attention_ops(self, attention: Attention, batch: Batch) -> tuple[Op, ...]:
+        """The operators of one layer that depend on more than the number of tokens."""
+        flash, kept = self.lowering.attention == "flash", self.model.decoder is not None
+        if attention.latent:
+            block = Block("latents")
+            ctx = Context(
+                batch=batch,
+                rows=batch.tokens,
+                width=self.model.hidden,
+                precision=self.precision,
+                lowering=self.lowering,
+                cached_kv=kept,
+                ways=self.split.tp,
+            )
+            attend_latents(block, attention, ctx, "")
+            return block.ops
+        if flash:
+            return (flash_attention("attention", attention, batch, self.precision, cached_kv=kept),)
+        return materialised_attention("", attention, batch, self.precision, cached_kv=kept)
 
     def _graph(self, batch: Batch) -> Graph:
         return build_graph(self.local, batch, self.precision, self.lowering, ways=self.split.tp)
