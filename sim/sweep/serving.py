@@ -31,6 +31,8 @@ MOST_DOUBLINGS = 18
 _LOW: Sense = "min"
 _HIGH: Sense = "max"
 _SPREAD = ("mean", *(f"p{p}" for p in PERCENTILES), "max")
+# Ends of 80 % intervals, where residuals of the engine or of the device's kernels are known.
+SURE, ENDS, NOT_SURE = ("ttft", "tpot"), ("low", "high"), (None, None)
 COLUMNS: dict[str, Column] = {
     **STATUS,
     "devices": Column(int, _LOW),
@@ -46,6 +48,8 @@ COLUMNS: dict[str, Column] = {
     "tokens_per_s_per_device": Column(float, _HIGH),
     "tokens_per_s_per_user": Column(float, _HIGH),
     **{f"{name}_{p}_s": Column(float, _LOW) for name in LATENCIES for p in _SPREAD},
+    **{f"{name}_mean_{end}_s": Column(float, _LOW) for name in SURE for end in ENDS},
+    **{f"generation_throughput_{end}": Column(float, _HIGH) for end in ENDS},
     "flops": Column(int),
     "hbm_bytes": Column(int),
     "mfu": Column(float, _HIGH),
@@ -219,7 +223,7 @@ def _digits(rate: float) -> float:
 def serving_row(served: Served) -> Row:
     """The cells of a row, in the order of COLUMNS."""
     found = summary(served)
-    goodput, latency = found["goodput"], found["latency_s"]
+    goodput, latency, sure = found["goodput"], found["latency_s"], found["interval_80"]
     cells = {
         "status": "ok",
         "reason": "",
@@ -241,6 +245,15 @@ def serving_row(served: Served) -> Row:
             )
         },
         **{f"{name}_{p}_s": latency[name][p] for name in LATENCIES for p in _SPREAD},
+        **{
+            f"{name}_mean_{end}_s": sure.get(f"{name}_s", NOT_SURE)[i]
+            for name in SURE
+            for i, end in enumerate(ENDS)
+        },
+        **{
+            f"generation_throughput_{end}": sure.get("generation_throughput", NOT_SURE)[i]
+            for i, end in enumerate(ENDS)
+        },
         **{name: found[name] for name in ("flops", "hbm_bytes", "mfu", "mbu")},
         "goodput": goodput["goodput"] if goodput else None,
         "attainment": goodput["attainment"] if goodput else None,
