@@ -19,10 +19,14 @@ import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
+from serving import Case, Prices
+from serving import Run as Served
+from serving import run as served_by
 
 from sim import Scenario
 from sim.errors import InputError
 from sim.inputs import convert
+from sim.mapping import Parallelism
 from sim.scenario import resolve
 from sim.serve import columns
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, RequestColumns, StepColumns
@@ -31,8 +35,9 @@ from sim.serve.knobs import Knobs
 from sim.serve.live import PARTS, Finished, Outcome, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.output import print_summary, write_serve
-from sim.serve.plots import PART_COLOURS, binned, request_bars
+from sim.serve.plots import BINS, PART_COLOURS, binned, plot_time, request_bars
 from sim.serve.policies import policy
+from sim.serve.presence import presence
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Replica
 from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
@@ -394,6 +399,70 @@ def test_the_picture_over_time_adds_up(run: Run) -> None:
     assert staged["bubble"].max() > 0.3  # the second stage is never seen to work
     assert (present >= staged["bubble"]).all()
     assert found["idle"].min() >= 0
+
+
+def piped() -> Served:
+    """Two requests on two stages, so far apart that each is alone."""
+    requests = (Request(0, 0, 5, 4), Request(1, 10**6, 5, 4))
+    return served_by(Case(requests=requests, pp=2), Prices(lambda *_: 100, 2))
+
+
+def stored(served: Served) -> tuple[RequestColumns, StepColumns]:
+    requests, steps = RequestColumns(), StepColumns(0)
+    for row in served.rows:
+        requests.append(row)
+    for step in served.steps:
+        steps.append(step)
+    return requests, steps
+
+
+def test_what_runs_in_later_stages_is_in_the_picture() -> None:
+    """A request alone on two stages runs all the time, not half of it."""
+    served = piped()
+    requests, steps = stored(served)
+    end = served.rows[0].last_token
+    found = binned(requests, [steps], np.linspace(0, end, 41), stages=2)
+    assert found["running"] == pytest.approx(np.ones(40))
+    assert found["kv_blocks"] == pytest.approx(np.ones(40))
+    begins, ends = presence(requests, 0)
+    assert [(b, e) for b, e in zip(begins, ends, strict=True)] == [
+        (row.arrival, row.last_token) for row in served.rows
+    ]
+
+
+def test_counters_hold_until_nobody_is_in_any_stage(tmp_path: Path) -> None:
+    served = piped()
+    requests, steps = stored(served)
+    split = Parallelism(pp=2)
+    path = write_window(tmp_path / "t.json", requests, [steps], (0, 2 * 10**6), (), split)
+    document = json.loads(path.read_text(), parse_float=Decimal)
+    running = [
+        (tick(e["ts"]), e["args"]["running"])
+        for e in document["traceEvents"]
+        if e["ph"] == "C" and e["name"] == "running"
+    ]
+    wanted = [t for row in served.rows for t in ((row.scheduled, 1), (row.last_token, 0))]
+    assert running == wanted
+
+
+def test_waiting_is_seen_while_no_step_runs() -> None:
+    """A batch that is being gathered waits."""
+    knobs = Knobs(max_wait_ms=1e-6)  # 1000 ticks
+    served = served_by(Case(requests=(Request(0, 0, 5, 0),), knobs=knobs, scheduler="dynamic"))
+    requests, steps = stored(served)
+    found = binned(requests, [steps], np.array([0.0, 500.0, 1000.0]))
+    assert found["waiting"] == pytest.approx(np.ones(2))
+
+
+def test_blocks_in_use_are_a_share_of_those_of_all_replicas(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr("sim.serve.plots.save", lambda fig, stem: drawn.append(fig) or [])
+    plot_time(run.requests, run.steps, tmp_path, makespan_ps=run.makespan, kv_blocks_total=100)
+    share = drawn[0].axes[2].lines[0].get_ydata()
+    found = binned(run.requests, run.steps, np.linspace(0, run.makespan, BINS + 1))
+    assert share == pytest.approx(found["kv_blocks"] / 100)
 
 
 def test_bars_of_requests_hold_everyone_once(run: Run) -> None:

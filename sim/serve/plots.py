@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.plots.style import (
-    FAINT,
     INK,
     SERIES,
     STATE_COLOURS,
@@ -24,6 +23,7 @@ from sim.plots.style import (
 )
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, Column, RequestColumns, StepColumns
 from sim.serve.live import PARTS
+from sim.serve.presence import held_until, presence
 from sim.serve.summary import latencies
 from sim.states import STATES
 
@@ -42,6 +42,7 @@ PART_COLOURS: dict[str, str] = {
 PART_NAMES = {"queue": "queue", **STATE_NAMES, "preempted": "preempted"}
 GROUPS = ((0, 50), (50, 90), (90, 99), (99, 100))  # percentiles of e2e
 BINS = 240
+_DRAWN = ("ttft", "tpot", "e2e")
 _MARKS = (50, 90, 99)
 _WHITE_ON = {"compute", "hbm", "link", "bubble", "preempted"}
 _POINTS = 1000  # of a distribution's line: more cannot be seen, and makes the file large
@@ -51,11 +52,11 @@ def plot_latencies(requests: RequestColumns, stem: Path, title: str = "") -> lis
     """Distributions of TTFT, TPOT and E2E, as PNG and SVG."""
     with look():
         fig = figure("paper", 2.5)
-        axes = fig.subplots(1, 3, sharey=True)
-        found = latencies(requests)
-        for ax, name in zip(axes, ("ttft", "tpot", "e2e"), strict=True):
-            values = found[name].astype(float)
-            _distribution(ax, values[~np.isnan(values)], name.upper())
+        found = {n: x[~np.isnan(x)] for n, x in latencies(requests).items() if n in _DRAWN}
+        names = [n for n in _DRAWN if len(found[n])]  # encoders have no TPOT
+        axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for ax, name in zip(axes, names, strict=True):
+            _distribution(ax, found[name].astype(float), name.upper())
         axes[0].set_ylabel("share of requests")
         _suptitle(fig, title)
     return save(fig, stem)
@@ -65,9 +66,6 @@ def _distribution(ax: Axes, ticks: Values, name: str) -> None:
     ax.set_title(name)
     ax.set_ylim(0, 1.0)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
-    if not len(ticks):
-        ax.text(0.5, 0.5, "no request", transform=ax.transAxes, ha="center", color=FAINT)
-        return
     levels = np.linspace(0, 1, min(_POINTS, len(ticks)) + 1)
     line = np.quantile(ticks, levels)
     marks = np.percentile(ticks, _MARKS)
@@ -99,12 +97,14 @@ def plot_time(
     kv_blocks_total: int | None = None,
 ) -> list[Path]:
     """Running and waiting requests, KV use, and the account of device time, over time."""
+    from matplotlib.ticker import MaxNLocator
+
     edges = np.linspace(0, max(1, makespan_ps), BINS + 1)
     found = binned(requests, steps, edges, stages)
     with look():
         lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
         if kv_blocks_total:
-            found["kv_blocks"] /= kv_blocks_total * len(steps)
+            found["kv_blocks"] /= kv_blocks_total
             lines.append(("kv_blocks", "KV in use", SERIES[2]))
         fig = figure("paper", 2.2 + 0.85 * len(lines))
         axes = fig.subplots(
@@ -117,14 +117,16 @@ def plot_time(
             ax.set_ylabel(label)
             least = 0.01 if name == "kv_blocks" else 1.0  # no drama about half a request
             ax.set_ylim(0, max(least, 1.12 * float(found[name].max())))
+            whole = name != "kv_blocks"
+            ax.yaxis.set_major_locator(MaxNLocator(3, integer=whole, steps=[1, 2, 5, 10]))
+            if not whole:
+                ax.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
             ax.grid()
-        if kv_blocks_total:
-            axes[2].yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
         _stacked(axes[-1], edges / size, found)
         axes[-1].set_xlabel(f"time ({unit})")
         axes[-1].set_xlim(0, edges[-1] / size)
         fig.align_ylabels(axes)
-        seen = {s for s in STATES if float(found[s].max()) > 0}
+        seen = {s for s in STATES if float(found[s].max()) > 1e-9}
         fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
         _suptitle(fig, title)
     return save(fig, stem)
@@ -147,26 +149,31 @@ def binned(
     """Means over the bins: requests and KV blocks of all replicas, shares of the states.
 
     A step's states are spread evenly over it. What is left of a bin is idle; with several stages
-    it is a bubble as long as a request is in the replica.
+    it is a bubble as long as a request is in the replica, and what a step found there holds until
+    the next. Requests that wait while no step runs are counted too.
     """
     width = np.diff(edges)
     names = ("running", "waiting", "kv_blocks")
     found = {name: np.zeros(len(width)) for name in (*names, *STATES)}
     whole = width * stages * max(1, len(steps))
-    replica = requests.column("replica") if stages > 1 else None
     for store in steps:
         start, lasts = store.column("start_ps"), store.column("duration_ps")
+        present = presence(requests, store.replica)
+        until = held_until(start, start + lasts, present) if stages > 1 else start + lasts
         for name in names:
-            found[name] += _spread(start, lasts, store.column(name).astype(float), edges) / width
+            value = store.column(name).astype(float)
+            found[name] += _spread(start, until - start, value, edges) / width
         for state, name in zip(STATES, STATE_COLUMNS, strict=False):
             rate = store.column(name) / np.maximum(1, lasts)
             found[state] += _spread(start, lasts, rate, edges) / whole
-        if replica is not None:
-            mine = replica == store.replica
-            begin, end = (requests.column(n)[mine] for n in ("arrival_ps", "last_token_ps"))
-            begin, lasts = _presence(begin, end)
-            present = _spread(begin, lasts, np.ones(len(begin)), edges)
-            found["bubble"] += present * stages / whole
+        if stages > 1:
+            begin, end = present
+            found["bubble"] += (
+                _spread(begin, end - begin, np.ones(len(begin)), edges) * stages / whole
+            )
+    came, went = requests.column("arrival_ps"), requests.column("scheduled_ps")
+    queued = _spread(came, went - came, np.ones(len(came)), edges) / width
+    found["waiting"] = np.maximum(found["waiting"], queued)
     worked = sum((found[s] for s in STATES[:5]), np.zeros(len(width)))
     found["bubble"] = np.maximum(0, found["bubble"] - worked) if stages > 1 else found["bubble"]
     found["idle"] = np.maximum(0, 1 - worked - found["bubble"])
@@ -185,16 +192,6 @@ def _spread(start: Column, lasts: Column, value: Values, edges: Values) -> Value
         before = np.searchsorted(times, edges, side="right")
         total += sign * (heights[before] * edges - moments[before])
     return np.maximum(0, np.diff(total))
-
-
-def _presence(begin: Column, end: Column) -> tuple[Column, Column]:
-    """Starts and lengths of the union of intervals."""
-    order = np.argsort(begin, kind="stable")
-    begin, until = begin[order], np.maximum.accumulate(end[order])
-    first = np.ones(len(begin), dtype=bool)
-    first[1:] = begin[1:] > until[:-1]
-    last = np.append(first[1:], True) if len(begin) else first
-    return begin[first], until[last] - begin[first]
 
 
 def plot_requests(requests: RequestColumns, stem: Path, title: str = "") -> list[Path]:

@@ -14,11 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 from sim.files import whole
 from sim.mapping import Parallelism
 from sim.perfetto import micros, process_event, slice_event, thread_event
-from sim.serve.columns import STATE_COLUMNS, RequestColumns, StageColumns, StepColumns
+from sim.serve.columns import STATE_COLUMNS, Column, RequestColumns, StageColumns, StepColumns
 from sim.serve.live import PARTS
+from sim.serve.presence import presence
 from sim.states import STATES
 
 if TYPE_CHECKING:
@@ -54,12 +57,13 @@ def write_window(
         },
         sort_keys=True,
     )
+    lines = events(chosen, steps, window, stages, split or Parallelism(), requests)
     with whole(path) as temporary, temporary.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                _write(packed, head, events(chosen, steps, window, stages, split or Parallelism()))
+                _write(packed, head, lines)
         else:
-            _write(raw, head, events(chosen, steps, window, stages, split or Parallelism()))
+            _write(raw, head, lines)
     return path
 
 
@@ -92,6 +96,7 @@ def events(
     window: tuple[int, int],
     stages: Sequence[StageColumns],
     split: Parallelism,
+    requests_of_all: RequestColumns,
 ) -> Iterator[str]:
     """Every event as a line of JSON: replica by replica, then the requests.
 
@@ -100,13 +105,17 @@ def events(
     last = -1
     inside = {store.replica: store for store in stages}
     for store in sorted(steps, key=lambda s: s.replica):
-        yield from _replica(store, window)
+        present = presence(requests_of_all, store.replica) if split.pp > 1 else None
+        yield from _replica(store, window, present)
         yield from _devices(inside.get(store.replica, store), window, split)
         last = max(last, store.replica)
     yield from _requests(requests, last + 1)
 
 
-def _replica(store: StepColumns, window: tuple[int, int]) -> Iterator[str]:
+def _replica(
+    store: StepColumns, window: tuple[int, int], present: tuple[Column, Column] | None
+) -> Iterator[str]:
+    """Steps and counters; with several stages `present` tells how long a step's counters hold."""
     pid, begin, end = store.replica, *window
     yield from process_event(pid, f"replica {pid}")
     busy: list[int] = []  # until when each row of steps is
@@ -122,10 +131,13 @@ def _replica(store: StepColumns, window: tuple[int, int]) -> Iterator[str]:
                 yield from thread_event(
                     pid, FIRST_STEPS + row, "steps" + (f" {row + 1}" if row else "")
                 )
-            until = start + step["duration_ps"]
-            busy[row : row + 1] = [until]
+            end_of_step = until = start + step["duration_ps"]
+            busy[row : row + 1] = [end_of_step]
+            if present:
+                at = int(np.searchsorted(present[0], start, side="right")) - 1
+                until = max(until, int(present[1][at]) if at >= 0 else until)
             yield slice_event(
-                _kind(step), FIRST_STEPS + row, start, until, _arguments(step), str(pid)
+                _kind(step), FIRST_STEPS + row, start, end_of_step, _arguments(step), str(pid)
             )
             yield from _counters(step, shown, start, pid)
     if until >= 0:

@@ -1,0 +1,36 @@
+"""When some request was in a replica, and until when what a step found there held.
+
+With several pipeline stages a replica is at work between two steps of its first stage; the
+requests and blocks that the last step found are there until the next one, or until nobody is left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.serve.columns import Column, RequestColumns
+
+
+def presence(requests: RequestColumns, replica: int) -> tuple[Column, Column]:
+    """Begins and ends, in ticks, of the times in which a finished request was in a replica."""
+    mine = requests.column("replica") == replica
+    begin, end = (requests.column(name)[mine] for name in ("arrival_ps", "last_token_ps"))
+    order = np.argsort(begin, kind="stable")
+    begin, until = begin[order], np.maximum.accumulate(end[order])
+    first = np.ones(len(begin), dtype=bool)
+    first[1:] = begin[1:] > until[:-1]
+    last = np.append(first[1:], True) if len(begin) else first
+    return begin[first], until[last]
+
+
+def held_until(start: Column, until: Column, present: tuple[Column, Column]) -> Column:
+    """Ends of what steps found: the next step's start, if somebody is present that long, and
+    at least the step's own end `until`. Steps are in order of `start`; all in ticks."""
+    begins, ends = present
+    if not len(start) or not len(begins):
+        return until
+    at = np.searchsorted(begins, start, side="right") - 1
+    left = np.where(at >= 0, ends[at], start)
+    following = np.append(start[1:], left[-1])
+    found: Column = np.maximum(until, np.minimum(following, left))
+    return found
