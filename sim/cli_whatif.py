@@ -20,7 +20,7 @@ Change = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="KEY=VALUE of any key: hbm.bandwidth_GBps=*2, batch=16, launch.overhead_us=-50%, "
+        help="KEY=VALUE of any key: hbm.bandwidth_GBps=*2, batch=16, matrix.TFLOPS.bf16=-50%, "
         "dtype=w4a16. A plain flag does the same: --batch 16",
     ),
 ]

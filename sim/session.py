@@ -36,6 +36,10 @@ def laid_over(
 ) -> dict[str, Any]:
     """The document of a scenario file (or of a model's name) with given flags laid over it."""
     path = Path(model)
+    if path.suffix == ".toml" and not path.exists():
+        raise InputError(
+            f"{model}: no such file; give the TOML of a scenario, or a model of `models list`"
+        )
     base: dict[str, Any] = {"model": model}
     if path.suffix == ".toml" and path.is_file():
         document = read_document(path)

@@ -20,8 +20,9 @@ from sim.simulate import simulate
 from sim.whatif import compare, runs
 from sim.whatif.changes import changed, factor, from_flags
 from sim.whatif.parts import Breakdown
+from sim.whatif.resources import silent
 from sim.whatif.served import break_down
-from sim.whatif.subjects import RunSubject, ServeSubject, subject, tables_of
+from sim.whatif.subjects import RunSubject, ServeSubject, document_of, subject, tables_of
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 GPT2 = ["prompt=64", "output=4"]
@@ -172,6 +173,14 @@ def test_changes_by_factor_and_percentage() -> None:
 def test_bad_changes_are_told_in_a_sentence(change: str, said: str) -> None:
     with pytest.raises((InputError, Infeasible), match=said):
         run_of("batch=4", change)
+
+
+def test_a_launch_overhead_that_no_kernel_heeds_is_told() -> None:
+    _, fitted = document_of("gpt2", "h100-sxm")
+    _, bare = document_of("gpt2", "tpu-v4")
+    assert "efficiency." in silent(fitted, ["launch.overhead_us"])
+    assert not silent(fitted, ["batch"])
+    assert not silent(bare, ["launch.overhead_us"])
 
 
 def test_the_command(tmp_path: Path) -> None:

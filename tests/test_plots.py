@@ -13,6 +13,7 @@ from sim.plots.account import class_bars, phase_bars, stage_bars
 from sim.plots.labels import spread
 from sim.plots.lane_data import Intervals, lay_out, pass_window, pixels
 from sim.plots.roofline import points
+from sim.plots.style import heading_lines
 from sim.states import STATES
 
 SPLIT = Scenario(
@@ -114,3 +115,11 @@ def test_names_are_spread_no_further_than_needed(
     wanted: list[float], expected: list[float]
 ) -> None:
     assert spread(wanted, 1.0, 0.0, 10.0) == pytest.approx(expected)
+
+
+def test_no_line_of_a_heading_begins_with_a_dot() -> None:
+    text = "llama-3.1-70b on hgx-h100 · bf16 · tp 2, pp 4 · batch 1 · prompt 512 · output 32"
+    lines = heading_lines(text, "column")
+    assert len(lines) > 1
+    assert not any(line.startswith("·") for line in lines)
+    assert " ".join(lines).replace("\u00a0", " ") == text

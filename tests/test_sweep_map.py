@@ -14,6 +14,7 @@ from sim.mapping import Parallelism
 from sim.plots.style import STATE_COLOURS
 from sim.states import COMPUTE, HBM, SRAM, STATES
 from sim.sweep.recommend import splits, verdicts
+from sim.sweep.session import recommend_scenario
 from sim.sweep.study import run_sweep, sweep_of
 from sim.sweep.wall import WallMap, map_wall
 from sim.sweep.wall_plot import draw_walls
@@ -164,3 +165,19 @@ def test_the_commands_print_what_they_found(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "--slo-ttft" in done.stderr
+
+
+@pytest.mark.parametrize("bound", [-1.0, 0.0, float("nan")])
+def test_a_bound_that_is_no_time_is_refused(bound: float) -> None:
+    with pytest.raises(InputError, match="seconds above 0"):
+        recommend_scenario(
+            "gpt2",
+            on="l4",
+            grids=[],
+            devices=1,
+            bounds={"tpot_s": bound},
+            changes=[],
+            out=None,
+            workers=1,
+            dask=None,
+        )

@@ -115,7 +115,8 @@ def figure(kind: Kind = "paper", height: float = 3.0) -> Figure:
 
 def heading_lines(text: str, kind: Kind) -> list[str]:
     """A title in lines that a figure of this kind is wide enough for."""
-    return wrap(text, int(WIDTHS[kind] * _PER_INCH))
+    glued = text.replace(" ·", "\u00a0·")  # a line may end with a dot between, not begin with it
+    return wrap(glued, int(WIDTHS[kind] * _PER_INCH))
 
 
 def save(fig: Figure, stem: Path) -> list[Path]:

@@ -217,6 +217,9 @@ def recommend_scenario(
     dask: str | None,
 ) -> list[Verdict]:
     """Try every split, print which is the cheapest that meets the bounds and why others lose."""
+    for key, bound in bounds.items():
+        if not bound > 0:  # nan, too
+            raise InputError(f"--slo-{key.removesuffix('_s')} {bound:g}: seconds above 0")
     name, base = base_of(scenario, on, changes, grids)
     if name == "serve":
         base["slo"] = {**(base.get("slo") or {}), **bounds}
