@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sim.serve.config import Serving, Traffic
 from sim.serve.serving import serve
+from sim.serve.session import expected
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 TRAFFIC = ["--arrivals", "poisson:8", "--prompt", "uniform:16-400", "--output", "uniform:1-40"]
@@ -113,6 +116,25 @@ def test_traffic_that_makes_no_sense_is_refused(
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_time_to_go_knows_how_many_requests_a_trace_holds(tmp_path: Path) -> None:
+    rows = "0,100,4,a\n1,100,4,b\n2,100,4,c\n"
+    (tmp_path / "t.csv").write_text(TRACE + rows)
+    (tmp_path / "open.csv").write_text(TRACE + rows.rstrip())
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress((TRACE + rows).encode()))
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress((TRACE + rows).encode())[:-12])
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    (tmp_path / "t.json").write_text('[\n{"a": 1},\n{"a": 2}\n]\n')
+
+    def count(name: str, **fields: Any) -> int | None:
+        traffic = Traffic(trace=str(tmp_path / name), **fields)
+        return expected(Serving(model="gpt2", on="h100-sxm", traffic=traffic))
+
+    assert [count("t.csv"), count("open.csv"), count("t.csv.gz"), count("t.jsonl")] == [3, 3, 3, 2]
+    assert count("t.json") is count("cut.csv.gz") is count("t.csv", window=(0, 1)) is None
+    assert count("t.csv", limit=2) == 2
+    assert count("t.csv", limit=9) == 3
 
 
 def test_what_can_never_fit_is_named_and_the_rest_served(tmp_path: Path) -> None:

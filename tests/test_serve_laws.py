@@ -247,6 +247,17 @@ def test_chunked_prefill_without_bounds_is_whole_prefill(
     )
 
 
+@given(case=cases(pp=1))
+def test_of_many_prompts_too(case: Case) -> None:
+    """Where nothing decodes in between, a budget without bounds takes prompts whole."""
+    requests = tuple(msgspec.structs.replace(q, output=min(1, q.output)) for q in case.requests)
+    knobs = msgspec.structs.replace(
+        case.knobs, max_num_batched_tokens=2**31, long_prefill_token_threshold=0
+    )
+    case = case.but(requests=requests, knobs=knobs, scheduler="chunked")
+    assert run(case) == run(case.but(scheduler="prefill-first"))
+
+
 @given(prompt=st.integers(2, 300), budget=st.integers(1, 300))
 def test_chunks_cover_the_prompt(prompt: int, budget: int) -> None:
     knobs = Knobs(max_num_seqs=1, max_num_batched_tokens=budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from sim.serve.serving import Served, serve
 from sim.serve.setup import Progress
 from sim.serve.summary import Slo, summarise
 from sim.session import laid_over
+from sim.traces.files import count_rows
 
 
 def serving_of(model: str, flags: dict[str, Any], changes: list[str]) -> Serving:
@@ -46,7 +47,7 @@ def serve_scenario(
     console = terminal()
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps that --no-steps leaves away")
-    with progress_lines(expected(serving)) as progress:
+    with progress_lines(lambda: expected(serving)) as progress:
         served = serve(serving, progress)
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
         window = " in the window" if serving.traffic.window else ""
@@ -153,15 +154,19 @@ def config(served: Served) -> dict[str, Any]:
 def expected(serving: Serving) -> int | None:
     """How many requests will come, where that is known."""
     traffic = serving.traffic
-    return traffic.limit if traffic.trace else traffic.num_requests
+    if not traffic.trace:
+        return traffic.num_requests
+    rows = None if traffic.window else count_rows(Path(traffic.trace))
+    return min((n for n in (traffic.limit, rows) if n is not None), default=None)
 
 
 @contextmanager
-def progress_lines(total: int | None) -> Iterator[Progress | None]:
+def progress_lines(count: Callable[[], int | None]) -> Iterator[Progress | None]:
     """Finished requests, simulated time, speed and time to go, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
+    total = count()
     start = last = time.monotonic()
 
     def report(finished: int, simulated: float) -> None:

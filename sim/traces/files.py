@@ -110,3 +110,18 @@ def _zstd(path: Path) -> Callable[[], Any]:
             "`pip install memorywall[traces]`, or unpack the file with `zstd -d`"
         ) from None
     return lambda: module.ZstdDecompressor().decompressobj()
+
+
+def count_rows(path: Path) -> int | None:
+    """About how many rows a trace has: its lines but for a header; None where lines say nothing
+    (Parquet, a JSON list) or the file is damaged."""
+    count, start, tail = 0, b"", b""
+    try:
+        for block in blocks(path):
+            start, tail = start or block[:1], block or tail
+            count += block.count(b"\n")
+    except BadRow:
+        return None
+    if start in (b"", b"[") or tail.endswith(PARQUET):
+        return None
+    return count + (not tail.endswith(b"\n")) - (start != b"{")

@@ -74,7 +74,7 @@ class ServeSubject:
         from sim.serve.session import expected, progress_lines
 
         assert self.serving is not None
-        with progress_lines(expected(self.serving)) as progress:
+        with progress_lines(lambda: expected(self.serving)) as progress:
             done = serve(self.serving, progress)
         if done.interrupted:
             raise KeyboardInterrupt
