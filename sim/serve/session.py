@@ -1,4 +1,4 @@
-"""What `memorywall serve` does: merge flags, serve with progress, print, write."""
+"""What `memorywall serve` does: merge flags, serve with progress, write, print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Console
 
 from sim.clock import ticks
 from sim.cost import matrix_rate
@@ -40,7 +41,8 @@ def serve_scenario(
     pictures: bool,
     trace_window: tuple[float, float] | None,
 ) -> Served:
-    """Serve, print the tables, and write the result folder if one is named.
+    """Serve, write the result folder if one is named, and print the tables: in this order, so that
+    a reader who has seen enough (`| head`) costs no result.
 
     After Ctrl-C the same, with what is finished.
     """
@@ -52,6 +54,32 @@ def serve_scenario(
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
         window = " in the window" if serving.traffic.window else ""
         raise InputError(f"{serving.traffic.trace or serving.traffic.arrivals}: no request{window}")
+    found = summary(served)
+    try:
+        if out:
+            write_serve(
+                out,
+                config=config(served),
+                summary=found,
+                requests=served.requests,
+                steps=served.steps or None,
+                stage_steps=served.stages,
+                table_format=table_format,
+                pictures=pictures,
+                title=heading(served),
+                split=serving.parallelism,
+                kv_blocks_total=(kv_blocks(served) or 0) * serving.replicas or None,
+                trace_window=ticks_of(trace_window),
+            )
+    finally:  # a folder that cannot be written costs no table
+        _show(served, found, console)
+    if out:
+        console.print(f"  written to {out}/")
+    return served
+
+
+def _show(served: Served, found: dict[str, Any], console: Console) -> None:
+    """The tables, and what was left out."""
     console.print()
     console.print(f"[bold]{heading(served)}[/bold]")
     console.print(f"  {served.capacity.sentence()}", soft_wrap=True)
@@ -69,25 +97,7 @@ def serve_scenario(
         shown += "; ..." if len(served.refused) > 6 else ""
         refused = counted(len(served.refused), "request")
         console.print(f"  {refused} can never fit into the KV memory, by number: {shown}")
-    found = summary(served)
     print_summary(found, console)
-    if out:
-        write_serve(
-            out,
-            config=config(served),
-            summary=found,
-            requests=served.requests,
-            steps=served.steps or None,
-            stage_steps=served.stages,
-            table_format=table_format,
-            pictures=pictures,
-            title=heading(served),
-            split=serving.parallelism,
-            kv_blocks_total=(kv_blocks(served) or 0) * serving.replicas or None,
-            trace_window=ticks_of(trace_window),
-        )
-        console.print(f"  written to {out}/")
-    return served
 
 
 def ticks_of(window: tuple[float, float] | None) -> tuple[int, int] | None:
