@@ -73,9 +73,10 @@ class ServeSubject:
         from sim.serve.serving import serve
         from sim.serve.session import expected, progress_lines
 
-        assert self.serving is not None
-        with progress_lines(lambda: expected(self.serving)) as progress:
-            done = serve(self.serving, progress)
+        serving = self.serving
+        assert serving is not None
+        with progress_lines(lambda: expected(serving)) as progress:
+            done = serve(serving, progress)
         if done.interrupted:
             raise KeyboardInterrupt
         return tables_of(done)
