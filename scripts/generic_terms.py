@@ -18,7 +18,7 @@ from hw_models.efficiency import Efficiency, KernelTerms
 from sim.calibrate.calibrate import errors, spreads, summary
 from sim.calibrate.device_file import flat, plain
 from sim.calibrate.frames import pieces
-from sim.calibrate.generic import FAMILIES, MEASURED, generic
+from sim.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on
 from sim.catalogue import load_device, own_terms
 from sim.validate.session import read
 
@@ -41,8 +41,10 @@ HEADING = """\
 
 def points_without(name: str) -> dict[tuple[str, str], pl.DataFrame]:
     """Scored rows of a device by family and format, priced by the terms of the others."""
-    known = {n: own_terms(n) for n in MEASURED if n != name}
-    device = msgspec.structs.replace(load_device(name), efficiency=generic(known, "left one out"))
+    known = {n: terms_of(n) for n in MEASURED if n != name}
+    device = load_device(name)
+    terms = generic_on(device, known, "left one out")
+    device = msgspec.structs.replace(device, efficiency=terms)
     sources = list(read([DATA / "kernels" / f for f in FILES], name, None, []))
     found, _ = pieces(sources, name)
     return {
@@ -50,6 +52,11 @@ def points_without(name: str) -> dict[tuple[str, str], pl.DataFrame]:
         for key, parts in found.items()
         if key[0] in FAMILIES
     }
+
+
+def terms_of(name: str) -> Efficiency:
+    """Of a measured device, as the generic set states them."""
+    return generally(load_device(name), own_terms(name))
 
 
 def hash_of(shape: str) -> int:
@@ -63,7 +70,7 @@ def main() -> None:
         for (family, key), points in parts.items():
             print(f"{family} {key} on {name}, of the others: {summary(points)} % (median, p90)")
     source = f"geometric means over {', '.join(MEASURED)}: sim/calibrate/generic.py"
-    made = generic({name: own_terms(name) for name in MEASURED}, source)
+    made = generic({name: terms_of(name) for name in MEASURED}, source)
     changes: dict[str, Any] = {}
     for family in FAMILIES:
         terms: dict[str, KernelTerms] = dict(getattr(made, family))

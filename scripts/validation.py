@@ -27,7 +27,7 @@ from hw_models.efficiency import Efficiency
 from sim.calibrate.calibrate import calibrate, errors
 from sim.calibrate.engines import fit_engine, loops, predicted, terms_of
 from sim.calibrate.frames import is_held, pieces
-from sim.calibrate.generic import MEASURED, generic
+from sim.calibrate.generic import MEASURED, generally, generic_on
 from sim.catalogue import load_device, own_terms
 from sim.report import terminal
 from sim.serve.host import load_engine
@@ -237,10 +237,10 @@ def engines() -> Found:
 def zero_shot() -> Found:
     """The generic terms of the other measured devices, on rows of this one."""
     for raw, device, name in (("a100_sxm", A100, "A100"), ("h100_sxm", H100, "H100")):
-        known = {n: own_terms(n) for n in MEASURED if n != device}
-        own = msgspec.structs.replace(
-            load_device(device), efficiency=generic(known, "one left out")
-        )
+        known = {n: generally(load_device(n), own_terms(n)) for n in MEASURED if n != device}
+        own = load_device(device)
+        terms = generic_on(own, known, "one left out")
+        own = msgspec.structs.replace(own, efficiency=terms)
         one = thinned(source("kernels/gemm.parquet", device=raw, dtype="bfloat16"))
         one = msgspec.structs.replace(one, frame=one.frame.sample(MOST_ROWS, seed=1))
         points = table(one.form.read(one, Bench(own=own))).filter(LLM)

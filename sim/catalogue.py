@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from hw_models.carry import carried
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency
 from hw_models.system import System, SystemSpec, build_system
@@ -98,7 +99,7 @@ def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> Non
         if ref in above:
             raise InputError(f"{where}: key `efficiency.like`: {ref} takes its terms from itself")
         if ref == GENERIC:
-            base = read_document(Path(str(resources.files("hw_models"))) / f"{GENERIC}.toml")
+            base = _generic(document)
         elif ref in known:
             found = read_document(known[ref])
             _inherit(found, where, (*above, ref))
@@ -109,6 +110,18 @@ def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> Non
         for key, value in base.items():
             mine = own.get(key)
             own[key] = {**value, **mine} if isinstance(mine, dict) else own.get(key, value)
+
+
+def _generic(document: Document) -> Document:
+    """The generic terms, carried to the device of `document`; what it lacks is told elsewhere."""
+    base = read_document(Path(str(resources.files("hw_models"))) / f"{GENERIC}.toml")
+    hbm = document.get("hbm")
+    numbers: list[Any] = [document.get("cores"), document.get("clock_GHz")]
+    numbers.append(hbm.get("bandwidth_GBps") if isinstance(hbm, dict) else None)
+    if all(isinstance(x, int | float) and x > 0 for x in numbers):
+        for terms in base["gemm"].values():
+            terms.update(carried(terms, *numbers))
+    return base
 
 
 def load_machine(

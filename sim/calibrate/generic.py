@@ -5,6 +5,8 @@ The rule, from the devices that were measured:
 * A term is a time, a fraction, or a multiple of what the datasheet says. Rates, cores and cache
   sizes come from the datasheet of the device at hand, inside the formulas; so the term itself is
   carried over: the geometric mean over the measured devices, the arithmetic one where one is 0.
+* What products pay on top goes with the work that cores do (`hw_models.carry`): it is brought to
+  one device before the mean is taken, and to the device at hand when that is loaded.
 * Which tiles, protocols and other kernels there are is taken from the newest of them, MODEL; so are
   terms that only some have, and the regrouping that belongs to FlashAttention-2.
 * Formats that run on the same units share terms; fp32 products are taken as those of 16 bits, since
@@ -14,11 +16,13 @@ The rule, from the devices that were measured:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from hw_models.carry import carried, stated
+from hw_models.device import Device
 from hw_models.efficiency import Efficiency, KernelTerms, terms_for
 
 T = TypeVar("T", bound=KernelTerms)
@@ -29,8 +33,28 @@ FORMATS = ("bf16", "fp8")
 OF_MODEL = ("regroup_us", "depth", "tile_rows", "packed", "most_MiB")
 
 
+def generic_on(device: Device, measured: Mapping[str, Efficiency], source: str) -> Efficiency:
+    """The generic terms of `measured`, carried to a device."""
+    made = generic(measured, source)
+    return _products(made, carried, device)
+
+
+def generally(device: Device, own: Efficiency) -> Efficiency:
+    """The terms of a measured device as the generic set states them."""
+    return _products(own, stated, device)
+
+
+def _products(terms: Efficiency, change: Callable[..., Any], device: Device) -> Efficiency:
+    numbers = device.cores, device.clock_GHz, device.hbm.bandwidth_GBps
+    gemm = {
+        key: msgspec.structs.replace(t, **change(msgspec.structs.asdict(t), *numbers))
+        for key, t in terms.gemm.items()
+    }
+    return msgspec.structs.replace(terms, gemm=gemm)
+
+
 def generic(measured: Mapping[str, Efficiency], source: str) -> Efficiency:
-    """The generic terms of devices by name; without MODEL among them the last stands for it."""
+    """The generic terms of devices by name (`generally`); without MODEL the last stands for it."""
     model = measured.get(MODEL) or list(measured.values())[-1]
     others = [e for e in measured.values() if e is not model]
     families: dict[str, Any] = {}
