@@ -79,8 +79,8 @@ LINES = (
     Line("vLLM run, mean latency", "2", "5", "0.5 LLMServingSim"),
     Line("zero-shot gemm bf16, A100 from the others", "10", "15", ""),
     Line("zero-shot gemm bf16, H100 from the others", "10", "15", ""),
-    Line("neusight passes fp32, A100 PCIe", "", "", "6.9/16.5 NeuSight"),
-    Line("neusight passes fp32, H100", "", "", "7.9/23.0 NeuSight"),
+    Line("neusight passes fp32, A100 PCIe", "", "", "6.9/17.0 NeuSight"),
+    Line("neusight passes fp32, H100", "", "", "6.3/21.4 NeuSight"),
 )
 
 
