@@ -19,6 +19,7 @@ from sim.measure import session
 from sim.measure.bodies import kernel_name
 from sim.measure.cases import GRIDS, KERNELS, MODULES, grid
 from sim.measure.host import Host, slug, this_host
+from sim.measure.models import RealModel
 from sim.measure.starting import cpu_device
 from sim.measure.tables import Tables, Timing
 from sim.measure.timer import cpu_timing, summary
@@ -202,3 +203,28 @@ def test_two_processes_reduce_over_gloo_when_asked(tmp_path: Path) -> None:
     frame = pl.read_csv(tmp_path / "kernels/collectives.csv")
     assert set(frame["num_gpus"]) == {2}
     assert (frame["latency_us"] > 0).all()
+
+
+TINY = """
+name = "tiny"
+architecture = "gpt2"
+source = "made up for this test"
+
+[config]
+n_embd = 32
+n_layer = 2
+n_head = 2
+n_positions = 64
+vocab_size = 100
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_the_catalogues_form_runs_for_real(tmp_path: Path) -> None:
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason="the extra memorywall[measure] is not installed")
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    found = RealModel(str(file)).passes(tokens=16, repeats=3, steps=4)
+    assert [(t.phase, t.timing.repeats) for t in found] == [("prefill", 3), ("decode", 9)]
+    assert all(t.timing.latency_us > 0 for t in found)

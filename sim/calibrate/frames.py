@@ -101,6 +101,7 @@ def is_held(shape: str, share: float) -> bool:
 def _gemm(source: Source, row: Row) -> Cell:
     batch = int(row.get("b") or 1)
     columns = {**_of(row, "m", "n", "k"), "batch": batch, **_time(row)}
+    columns["cold"] = bool(row.get("cold"))
     return Cell(("gemm", dtype_of(row["dtype"])), f"{row['n']}x{row['k']}x{batch}", columns)
 
 

@@ -26,11 +26,13 @@ SHAPES: Shapes = (
     *((128, 128), (256, 64), (64, 256), (256, 128), (128, 256)),
 )
 WIDER: Shapes = ((192, 128), (128, 192), (64, 192), (192, 64))
+# A CPU has no output tiles, but works through as many rows at once as there are.
+OF_CPU: Shapes = tuple((rows, 16) for rows in (1, 2, 4, 8, 16, 32, 64, 128, 256))
 SPLITS = (1, 2, 4, 8, 16)
 MOST_ROWS = 4000
 # A weight at least this large, and at least this long each way, is one of a language model.
 LARGE, LONG = 4_000_000, 1024
-OF_SMALL = 0.03  # weight of the rest, which a benchmark finds in the cache
+OF_SMALL = 0.03  # weight of the rest, which a benchmark finds in the cache unless it is `cold`
 BOUNDS: dict[str, tuple[float, float]] = {
     "floor_us": (1.5, 60.0),
     "matrix": (0.05, 1.0),
@@ -67,7 +69,7 @@ START: dict[str, float] = {
 
 @fitter("gemm")
 def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
-    """Terms of `dtype` products from rows m, n, k, (batch), latency_us. Seconds to run.
+    """Terms of `dtype` products from rows m, n, k, (batch, cold), latency_us. Seconds to run.
 
     Kernels that cut k, and tiles of 192, are assumed only if they explain the rows better.
     """
@@ -93,9 +95,12 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
         score = float(np.average(np.minimum(error, 0.5), weights=weights))
         return Attempt(score, terms, found.undetermined)
 
-    best = min(attempt(SHAPES, (1,)), attempt(SHAPES, SPLITS), key=lambda a: a.score)
-    wider = attempt((*SHAPES, *WIDER), best.terms.splits)
-    best = min(best, wider, key=lambda a: a.score)
+    if device.kind == "cpu":
+        best = attempt(OF_CPU, (1,))
+    else:
+        best = min(attempt(SHAPES, (1,)), attempt(SHAPES, SPLITS), key=lambda a: a.score)
+        wider = attempt((*SHAPES, *WIDER), best.terms.splits)
+        best = min(best, wider, key=lambda a: a.score)
     return Fit(
         family="gemm",
         key=dtype,

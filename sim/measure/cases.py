@@ -68,14 +68,17 @@ QUICK_M, QUICK_WEIGHTS = (1, 16, 128), ((256, 256), (1024, 256))
 
 
 def gemm(dtype: str, quick: bool = False) -> Iterator[Case]:
-    """out[m, n] = x[m, k] W[n, k]^T + b; m beside multiples of tiles for one weight."""
+    """out[m, n] = x[m, k] W[n, k]^T + b; m beside multiples of tiles for one weight.
+
+    `cold` tells calibration that also small weights came from memory.
+    """
     shapes = list(product(QUICK_WEIGHTS, QUICK_M)) if quick else list(product(WEIGHTS, M))
     if not quick:
         shapes += [((2048, 2048), m) for m in BESIDE]
     size = BITS[dtype] // 8
     for (n, k), m in shapes:
         moved = size * (m * k + n * k + m * n)
-        columns = {"dtype": FORMATS[dtype], "m": m, "n": n, "k": k}
+        columns = {"dtype": FORMATS[dtype], "m": m, "n": n, "k": k, "cold": True}
         yield Case("gemm", dtype, columns, 2.0 * m * n * k, moved, size * n * k)
 
 

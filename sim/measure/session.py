@@ -23,17 +23,18 @@ from sim.measure.exchanges import all_reduces, library
 from sim.measure.host import Host, slug, this_host
 from sim.measure.starting import cpu_device, gpu_device
 from sim.measure.tables import Tables, Timing
-from sim.measure.timer import cpu_timing, cuda_timing
+from sim.measure.timer import CLOCKS, cpu_timing, cuda_timing
 
-# A case takes this long to measure, and one whose single call takes longer is left out.
-CASE_S, QUICK_CASE_S, LONGEST_S = 0.25, 0.02, 1.0
+QUICK_CASE_S = 0.02
 SAVE_S = 5.0  # between two times that the tables are written
 PROBE = (1024, 1024, 1024)
 CUDA_FORMAT, CPU_FORMAT = "bf16", "fp32"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for. `threads` 0: as many as PyTorch takes."""
+    """What is asked for. `threads` 0: as many as PyTorch takes. A case is timed for about `case_s`
+    seconds by `clock` (wall, or the cpu time of one thread), and one whose single call takes
+    longer than `longest_s` is left out."""
 
     out: Path
     device_name: str | None = None
@@ -42,6 +43,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     modules: str = "torch"
     quick: bool = False
     threads: int = 0
+    case_s: float = 0.25
+    longest_s: float = 1.0
+    clock: str = "wall"
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -106,7 +110,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda text: None) -> Done:
     bench.tables.load(KERNELS)
     left_out = interrupted = 0
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for case in _shown(cases):
                 left_out += not bench.take(case)
         left_out += bench.exchange(exchanged, asked, say)
@@ -169,7 +173,7 @@ class Bench:
         if self.tables.has(case, kernel=heads["kernel"]):
             self.known += 1
             return True
-        if not self.bodies.fits(case) or self.estimate(case) > LONGEST_S:
+        if not self.bodies.fits(case) or self.estimate(case) > self.plan.longest_s:
             return False
         self._add(case, heads, self.timing(case))
         return True
@@ -183,10 +187,10 @@ class Bench:
 
     def timing(self, case: Case) -> Timing:
         call, copies = self.bodies.call(case)
-        most = QUICK_CASE_S if self.plan.quick else CASE_S
+        most = QUICK_CASE_S if self.plan.quick else self.plan.case_s
         if self.cuda:
             return cuda_timing(self.torch, call, copies, most)
-        return cpu_timing(call, most)
+        return cpu_timing(call, most, CLOCKS[self.plan.clock])
 
     def estimate(self, case: Case) -> float:
         """Seconds of one call, from a product and a copy that were timed first."""
@@ -234,7 +238,9 @@ class Bench:
         others = self.tables.frame("elementwise")
         if self.cuda:
             return gpu_device(self.name, self.driver, gemm, copies, others)
-        return cpu_device(self.name, self.host, gemm, copies, others)
+        used = min(self.torch.get_num_threads(), self.host.cores)
+        host = msgspec.structs.replace(self.host, cores=used)
+        return cpu_device(self.name, host, gemm, copies, others)
 
 
 def _driver(torch: Any) -> dict[str, float]:

@@ -80,7 +80,7 @@ def cpu_device(
         ),
         on_chip=levels,
         launch=_launch(gemm, copies, *others),
-        source=f"{told} (cores that this process may use; clock: {host.clock_source})",
+        source=f"{told} (cores: those that the threads use; clock: {host.clock_source})",
     )
 
 

@@ -1,0 +1,196 @@
+"""The loop, closed on a real machine: measure this CPU's kernels, calibrate a device from them,
+predict three models, run them for real, and put both side by side.
+
+    .venv/bin/python scripts/study_loop.py [FOLDER] [--again]
+
+Needs the extra memorywall[measure]. No term is fitted to a model's own time. BERT's modules are
+nn.Linear and one GELU kernel; GPT-2's are Conv1D, GELU of eight kernels and a cache that is
+concatenated: so the kernels of each are measured as its modules call them. What Python spends
+between the kernels of a pass is measured on a miniature: as many layers of the same modules, a few
+elements wide. A folder that holds the measurements is not measured again; --again runs the models
+once more.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from hw_models.device import Device
+from hw_models.system import System
+from sim import Machine, Scenario, Workload, assemble, load_model, simulate
+from sim.calibrate.calibrate import calibrate
+from sim.calibrate.session import print_calibration
+from sim.catalogue import Value, load_device
+from sim.measure.models import RealModel, Timed
+from sim.measure.session import Plan, measure
+from sim.measure.timer import CLOCKS
+from sim.plots.style import FAINT, INK, SERIES, figure, look, save
+from sim.report import terminal
+from sim.validate.points import Source
+from sim.validate.session import read
+from workloads.block import Lowering
+
+LENGTHS = {
+    "bert-base": (64, 128, 256, 512),
+    "bert-large": (64, 128, 256, 512),
+    "gpt2": (64, 128, 256, 512, 960),
+}
+MODULES = {"bert-base": "torch", "bert-large": "torch", "gpt2": "gpt2"}
+KERNELS = {
+    "torch": ("copy", "gemm", "encoder_attention", "elementwise"),
+    "gpt2": ("copy", "gemm", "attention_prefill", "attention_decode", "elementwise"),
+}
+# Of the miniatures: two elements a head, and words enough to embed.
+MINIATURE: dict[str, dict[str, Value]] = {
+    "bert-base": {"hidden_size": 24, "intermediate_size": 96, "vocab_size": 64},
+    "bert-large": {"hidden_size": 32, "intermediate_size": 128, "vocab_size": 64},
+    "gpt2": {"n_embd": 24, "vocab_size": 64},
+}
+FEW_TOKENS = 16
+LARGEST_WEIGHT, VOCABULARY = 2048 * 2048, 30_000
+REPEATS, STEPS = 7, 9
+# On a machine that is shared: one thread, and the time that it has a core, of kernels and of models
+# alike. A second thread would measure the neighbours.
+THREADS, CLOCK = 1, "cpu"
+DATE = "by scripts/study_loop.py"
+
+
+def main(folder: Path, again: bool) -> None:
+    devices = {modules: calibrated(folder / modules, modules) for modules in KERNELS}
+    small = real(folder / "miniatures.json", again, miniature=True)
+    between = {
+        (t.model, t.phase): max(0.0, t.timing.latency_us - predicted_us(t, devices, miniature=True))
+        for t in small
+    }
+    rows = [
+        {"model": t.model, "phase": t.phase, "tokens": t.tokens}
+        | msgspec.structs.asdict(t.timing)
+        | {"kernels_us": predicted_us(t, devices), "python_us": between[t.model, t.phase]}
+        for t in real(folder / "models.json", again)
+    ]
+    table = pl.DataFrame(rows).with_columns(predicted_us=pl.col("kernels_us") + pl.col("python_us"))
+    table = table.with_columns(error_pct=(pl.col("predicted_us") / pl.col("latency_us") - 1) * 100)
+    table.write_csv(folder / "loop.csv")
+    show(table)
+    draw(table, folder / "loop")
+
+
+def calibrated(folder: Path, modules: str) -> Device:
+    """This machine with terms fitted to its kernels as `modules` call them."""
+    plan = Plan(
+        out=folder,
+        only=KERNELS[modules],
+        modules=modules,
+        threads=THREADS,
+        clock=CLOCK,
+        case_s=0.06,
+        longest_s=0.5,
+    )
+    done = measure(plan, print)
+    if done.interrupted:
+        raise KeyboardInterrupt
+    sources = [near(s) for s in read([folder / "kernels"], str(done.file), None, [])]
+    made = calibrate(sources, load_device(str(done.file)), holdout=0.0, date=DATE)
+    print_calibration(made, terminal())
+    return made.device
+
+
+def near(source: Source) -> Source:
+    """Of products, those with weights as large as such models have in a layer, or in the head."""
+    if source.format != "gemm":
+        return source
+    size = pl.col("n") * pl.col("k")
+    kept = source.frame.filter((size <= LARGEST_WEIGHT) | (pl.col("n") >= VOCABULARY))
+    return msgspec.structs.replace(source, frame=kept)
+
+
+def real(path: Path, again: bool, miniature: bool = False) -> list[Timed]:
+    """The models' own times, measured unless they are known."""
+    if path.is_file() and not again:
+        return msgspec.json.decode(path.read_bytes(), type=list[Timed])
+    found: list[Timed] = []
+    for name, lengths in LENGTHS.items():
+        model = RealModel(name, MINIATURE[name] if miniature else None, THREADS, CLOCKS[CLOCK])
+        for tokens in (FEW_TOKENS,) if miniature else lengths:
+            found += model.passes(tokens, REPEATS, STEPS)
+    path.write_bytes(msgspec.json.encode(found))
+    return found
+
+
+def predicted_us(timed: Timed, devices: dict[str, Device], miniature: bool = False) -> float:
+    """The kernels of the same pass, as eager modules run them: nothing is fused."""
+    device, encodes = devices[MODULES[timed.model]], timed.phase == "encode"
+    steps = 1 if timed.phase == "prefill" else STEPS
+    scenario = Scenario(
+        model=timed.model,
+        on=device.name,
+        dtype="fp32",
+        workload=Workload(seq=timed.tokens)
+        if encodes
+        else Workload(prompt=timed.tokens, output=steps),
+        lowering=Lowering(projections="separate" if encodes else "fused", fusion=False),
+    )
+    model = load_model(timed.model, MINIATURE[timed.model] if miniature else None)
+    machine = Machine(device.name, System(device.name, 1, (), ()), device)
+    metrics = simulate(assemble(model, machine, scenario)).metrics
+    seconds = metrics.tpot_s if timed.phase == "decode" else metrics.ttft_s
+    return (seconds or metrics.makespan_s) * 1e6
+
+
+def show(table: pl.DataFrame) -> None:
+    """Both side by side, the errors, and whether the points come in the same order."""
+    print(f"{'model':11}{'phase':9}{'tokens':>7}{'measured':>12}{'+-':>8}{'predicted':>12}  error")
+    for r in table.iter_rows(named=True):
+        times = f"{r['latency_us'] / 1e3:9.1f} ms{r['spread_us'] / 1e3:8.1f}"
+        times += f"{r['predicted_us'] / 1e3:9.1f} ms"
+        print(f"{r['model']:11}{r['phase']:9}{r['tokens']:7}{times}{r['error_pct']:+7.1f} %")
+    size = table["error_pct"].abs()
+    m, p = table["latency_us"].to_list(), table["predicted_us"].to_list()
+    pairs = [(i, j) for i in range(len(m)) for j in range(i) if m[i] != m[j]]
+    same = sum((m[i] < m[j]) == (p[i] < p[j]) for i, j in pairs)
+    print(
+        f"absolute error: median {size.median():.1f} %, largest {size.max():.1f} %; "
+        f"{same} of {len(pairs)} pairs of points in the same order"
+    )
+
+
+def draw(table: pl.DataFrame, stem: Path) -> None:
+    """Times over tokens, measured and predicted; and one against the other."""
+    with look():
+        fig = figure("paper", 3.0)
+        left, right = fig.subplots(1, 2)
+        series = table.group_by("model", "phase", maintain_order=True)
+        for ((model, phase), part), colour in zip(series, SERIES, strict=False):
+            name, x = f"{model}, {phase}", part["tokens"].to_numpy()
+            y, ours = (part[c].to_numpy() / 1e3 for c in ("latency_us", "predicted_us"))
+            left.errorbar(x, y, part["spread_us"].to_numpy() / 1e3, fmt="o", ms=4, color=colour)
+            left.plot(x, ours, color=colour, lw=1.2)
+            right.plot(y, ours, "o", ms=4, color=colour, label=name)
+        for ax in (left, right):
+            ax.set_xscale("log")
+            ax.set_yscale("log")
+            ax.grid(True, which="major")
+        left.set_xticks([64, 128, 256, 512, 960], ["64", "128", "256", "512", "960"])
+        left.minorticks_off()
+        left.set_xlabel("tokens (of decode: in the cache)")
+        left.set_ylabel("time of a pass (ms)")
+        left.set_title("measured (points) and predicted (lines)")
+        ends = [table["latency_us"].min() / 1.5e3, table["latency_us"].max() * 1.5 / 1e3]
+        right.plot(ends, ends, color=INK, lw=0.8, zorder=0)
+        for off in (0.85, 1.15):
+            right.plot(ends, [e * off for e in ends], color=FAINT, lw=0.6, ls="--", zorder=0)
+        right.set_xlabel("measured (ms)")
+        right.set_ylabel("predicted (ms)")
+        median = table["error_pct"].abs().median()
+        right.set_title(f"median error {median:.1f} %; dashed: 15 % off")
+        fig.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    save(fig, stem)
+
+
+if __name__ == "__main__":
+    words = [w for w in sys.argv[1:] if w != "--again"]
+    main(Path(words[0] if words else "out/loop"), "--again" in sys.argv)
