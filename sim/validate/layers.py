@@ -28,6 +28,7 @@ from workloads.ops import (
     vector,
 )
 
+ROW = 1024  # elements of a row that an element-wise operator without rows is cut into
 VIDUR_DTYPE = LLMCOMPASS_DTYPE = "fp16"  # neither file says; both projects measured in half
 
 
@@ -96,7 +97,7 @@ def llmcompass(source: Source, bench: Bench) -> Iterator[Point]:
                 "softmax", "softmax", SOFTMAX_FLOPS * m * n, m * n, m * n, form
             ),
             "layernorm_fp16": lambda: norm("norm", "layernorm", m, n, form),
-            "gelu_fp16": lambda: activation("gelu", "gelu", 1, m * max(1, n), False, form),
+            "gelu_fp16": lambda: activation("gelu", "gelu", -(-m // ROW), min(m, ROW), False, form),
         }
         if op not in made:
             raise InputError(f"operator {op!r} is not known{hint(op, made)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,4 +95,4 @@ def _panel(ax: Axes, points: pl.DataFrame, title: str, series: dict[str, str]) -
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 34 else name[:32] + "..."
+    return "\n".join(textwrap.wrap(name, 26)[:2])
