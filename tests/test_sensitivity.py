@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from sim.catalogue import catalogue
+from sim.plots.style import Kind, look
 from sim.whatif.sensitivity import Row, Sensitivity, sensitivity
 from sim.whatif.subjects import RunSubject, document_of, subject
+from sim.whatif.tornado import draw_tornado
 
 TIMES = {"link latency", "launch overhead", "kernels' fixed times", "host time"}
 PEAKS = ["matrix.TFLOPS.bf16", "vector.TFLOPS.fp32", "vector.TFLOPS.bf16"]
@@ -118,3 +120,17 @@ def test_serving_follows_host_time_and_kv_memory(bare: Path) -> None:
     )
     assert tight["HBM capacity"].note  # at half of it the weights do not fit
     assert tight["HBM capacity"].half is None
+
+
+def test_what_has_no_effect_is_named_inside_the_picture() -> None:
+    found = of("bert-base", "l4")
+    kinds: tuple[Kind, ...] = ("column", "paper", "slide")
+    for kind in kinds:
+        with look():
+            fig = draw_tornado(found, kind)
+            fig.draw_without_rendering()
+            label = fig.axes[0].xaxis.label
+            assert "link latency" in label.get_text().replace("\n", " ")
+            box = label.get_window_extent()
+        assert fig.bbox.x0 <= box.x0
+        assert box.x1 <= fig.bbox.x1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from sim.plots.style import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 COLOURS = {"FLOP/s": "compute", "HBM bandwidth": "hbm", "SRAM capacity": "sram"}
 COLOURS |= {"SRAM bandwidth": "sram", "link bandwidth": "link", "link latency": "link"}
 COLOURS |= {"launch overhead": "launch"}
+_NOTE = {"column": 34, "paper": 76, "slide": 60}  # characters of a line below the axis
 
 
 def plot_tornado(found: Sensitivity, stem: Path, kind: Kind = "paper") -> list[Path]:
@@ -43,7 +45,7 @@ def draw_tornado(found: Sensitivity, kind: Kind = "paper") -> Figure:
     still = [r.resource.name for r in found.rows if r not in rows]
     unit, size = unit_of([found.base])
     heading = heading_lines(found.name, kind)
-    note = heading_lines(f"no effect: {', '.join(still)}", kind) if still else []
+    note = wrap(f"no effect: {', '.join(still)}", _NOTE[kind]) if still else []
     fig = figure(kind, 1.1 + 0.26 * max(1, len(rows)) + 0.14 * (len(heading) + len(note)))
     ax = fig.add_subplot()
     base = float(found.base * size)
