@@ -476,6 +476,17 @@ def python_module(name: str) -> list[str]:
 # The command ------------------------------------------------------------------------------
 
 
+def test_a_slip_in_a_condition_is_told_before_anything_runs(tmp_path: Path) -> None:
+    call = ["sweep", "gpt2", "--on", "l4", "--grid", "batch=1,2", "--having", "ttft <= 1"]
+    done = subprocess.run(
+        [COMMAND, *call, "--out", tmp_path / "o"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no column 'ttft'; did you mean 'ttft_s'" in done.stderr
+    assert not done.stdout
+    assert not (tmp_path / "o").exists()
+
+
 def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     grid = ["--grid", "tp=1,2,5", "--grid", "batch=1,8", "--grid", "output=4"]
     done = subprocess.run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sim.errors import InputError, hint
@@ -43,6 +43,14 @@ def usable(records: Sequence[Record], having: str = "") -> list[Record]:
         for r in good
         if all(r.get(n) is not None for n in condition.names if n in r) and condition(r)
     ]
+
+
+def check_having(having: str, names: Iterable[str]) -> None:
+    """Whether a condition names columns alone, before anything runs. Raises InputError."""
+    known = sorted(names)
+    for name in sorted(Expression(having, "--having").names) if having else ():
+        if name not in known:
+            raise InputError(f"--having {having!r}: no column {name!r}{hint(name, known)}")
 
 
 def ranked(records: Sequence[Record], metric: Metric) -> list[Record]:

@@ -17,8 +17,8 @@ from sim.inputs import read_document
 from sim.report import terminal
 from sim.scenario import Scenario
 from sim.session import laid_over
-from sim.sweep.fronts import Metric, usable
-from sim.sweep.kinds import kind_of
+from sim.sweep.fronts import Metric, check_having, usable
+from sim.sweep.kinds import STATUS, kind_of
 from sim.sweep.recommend import BOUNDS, Verdict, splits, verdicts
 from sim.sweep.report import heading, print_sweep
 from sim.sweep.study import Sweep, Swept, Watch, described, run_sweep, sweep_of
@@ -97,12 +97,14 @@ def sweep_scenario(
     best = "max_rate" if max_rate else kind.front[1]
     metric = Metric(objective or best, kind.columns, "--objective")
     front = front_of(pareto, kind.front, request)
+    check_having(having, [axis.name for axis in request.axes] + [*STATUS, *kind.columns])
     with progress("points") as watch:
         swept = run_sweep(request, folder=out, workers=workers, dask=dask, watch=watch)
     console = terminal()
+    if out:  # before it is printed: a reader may close the pipe
+        write_sweep(swept, out, table_format, front if pictures else None, having)
     print_sweep(swept, console, metric, front, having)
     if out:
-        write_sweep(swept, out, table_format, front if pictures else None, having)
         console.print(f"  written to {out}/")
     if swept.interrupted:
         left = sum(row is None for row in swept.rows)
