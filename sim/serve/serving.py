@@ -55,9 +55,15 @@ def serve(serving: Serving, progress: Progress | None = None) -> Served:
     cores = min(os.cpu_count() or 1, serving.replicas)
     if independent and cores > 1 and setup.expected() >= WORTH_PROCESSES:
         return _in_processes(setup, cores, progress)
+    # Beyond that many requests rows go to parts on disk, so that memory stays bounded.
+    long = setup.expected() >= WORTH_PROCESSES
+    scratch = tempfile.TemporaryDirectory(prefix="memorywall-") if long else None
+    folder = Path(scratch.name) if scratch else None
     with interruptible() as stop:
-        shard = setup.run(list(range(serving.replicas)), progress, stop)
-    return put_together(setup, [shard])
+        shard = setup.run(list(range(serving.replicas)), progress, stop, folder)
+    served = put_together(setup, [shard])
+    served.scratch = scratch
+    return served
 
 
 @contextmanager
