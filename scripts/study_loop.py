@@ -7,8 +7,8 @@ Needs the extra memorywall[measure]. No term is fitted to a model's own time. BE
 nn.Linear and one GELU kernel; GPT-2's are Conv1D, GELU of eight kernels and a cache that is
 concatenated: so the kernels of each are measured as its modules call them. What Python spends
 between the kernels of a pass is measured on a miniature: as many layers of the same modules, a few
-elements wide. A folder that holds the measurements is not measured again; --again runs the models
-once more.
+elements wide, less the floors of its kernels. A folder that holds the measurements is not measured
+again; --again runs the models once more.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from hw_models.device import Device
 from hw_models.system import System
 from sim import Machine, Scenario, Workload, assemble, load_model, simulate
 from sim.calibrate.calibrate import calibrate
+from sim.calibrate.device_file import save_device
 from sim.calibrate.session import print_calibration
 from sim.catalogue import Value, load_device
+from sim.measure.bodies import VOCABULARY
+from sim.measure.cases import Case
 from sim.measure.models import RealModel, Timed
 from sim.measure.session import Plan, measure
 from sim.measure.timer import CLOCKS
 from sim.plots.style import FAINT, INK, SERIES, figure, look, save
 from sim.report import terminal
+from sim.states import STATES
 from sim.validate.points import Source
 from sim.validate.session import read
 from workloads.block import Lowering
@@ -51,7 +55,8 @@ MINIATURE: dict[str, dict[str, Value]] = {
     "gpt2": {"n_embd": 24, "vocab_size": 64},
 }
 FEW_TOKENS = 16
-LARGEST_WEIGHT, VOCABULARY = 2048 * 2048, 30_000
+EVERY, LAUNCH = slice(None), slice(STATES.index("launch"), STATES.index("launch") + 1)
+LARGEST_WEIGHT = 2048 * 2048
 REPEATS, STEPS = 7, 9
 # On a machine that is shared: one thread, and the time that it has a core, of kernels and of models
 # alike. A second thread would measure the neighbours.
@@ -63,7 +68,8 @@ def main(folder: Path, again: bool) -> None:
     devices = {modules: calibrated(folder / modules, modules) for modules in KERNELS}
     small = real(folder / "miniatures.json", again, miniature=True)
     between = {
-        (t.model, t.phase): max(0.0, t.timing.latency_us - predicted_us(t, devices, miniature=True))
+        (t.model, t.phase): t.timing.latency_us
+        - sum(priced(t, devices[MODULES[t.model]], True, LAUNCH).values())
         for t in small
     }
     rows = [
@@ -79,7 +85,10 @@ def main(folder: Path, again: bool) -> None:
     draw(table, folder / "loop")
 
 
-def calibrated(folder: Path, modules: str) -> Device:
+Devices = dict[str, dict[str, Device]]  # by modules, and of a pass over a prompt or of a step
+
+
+def calibrated(folder: Path, modules: str) -> dict[str, Device]:
     """This machine with terms fitted to its kernels as `modules` call them."""
     plan = Plan(
         out=folder,
@@ -90,22 +99,40 @@ def calibrated(folder: Path, modules: str) -> Device:
         case_s=0.06,
         longest_s=0.5,
     )
-    done = measure(plan, print)
+    done = measure(plan, print, near)
     if done.interrupted:
         raise KeyboardInterrupt
-    sources = [near(s) for s in read([folder / "kernels"], str(done.file), None, [])]
-    made = calibrate(sources, load_device(str(done.file)), holdout=0.0, date=DATE)
-    print_calibration(made, terminal())
-    return made.device
+    found = {}
+    for phases, steps in (("pass", False), ("step", True)):
+        read_in = read([folder / "kernels"], str(done.file), None, [])
+        sources = [of_step(source, steps) for source in read_in]
+        made = calibrate(sources, load_device(str(done.file)), holdout=0.0, date=DATE)
+        print_calibration(made, terminal())
+        save_device(made.device, folder / f"{made.device.name}-{phases}.toml", DATE)
+        found[phases] = made.device
+    return found
 
 
-def near(source: Source) -> Source:
-    """Of products, those with weights as large as such models have in a layer, or in the head."""
+def near(case: Case) -> bool:
+    """Whether such models have a kernel of about this size: one sequence (or two), heads of 64,
+    weights as large as those of a layer or of the head, streams that the last cache holds."""
+    c = case.columns
+    if case.table == "gemm":
+        return bool(c["n"] * c["k"] <= LARGEST_WEIGHT or (c["n"] >= VOCABULARY and c["m"] <= 16))
+    if case.table == "elementwise":
+        return bool(c["rows"] * c["width"] <= 2**22)
+    if case.table == "copy":
+        return True
+    longest, few = c.get("kv_len") or c["seq_len"], 2 if c.get("q_len") == 1 else 1
+    return bool(c["batch"] <= few and longest <= 2048 and c["head_dim"] == 64)
+
+
+def of_step(source: Source, steps: bool) -> Source:
+    """Products of one row are a kernel of their own (matrix by vector), which decoding runs."""
     if source.format != "gemm":
         return source
-    size = pl.col("n") * pl.col("k")
-    kept = source.frame.filter((size <= LARGEST_WEIGHT) | (pl.col("n") >= VOCABULARY))
-    return msgspec.structs.replace(source, frame=kept)
+    single = pl.col("m") == 1
+    return msgspec.structs.replace(source, frame=source.frame.filter(single if steps else ~single))
 
 
 def real(path: Path, again: bool, miniature: bool = False) -> list[Timed]:
@@ -121,9 +148,20 @@ def real(path: Path, again: bool, miniature: bool = False) -> list[Timed]:
     return found
 
 
-def predicted_us(timed: Timed, devices: dict[str, Device], miniature: bool = False) -> float:
-    """The kernels of the same pass, as eager modules run them: nothing is fused."""
-    device, encodes = devices[MODULES[timed.model]], timed.phase == "encode"
+def predicted_us(timed: Timed, devices: Devices, miniature: bool = False) -> float:
+    """The kernels of the same pass. Every head is an nn.Linear, also that of GPT-2."""
+    mine = priced(timed, devices[MODULES[timed.model]], miniature)
+    if "head" in mine:
+        mine["head"] = priced(timed, devices["torch"], miniature)["head"]
+    return sum(mine.values())
+
+
+def priced(
+    timed: Timed, devices: dict[str, Device], miniature: bool, states: slice = EVERY
+) -> dict[str, float]:
+    """Microseconds of a pass by class of operator, as eager modules run it: nothing is fused."""
+    encodes, phases = timed.phase == "encode", "step" if timed.phase == "decode" else "pass"
+    device = devices[phases]
     steps = 1 if timed.phase == "prefill" else STEPS
     scenario = Scenario(
         model=timed.model,
@@ -136,9 +174,13 @@ def predicted_us(timed: Timed, devices: dict[str, Device], miniature: bool = Fal
     )
     model = load_model(timed.model, MINIATURE[timed.model] if miniature else None)
     machine = Machine(device.name, System(device.name, 1, (), ()), device)
-    metrics = simulate(assemble(model, machine, scenario)).metrics
-    seconds = metrics.tpot_s if timed.phase == "decode" else metrics.ttft_s
-    return (seconds or metrics.makespan_s) * 1e6
+    account = simulate(assemble(model, machine, scenario)).account.by("phase", "kind")
+    passes = steps - 1 if timed.phase == "decode" else 1
+    return {
+        str(kind): sum(ticks[states]) / 1e6 / passes
+        for (phase, kind), ticks in account.items()
+        if phase == timed.phase
+    }
 
 
 def show(table: pl.DataFrame) -> None:

@@ -21,6 +21,8 @@ from sim.measure.cases import Case
 from sim.measure.timer import Call
 
 ALIGNED = 64  # elements
+VOCABULARY = 30_000  # outputs of a product from which on it is a head, nn.Linear in GPT-2, too
+MOST_LAYERS = 512  # that hold a concatenated cache
 KERNEL_NAMES = {
     ("torch", "gemm"): "torch.nn.functional.linear",
     ("gpt2", "gemm"): "torch.addmm",
@@ -41,6 +43,8 @@ def kernel_name(case: Case, modules: str) -> str:
         what = "mixed"
     elif case.table in ("attention_prefill", "attention_decode"):
         what = "attention"
+    if case.columns.get("n", 0) >= VOCABULARY:
+        modules = "torch"
     return KERNEL_NAMES.get((modules, what)) or KERNEL_NAMES.get(("torch", what), what)
 
 
@@ -96,7 +100,7 @@ class Bodies:
     def _gemm(self, case: Case) -> tuple[Call, int]:
         m, n, k = (case.columns[c] for c in ("m", "n", "k"))
         x, bias = self._new(case, m, k), self._new(case, n)
-        if self.modules == "gpt2":
+        if self.modules == "gpt2" and n < VOCABULARY:
             weight, copies = self._windows(case, k, n)
             addmm = self.torch.addmm
             return (lambda i: addmm(bias, x, weight(i))), copies
@@ -140,13 +144,18 @@ class Bodies:
         q = self._heads(case, batch, 1, c["num_heads"], width)
         k, v = (self._heads(case, batch, 1, c["num_kv_heads"], width) for _ in "kv")
         if self.modules == "gpt2":
-            shape = (2, batch, c["num_kv_heads"], context - 1, width)
-            cache, copies = self._windows(case, *shape)
+            # Each layer keeps what it has concatenated until its next step, in memory of its own.
+            one = (batch, c["num_kv_heads"], context - 1, width)
+            each = 2 * math.prod(one) * q.dtype.itemsize
+            copies = min(MOST_LAYERS, max(2, math.ceil(self._pool_bytes(case) / max(1, each))))
+            layers = [(self._new(case, *one), self._new(case, *one)) for _ in range(copies)]
             cat = self.torch.cat
 
             def concatenated(i: int) -> Any:
-                keys, values = cache(i)
-                return self._attend(q, cat([keys, k], -2), cat([values, v], -2))
+                keys, values = layers[i % copies]
+                keys, values = cat([keys, k], -2), cat([values, v], -2)
+                layers[i % copies] = keys, values
+                return self._attend(q, keys, values)
 
             return concatenated, copies
         cache, copies = self._windows(case, 2, batch, c["num_kv_heads"], context, width)

@@ -89,8 +89,13 @@ def formats_of(dtypes: tuple[str, ...], cuda: bool) -> tuple[str, ...]:
     return dtypes or (CUDA_FORMAT if cuda else CPU_FORMAT,)
 
 
-def measure(plan: Plan, say: Callable[[str], None] = lambda text: None) -> Done:
-    """Measure what the folder lacks. Ctrl-C keeps what is measured; raises InputError."""
+def measure(
+    plan: Plan,
+    say: Callable[[str], None] = lambda text: None,
+    wanted: Callable[[Case], bool] = lambda case: True,
+) -> Done:
+    """Measure what the folder lacks of the cases that are `wanted`. Ctrl-C keeps what is measured;
+    raises InputError."""
     kernels = kernels_of(plan.only)
     if plan.modules not in MODULES:
         raise InputError(f"--modules {plan.modules!r} is not known{hint(plan.modules, MODULES)}")
@@ -103,7 +108,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda text: None) -> Done:
     bench = Bench(torch, cuda, plan)
     say(f"{bench.description}; {', '.join(dtypes)}; into {plan.out}/")
     begin = time.perf_counter()
-    cases = grid(kernels, dtypes, plan.quick)
+    cases = [c for c in grid(kernels, dtypes, plan.quick) if wanted(c)]
     asked = "collectives" in kernels_of(plan.only) and bool(plan.only)
     exchanged = [c for c in cases if c.table == "collectives"]
     cases = [c for c in cases if c.table != "collectives"]
