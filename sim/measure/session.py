@@ -26,6 +26,7 @@ from sim.measure.tables import Tables, Timing
 from sim.measure.timer import CLOCKS, cpu_timing, cuda_timing
 
 QUICK_CASE_S = 0.02
+MOST_S = 480.0  # cases get less time each if all would take longer than this
 SAVE_S = 5.0  # between two times that the tables are written
 PROBE = (1024, 1024, 1024)
 CUDA_FORMAT, CPU_FORMAT = "bf16", "fp32"
@@ -44,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool = False
     threads: int = 0
     case_s: float = 0.25
-    longest_s: float = 1.0
+    longest_s: float = 0.4
     clock: str = "wall"
 
 
@@ -116,7 +117,9 @@ def measure(
     left_out = interrupted = 0
     try:
         with torch.no_grad():
-            for case in _shown(cases):
+            for number, case in enumerate(_shown(cases)):
+                left = MOST_S - (time.perf_counter() - begin)
+                bench.case_s = min(bench.case_s, max(left, 0.0) / (len(cases) - number))
                 left_out += not bench.take(case)
         left_out += bench.exchange(exchanged, asked, say)
     except KeyboardInterrupt:
@@ -156,6 +159,7 @@ class Bench:
         self.bodies = Bodies(torch, place, memory, cache, plan.modules)
         self.tables = Tables(plan.out, self.name)
         self.measured = self.known = 0
+        self.case_s = QUICK_CASE_S if plan.quick else plan.case_s
         self._saved = time.perf_counter()
         self._rate = self._bandwidth = 0.0
 
@@ -192,7 +196,7 @@ class Bench:
 
     def timing(self, case: Case) -> Timing:
         call, copies = self.bodies.call(case)
-        most = QUICK_CASE_S if self.plan.quick else self.plan.case_s
+        most = self.case_s
         if self.cuda:
             return cuda_timing(self.torch, call, copies, most)
         return cpu_timing(call, most, CLOCKS[self.plan.clock])
