@@ -18,9 +18,6 @@ from sim.files import whole
 from sim.measure.cases import Case
 
 TABLES = "kernels"
-# Columns that go before those of the case, by table; the others have the usual ones.
-HEADS = ("device", "framework", "version", "kernel")
-COLLECTIVE_HEADS = ("device", "library", "mode", "num_gpus")
 SUFFIX = {"collectives": ".csv"}
 
 

@@ -8,6 +8,7 @@ too, and must where they hold commas of their own: `stages=[40,40]|[41,39]`, bra
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -53,18 +54,19 @@ def parse_axis(text: str, keys: dict[str, Path]) -> Axis:
         raise InputError(
             f"--grid {text!r}: write it as KEY=VALUES, e.g. tp=1,2,4 or batch=1:256:x2"
         )
-    return Axis(key, path_of(key, keys), tuple(parse_values(raw, f"--grid {text!r}")))
+    return Axis(key, path_of(key, keys, "--grid"), tuple(parse_values(raw, f"--grid {text!r}")))
 
 
-def path_of(key: str, keys: dict[str, Path]) -> Path:
-    """Where a key lies in the document; a dotted one that is no scenario's own is a set-path."""
+def path_of(key: str, keys: Mapping[str, Path], flag: str) -> Path:
+    """Where a key that `flag` names lies in the document; a dotted one that is no scenario's own is
+    a set-path, of the hardware or of the model."""
     if key in keys:
         return keys[key]
     if "." in key:
         return ("set", key)
     short = [name for name in keys if "." not in name]
     raise InputError(
-        f"--grid {key}: no such key of a scenario{hint(key, short)}; a number of the hardware is "
+        f"{flag} {key}: no such key of a scenario{hint(key, short)}; a number of the hardware is "
         "named by its path, e.g. hbm.bandwidth_GBps"
     )
 

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from sim.catalogue import Value, look_up, parse_change, split_changes, stated
-from sim.errors import InputError, hint
-from sim.sweep.axes import Path
+from sim.errors import InputError
+from sim.sweep.axes import Path, path_of
 from sim.sweep.kinds import kind_of
 
 _FACTOR = re.compile(r"^([*/])\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)$")
@@ -25,25 +25,11 @@ def changed(kind: str, document: Mapping[str, Any], texts: Iterable[str]) -> dic
     made = dict(document)
     for text in texts:
         key, value = parse_change(text)
-        path = place_of(key, kind_of(kind).keys)
+        path = path_of(key, kind_of(kind).keys, "--set")
         if isinstance(value, str) and (by := factor(value)) is not None:
             value = _times(current(kind, made, path), by, text)
         made = laid(made, path, value)
     return made
-
-
-def place_of(key: str, keys: Mapping[str, Path]) -> Path:
-    """Where a key lies in the document; a dotted one that is not the scenario's own is of the
-    hardware or of the model."""
-    if key in keys:
-        return keys[key]
-    if "." in key:
-        return ("set", key)
-    short = [name for name in keys if "." not in name]
-    raise InputError(
-        f"--set {key}: no such key of a scenario{hint(key, short)}; a number of the hardware is "
-        "named by its path, e.g. hbm.bandwidth_GBps"
-    )
 
 
 def laid(document: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
