@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sim.sweep.study import sweep_of
+from sim.sweep.grid import sweep_of
 from sim.sweep.wall import WallMap, map_wall
 from sim.sweep.wall_plot import plot_walls
 

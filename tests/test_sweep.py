@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,12 +29,13 @@ from sim.states import STATES
 from sim.sweep.axes import parse_values
 from sim.sweep.expression import Expression
 from sim.sweep.fronts import Metric, pareto
-from sim.sweep.kinds import kind_of
+from sim.sweep.grid import Sweep, document, points_of, sweep_of
 from sim.sweep.log import Keys
 from sim.sweep.pools import compute, run_jobs
-from sim.sweep.serving import at_rate
+from sim.sweep.rates import at_rate
+from sim.sweep.registry import kind_of
 from sim.sweep.session import base_of, write_sweep
-from sim.sweep.study import Sweep, Swept, document, points_of, run_sweep, sweep_of
+from sim.sweep.study import Swept, run_sweep
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 SMALL = ["tp=1,2,3", "batch=1:4:x2", "prompt=64,640", "output=3"]
@@ -467,6 +469,21 @@ def test_a_dask_cluster_gives_the_same_table_though_a_worker_dies(tmp_path: Path
         for one in started:
             one.kill()
             one.wait()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "nowhere"])
+def test_a_scheduler_that_does_not_answer_is_told_first(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where every point has a closed form, and nothing would be sent to it."""
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("sim.sweep.pools.ANSWER", "500ms")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(InputError, match="no scheduler answers there"):
+        run_sweep(small(), folder=tmp_path / "out", dask=address.format(port=port))
+    assert not (tmp_path / "out").exists()
 
 
 def python_module(name: str) -> list[str]:

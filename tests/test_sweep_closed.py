@@ -15,10 +15,10 @@ from sim.catalogue import Machine
 from sim.errors import InputError
 from sim.scenario import Scenario, Workload, lengths_of, precision_of
 from sim.sweep.closed import closed_rows, covered
+from sim.sweep.grid import document, points_of, sweep_of
 from sim.sweep.kinds import REFUSED
+from sim.sweep.points import Point, prepare
 from sim.sweep.pools import compute
-from sim.sweep.static import Point, prepare
-from sim.sweep.study import document, points_of, sweep_of
 
 # model, machine, and the axes that are drawn from beside lengths
 SETTINGS: dict[str, tuple[str, str, dict[str, list[Any]]]] = {

@@ -13,9 +13,10 @@ from sim import Infeasible, InputError, Scenario, Workload, run
 from sim.mapping import Parallelism
 from sim.plots.style import STATE_COLOURS
 from sim.states import COMPUTE, HBM, SRAM, STATES
+from sim.sweep.grid import sweep_of
 from sim.sweep.recommend import splits, verdicts
 from sim.sweep.session import recommend_scenario
-from sim.sweep.study import run_sweep, sweep_of
+from sim.sweep.study import run_sweep
 from sim.sweep.wall import WallMap, map_wall
 from sim.sweep.wall_plot import draw_walls
 

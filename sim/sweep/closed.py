@@ -16,9 +16,9 @@ from sim.errors import Infeasible, InputError
 from sim.mapping import check_devices
 from sim.scenario import Lengths
 from sim.sweep.kinds import Row, refusal
+from sim.sweep.points import Point
 from sim.sweep.shapes import Shapes
 from sim.sweep.stages import Pipeline
-from sim.sweep.static import Point
 from workloads.model import Dense, Model
 
 MOST_PASSES = 200_000  # at once; more are taken in parts, to bound memory

@@ -1,7 +1,7 @@
-"""The two kinds of point: a static run and a serving run.
+"""What a kind of point is: it knows the keys of its scenarios, the columns of its rows, what
+decides a row (for the key under which it is kept), and how to compute one.
 
-A kind knows the keys of its scenarios, the columns of its rows, what decides a row (for the key
-under which it is kept), and how to compute one.
+`sim.sweep.registry` has them by name.
 """
 
 from __future__ import annotations
@@ -57,14 +57,3 @@ def refusal(error: InputError | Infeasible) -> Row:
     elif isinstance(error, Infeasible):
         status = "infeasible"
     return {"status": status, "reason": str(error)}
-
-
-def kind_of(name: str) -> Kind:
-    """`run` or `serve`. The latter is imported when it is asked for."""
-    if name == "run":
-        from sim.sweep.static import STATIC
-
-        return STATIC
-    from sim.sweep.serving import SERVING
-
-    return SERVING

@@ -21,9 +21,11 @@ from itertools import islice
 from typing import Any
 
 from sim.errors import Infeasible, InputError, MemorywallError
-from sim.sweep.kinds import Row, kind_of, refusal
+from sim.sweep.kinds import Row, refusal
+from sim.sweep.registry import kind_of
 
 PATIENCE = 3  # pools that may die one after the other without a single finished job
+ANSWER = "10s"  # for a Dask scheduler to answer in
 Job = list[tuple[int, Any]]  # numbers of points, and what `Kind.prepare` made of them
 Found = list[tuple[int, Row]]
 
@@ -105,20 +107,36 @@ def _local(workers: int) -> Iterator[tuple[Executor, int]]:
         raise
 
 
-@contextmanager
-def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
-    """The workers of a Dask cluster. Its scheduler gives the tasks of a dead worker to others."""
+def _client(address: str) -> Any:
+    """A connection to the scheduler of a Dask cluster. Raises InputError."""
     try:
         import distributed
     except ImportError:
         raise InputError(
             "--dask needs the extra: install memorywall[cluster], here and on the workers"
         ) from None
-    try:
-        connect: Any = distributed.Client
-        client = connect(address, timeout="10s", set_as_default=False)
+    connect: Any = distributed.Client
+    parts: Any = distributed.comm
+    try:  # a client that cannot read its address fails again when it is collected
+        parts.parse_host_port(parts.parse_address(address)[1])
+        return connect(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise InputError(f"--dask {address}: no scheduler answers there ({error})") from None
+        said = " ".join(str(error).split())
+        raise InputError(f"--dask {address}: no scheduler answers there ({said})") from None
+
+
+def reach(address: str) -> None:
+    """See that a Dask scheduler answers, before anything is computed. Raises InputError."""
+    with _client(address):
+        pass
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[tuple[Executor, int]]:
+    """The workers of a Dask cluster. Its scheduler gives the tasks of a dead worker to others."""
+    client = _client(address)
+    import distributed
+
     with client:
         pool = client.get_executor(pure=False)
         try:

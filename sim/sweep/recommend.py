@@ -14,9 +14,10 @@ from sim.errors import InputError
 from sim.states import STATES
 from sim.sweep.axes import Axis
 from sim.sweep.fronts import Record
-from sim.sweep.kinds import kind_of
+from sim.sweep.grid import Sweep
+from sim.sweep.registry import kind_of
 from sim.sweep.report import cell
-from sim.sweep.study import Sweep, Swept
+from sim.sweep.study import Swept
 
 BOUNDS = ("ttft_s", "tpot_s", "e2e_s")
 SPLIT = {"run": ("tp", "pp", "dp", "microbatches"), "serve": ("tp", "pp", "replicas")}

@@ -13,8 +13,10 @@ from rich.table import Table
 from sim.report import STATE_HEADS, duration, plain_table
 from sim.states import STATES
 from sim.sweep.fronts import Metric, Record, pareto, ranked, usable
-from sim.sweep.kinds import Kind, kind_of
-from sim.sweep.study import Sweep, Swept
+from sim.sweep.grid import Sweep
+from sim.sweep.kinds import Kind
+from sim.sweep.registry import kind_of
+from sim.sweep.study import Swept
 
 MOST_ROWS = 24
 HEADS = {

@@ -18,10 +18,12 @@ from sim.report import terminal
 from sim.scenario import Scenario
 from sim.session import laid_over
 from sim.sweep.fronts import Metric, check_having, usable
-from sim.sweep.kinds import STATUS, kind_of
+from sim.sweep.grid import Sweep, described, sweep_of
+from sim.sweep.kinds import STATUS
 from sim.sweep.recommend import BOUNDS, Verdict, splits, verdicts
+from sim.sweep.registry import kind_of
 from sim.sweep.report import heading, print_sweep
-from sim.sweep.study import Sweep, Swept, Watch, described, run_sweep, sweep_of
+from sim.sweep.study import Swept, Watch, run_sweep
 from sim.sweep.tables import print_map, print_verdicts
 from sim.sweep.wall import WallMap, map_of, map_wall
 

@@ -16,7 +16,7 @@ from sim.plan import ID_BYTES, hidden_bytes, sends
 from sim.priced import exchange_step, output_exchange
 from sim.scenario import Lengths
 from sim.states import LAUNCH, LINK
-from sim.sweep.static import Point
+from sim.sweep.points import Point
 from workloads.graph import Graph
 from workloads.model import Model
 

@@ -18,8 +18,9 @@ from sim.passes import BlockSums, Ints
 from sim.plan import stage_table
 from sim.states import BUBBLE, COMPUTE, HBM, LAUNCH, LINK, NOTHING, SRAM
 from sim.sweep.kinds import Row, refusal
+from sim.sweep.points import Point
+from sim.sweep.rows import static_row
 from sim.sweep.shapes import Shapes
-from sim.sweep.static import Point, static_row
 
 OWN = [COMPUTE, HBM, SRAM, LAUNCH]  # the states of the first four amounts
 FLOPS, BYTES = 4, 5

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.report import plain_table
-from sim.sweep.kinds import kind_of
 from sim.sweep.recommend import Verdict
+from sim.sweep.registry import kind_of
 from sim.sweep.report import HEADS, cell, heading_of
 from sim.sweep.study import Swept
 from sim.sweep.wall import WallMap, shown

@@ -13,9 +13,11 @@ import msgspec
 from sim.errors import Infeasible, InputError
 from sim.states import STATES
 from sim.sweep.axes import Axis
-from sim.sweep.kinds import Row, kind_of, refusal
-from sim.sweep.static import PHASES
-from sim.sweep.study import Sweep, Watch, described, document, run_sweep
+from sim.sweep.grid import Sweep, described, document
+from sim.sweep.kinds import Row, refusal
+from sim.sweep.registry import kind_of
+from sim.sweep.rows import PHASES
+from sim.sweep.study import Watch, run_sweep
 
 # What a map may show: states of the account that are put together under one name.
 WALLS: dict[str, tuple[str, ...]] = {

@@ -14,7 +14,7 @@ import msgspec
 from sim.catalogue import Value, look_up, parse_change, split_changes, stated
 from sim.errors import InputError
 from sim.sweep.axes import Path, path_of
-from sim.sweep.kinds import kind_of
+from sim.sweep.registry import kind_of
 
 _FACTOR = re.compile(r"^([*/])\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)$")
 _PERCENT = re.compile(r"^([+-]\d+\.?\d*)\s*%$")

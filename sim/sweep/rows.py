@@ -1,0 +1,60 @@
+"""The columns of static points, and a row from what was found."""
+
+from __future__ import annotations
+
+from sim.metrics import Metrics
+from sim.states import STATES, Ticks
+from sim.sweep.kinds import STATUS, Column, Row, Sense
+
+PHASES = ("prefill", "decode")
+_LOW: Sense = "min"
+_HIGH: Sense = "max"
+COLUMNS: dict[str, Column] = {
+    **STATUS,
+    "devices": Column(int, _LOW),
+    "makespan_ps": Column(int, _LOW),
+    "ttft_s": Column(float, _LOW),
+    "tpot_s": Column(float, _LOW),
+    "tokens_per_s": Column(float, _HIGH),
+    "tokens_per_s_per_device": Column(float, _HIGH),
+    "tokens_per_s_per_user": Column(float, _HIGH),
+    "flops": Column(int),
+    "hbm_bytes": Column(int),
+    "link_bytes": Column(int),
+    "mfu": Column(float, _HIGH),
+    "mbu": Column(float, _HIGH),
+    "memory_bytes": Column(int, _LOW),
+    **{f"{state}_ps": Column(int) for state in STATES},
+    **{f"{phase}_{state}_ps": Column(int) for phase in PHASES for state in STATES},
+}
+
+
+def static_row(
+    devices: int,
+    makespan: int,
+    metrics: Metrics,
+    memory: int,
+    account: Ticks,
+    prefill: Ticks,
+    decode: Ticks,
+) -> Row:
+    """The cells of a row, in the order of COLUMNS."""
+    cells = (
+        devices,
+        makespan,
+        metrics.ttft_s,
+        metrics.tpot_s,
+        metrics.tokens_per_s,
+        metrics.tokens_per_s_per_device,
+        metrics.tokens_per_s_per_user,
+        metrics.flops,
+        metrics.hbm_bytes,
+        metrics.link_bytes,
+        metrics.mfu,
+        metrics.mbu,
+        memory,
+        *account,
+        *prefill,
+        *decode,
+    )
+    return {"status": "ok", "reason": "", **dict(zip(list(COLUMNS)[2:], cells, strict=True))}
