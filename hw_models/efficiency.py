@@ -143,7 +143,11 @@ class VectorTerms(KernelTerms, frozen=True, kw_only=True):
     hbm: the fraction of the HBM bandwidth that they stream at; left out, the device's.
     cached, cached_gain: what fits into this part of the shared on-chip level is still there when
         the next kernel reads it, and moves 1 + gain times as fast.
-    row_ns: time of one element of a row, which one core walks from end to end.
+    walk: by kind of operator, clock cycles of a turn, in which the threads that a row has take
+        an element each, or a pair, and wait for it. Rows come in waves over the cores; a look-up
+        has the threads of all cores. What is still on chip comes 1 + gain times as fast here, too.
+    hidden: how much of the shorter one of two, moving bytes and walking, is under the longer one.
+    row_ns: time of one element of a row, which one core walks from end to end, without waves.
     passes: by kind of operator, how often the compulsory bytes are moved by a kernel that was not
         fused with its neighbours (a norm of two passes, an activation as two kernels). A look-up
         gathers a row a token, also where another rank holds it.
@@ -153,6 +157,8 @@ class VectorTerms(KernelTerms, frozen=True, kw_only=True):
     hbm: Fraction | None = None
     cached: Fraction | None = None
     cached_gain: NonNegative = 0.0
+    walk: dict[str, Positive] = msgspec.field(default_factory=dict)
+    hidden: Share = 0.0
     row_ns: NonNegative = 0.0
     passes: dict[str, Positive] = msgspec.field(default_factory=dict)
     depth: Depth = 0

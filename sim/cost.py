@@ -107,6 +107,7 @@ class CostModel:
             op.matrix_flops,
             op.vector_flops,
             kind="" if op.parts else op.kind,
+            rows=op.rows,
             width=op.width,
             bandwidth=experts and self.device.hbm.bandwidth * experts.combine,
         )

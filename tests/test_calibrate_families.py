@@ -50,7 +50,8 @@ def test_a_fit_of_streams_finds_their_terms() -> None:
         hbm=0.8,
         cached=0.4,
         cached_gain=0.5,
-        row_ns=0.7,
+        walk={"norm": 1500.0, "rotary": 800.0},
+        hidden=0.3,
         passes={"norm": 2.0, "rotary": 1.2},
         depth=elementwise.DEPTH,
     )
@@ -67,9 +68,10 @@ def test_a_fit_of_streams_finds_their_terms() -> None:
     found = fit.terms
     assert isinstance(found, VectorTerms)
     assert fit.undetermined == {}
-    for name in ("floor_us", "hbm", "cached", "cached_gain", "row_ns"):
+    for name in ("floor_us", "hbm", "cached", "cached_gain", "hidden"):
         assert getattr(found, name) == pytest.approx(getattr(made, name), rel=0.05), name
     assert found.passes == pytest.approx(made.passes, rel=0.05)
+    assert found.walk == pytest.approx(made.walk, rel=0.05)
 
 
 def test_streams_that_nobody_moves_once_leave_the_rate() -> None:

@@ -36,9 +36,10 @@ VECTORS = VectorTerms(
     hbm=0.9,
     cached=0.5,
     cached_gain=0.3,
-    row_ns=0.5,
+    walk={"norm": 1200.0, "activation": 900.0, "embedding": 1500.0},
+    hidden=0.4,
     passes={"norm": 2.5, "embedding": 5.0},
-    depth=8,
+    depth=1,
     source=SOURCE,
 )
 EXPERTS = ExpertTerms(floor_us=18.0, hbm=0.85, matrix=0.6, combine=0.3, depth=6, source=SOURCE)
@@ -72,7 +73,7 @@ def test_many_points_cost_what_each_costs(points: list[tuple[int, ...]]) -> None
     def both(xp: Any, r: Any, w: Any, n: Any) -> list[Any]:
         moved = Moved(r, w, 0 * r)
         times = [
-            stream_times(xp, rates, moved, 0, r, kind=kind, width=n)
+            stream_times(xp, rates, moved, 0, r, kind=kind, rows=w // n, width=n)
             for kind in ("norm", "embedding", "residual", "")
         ]
         times.append(expert_times(xp, rates, EXPERTS, moved, n, 2 * n, w // n))
@@ -83,6 +84,58 @@ def test_many_points_cost_what_each_costs(points: list[tuple[int, ...]]) -> None
         for found, alone in zip(many, both(SCALAR, r, w, n), strict=True):
             for name, value in alone._asdict().items():
                 assert np.broadcast_to(getattr(found, name), reads.shape)[i] == value
+
+
+def test_rows_are_walked_in_waves() -> None:
+    """Two rows of 1024 elements or more a core; a row more takes as long again."""
+    device = h100(elementwise={"bf16": VectorTerms(walk={"norm": 1000.0}, source=SOURCE)})
+    turn = 1000 / (device.clock_GHz * 1e9)
+
+    def walked(rows: int, width: int, kind: str = "norm") -> float:
+        times = stream_times(
+            SCALAR,
+            rates_of(device, "bf16"),
+            Moved(0, 0, 0),
+            0,
+            0,
+            kind=kind,
+            rows=rows,
+            width=width,
+        )
+        return float(times.compute) / turn
+
+    at_once = 2 * device.cores
+    for rows, width, turns in (
+        (1, 1024, 1),
+        (at_once, 1024, 1),
+        (at_once + 1, 1024, 2),
+        (at_once, 1025, 2),
+        (at_once + 1, 8192, 16),
+        (4 * at_once, 256, 1),  # narrow rows have room for more
+        (4 * at_once + 1, 256, 2),
+        (64 * at_once + 1, 1, 3),  # but no row takes less than a warp
+        (0, 0, 0),
+    ):
+        assert walked(rows, width) == pytest.approx(turns), (rows, width)
+    # A look-up is dealt out by elements, which have half of the room.
+    assert walked(1, 1024 * device.cores, "embedding") == pytest.approx(1)
+    assert walked(device.cores, 1025, "embedding") == pytest.approx(2)
+
+
+def test_what_is_hidden_is_a_part_of_the_shorter_one() -> None:
+    moved, shape = Moved(2**24, 2**24, 0), {"kind": "norm", "rows": 4096, "width": 4096}
+
+    def took(hidden: float) -> int:
+        terms = VectorTerms(walk={"norm": 1000.0}, hidden=hidden, depth=1, source=SOURCE)
+        rates = rates_of(h100(elementwise={"bf16": terms}), "bf16")
+        return int(
+            priced(SCALAR, rates, stream_times(SCALAR, rates, moved, 0, 0, **shape)).duration
+        )
+
+    none, half, whole = took(0.0), took(0.5), took(1.0)
+    assert none - half == pytest.approx(half - whole, rel=1e-6)
+    memory = 2**25 / load_device("h100-sxm").hbm.bandwidth
+    assert none - whole == pytest.approx(memory * 1e12 / h100().efficiency.hbm, rel=1e-6)
 
 
 @given(
@@ -128,10 +181,11 @@ def test_a_look_up_gathers_a_row_a_token_on_every_rank() -> None:
 
 
 def test_a_few_wide_rows_take_as_long_as_one() -> None:
-    """floor + row_ns * width, until the bytes take longer."""
+    """floor + turns along the row, what it reads being on chip, until the bytes take longer."""
     costs = CostModel(CALIBRATED, "bf16")
     wide = [costs(activation("a", "silu", rows, 28672, True, BF16)).duration for rows in (1, 4)]
-    assert wide[0] == pytest.approx(ticks(2e-6 + 28672 * 0.5e-9), rel=0.05)
+    turn = 900 / (CALIBRATED.clock_GHz * 1e9) / 1.3
+    assert wide[0] == pytest.approx(ticks(2e-6 + 28 * turn), rel=0.05)
     assert wide[1] == pytest.approx(wide[0], rel=0.05)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from workloads.block import Block
-from workloads.ops import VECTOR_KINDS, Op, least
+from workloads.ops import VECTOR_KINDS, Op, least, most
 
 
 def fuse(block: Block) -> Block:
@@ -52,6 +52,7 @@ def join(first: Op, second: Op, *, written_back: bool) -> Op:
         vector_flops=first.vector_flops + second.vector_flops,
         traffic=traffic,
         parts=(*_members(first), second.name),
+        rows=most(first.rows, second.rows),
         width=max(first.width, second.width),
     )
 

@@ -151,7 +151,7 @@ class Op(Record, frozen=True, kw_only=True):
     exchange: what ranks must do with the outputs of a split operator before the next one:
         "sum" (partial sums) or "gather" (slices).
     parts: the names of the operators that a fusion put together here.
-    width: elements of a row that one core walks from end to end; 0 where there are no rows.
+    rows, width: rows of an element-wise operator, and elements of each; 0 where there are none.
     """
 
     name: str
@@ -165,6 +165,7 @@ class Op(Record, frozen=True, kw_only=True):
     exchange: Literal["", "sum", "gather"] = ""
     exchange_bytes: int = 0  # the full (gathered) tensor, once
     parts: tuple[str, ...] = ()
+    rows: int = 0
     width: int = 0
 
     @property
@@ -248,7 +249,6 @@ def vector(
     *,
     weights: int = 0,
     split: Literal["", "column", "row", "heads", "vocab"] = "",
-    width: int = 0,
 ) -> Op:
     """An element-wise or row-wise operator over `read` and `written` elements."""
     bits = precision.activation_bits
@@ -260,7 +260,6 @@ def vector(
             weights=packed(weights, bits), read=packed(read, bits), written=packed(written, bits)
         ),
         split=split,
-        width=width,
     )
 
 
@@ -269,7 +268,8 @@ def norm(name: str, which: str, rows: int, width: int, precision: Precision) -> 
     size = rows * width
     weights = NORM_WEIGHTS[which] * width
     flops = NORM_FLOPS[which] * size
-    return vector(name, "norm", flops, size, size, precision, weights=weights, width=width)
+    op = vector(name, "norm", flops, size, size, precision, weights=weights)
+    return msgspec.structs.replace(op, rows=rows, width=width)
 
 
 def residual(name: str, rows: int, width: int, precision: Precision) -> Op:
@@ -285,14 +285,16 @@ def activation(
     size = rows * inner
     flops = (ACTIVATION_FLOPS[which] + (1 if gated else 0)) * size
     read = 2 * size if gated else size
-    return vector(name, "activation", flops, read, size, precision, split="column", width=inner)
+    op = vector(name, "activation", flops, read, size, precision, split="column")
+    return msgspec.structs.replace(op, rows=rows, width=inner)
 
 
 def rotary(name: str, rows: int, width: int, precision: Precision) -> Op:
     """Rotary position embedding of `width` elements a row (queries and keys)."""
     size = rows * width
     flops = ROTARY_FLOPS * size
-    return vector(name, "rotary", flops, size, size, precision, split="heads", width=width)
+    op = vector(name, "rotary", flops, size, size, precision, split="heads")
+    return msgspec.structs.replace(op, rows=rows, width=width)
 
 
 def lookup(
@@ -314,4 +316,6 @@ def lookup(
         ),
         exchange="sum",
         exchange_bytes=packed(size, precision.activation_bits),
+        rows=rows,
+        width=width,
     )

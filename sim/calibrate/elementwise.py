@@ -1,7 +1,8 @@
 """Terms of norms, activations, residuals, rotary embedding and look-ups, from times by their size.
 
 How often a kind moves its bytes can be told from how fast bytes move only if some kind is known to
-move them once: a residual, or else an activation.
+move them once: a residual, or else an activation. That kinds walk their rows is told by the waves
+of few rows, and by times of a single row that grow with its width.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from sim.kernels.rates import rates_of
 from sim.kernels.stream import stream_times
 from workloads.precision import BITS
 
-DEPTH = 8
-START = {"floor_us": 2.0, "hbm": 0.9, "cached": 0.5, "cached_gain": 0.3, "row_ns": 0.3}
+DEPTH = 1  # what is hidden has a term of its own
+START = {"floor_us": 2.0, "hbm": 0.9, "cached": 0.5, "cached_gain": 0.3, "hidden": 0.2}
 BOUNDS = {
     "floor_us": (0.5, 60.0),
     "hbm": (0.3, 1.0),
     "cached": (0.05, 2.0),
     "cached_gain": (0.0, 4.0),
-    "row_ns": (0.0, 3.0),
+    "hidden": (0.0, 1.0),
 }
 PASSES = (0.4, 12.0)
+WALK = (10.0, 6000.0)
 ONCE = ("residual", "activation")
-# Kinds without rows that one core walks.
-FLAT = ("residual", "embedding")
+WALKED = ("activation", "embedding", "norm", "rotary")
 
 
 def predict(frame: pl.DataFrame, device: Device, dtype: str, terms: VectorTerms) -> Array:
@@ -55,8 +56,8 @@ def predict(frame: pl.DataFrame, device: Device, dtype: str, terms: VectorTerms)
         reads = rows[at] * read[at] * BITS[dtype] // 8
         writes = rows[at] * written[at] * BITS[dtype] // 8
         moved = Moved(reads, writes, (reads + writes) if rates.inner_rate else 0 * reads)
-        walked = 0 * width[at] if kind in FLAT else width[at]
-        times = stream_times(VECTOR, rates, moved, 0, 0 * reads, kind=str(kind), width=walked)
+        shape = {"rows": rows[at], "width": width[at]} if kind in WALKED else {}
+        times = stream_times(VECTOR, rates, moved, 0, 0 * reads, kind=str(kind), **shape)
         result[at] = priced(VECTOR, rates, times).duration * 1e-12
     return result
 
@@ -68,8 +69,10 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
     kinds = sorted(frame["op"].unique().to_list())
     once = next((kind for kind in ONCE if kind in kinds), None)
     searched = [kind for kind in kinds if kind != once]
-    start = START | {f"passes.{kind}": 1.5 for kind in searched}
-    bounds = BOUNDS | {f"passes.{kind}": PASSES for kind in searched}
+    start = START | {f"walk.{kind}": 700.0 for kind in kinds if kind in WALKED}
+    start |= {f"passes.{kind}": 1.2 for kind in searched}
+    bounds = BOUNDS | {f"walk.{kind}": WALK for kind in kinds}
+    bounds |= {f"passes.{kind}": PASSES for kind in searched}
     undetermined = {}
     if once is None:
         del start["hbm"]
@@ -78,9 +81,15 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
         )
 
     def terms_of(values: dict[str, Any]) -> VectorTerms:
-        passes = {n.partition(".")[2]: v for n, v in values.items() if n.startswith("passes.")}
-        rest = {n: v for n, v in values.items() if not n.startswith("passes.")}
-        return VectorTerms(**({"hbm": START["hbm"]} | rest), passes=passes, depth=DEPTH)
+        by_kind: dict[str, dict[str, float]] = {"walk": {}, "passes": {}}
+        rest = {"hbm": START["hbm"]}
+        for name, value in values.items():
+            term, _, kind = name.partition(".")
+            if kind:
+                by_kind[term][kind] = value
+            else:
+                rest[term] = value
+        return VectorTerms(**rest, **by_kind, depth=DEPTH)  # type: ignore[arg-type]
 
     found = search(
         lambda values: predict(frame, device, key, terms_of(values)), measured, start, bounds

@@ -59,6 +59,7 @@ def counts_of(frame: pl.DataFrame, dtype: str) -> Counts:
                     "reads": op.traffic.loads,
                     "writes": op.traffic.stores,
                     "vector": op.vector_flops,
+                    "rows": op.rows,
                     "width": op.width,
                     "inputs": gemm.k if gemm else 0,
                     "outputs": gemm.n if gemm else 0,
@@ -86,7 +87,15 @@ def seconds(rates: Rates, terms: ExpertTerms, counts: Counts) -> Array:
         inner = c["reads"] + c["writes"] if rates.inner_rate and kind != "experts" else 0
         moved = Moved(c["reads"], c["writes"], inner + 0 * c["reads"])
         times = stream_times(
-            VECTOR, rates, moved, 0, c["vector"], kind=kind, width=c["width"], bandwidth=own
+            VECTOR,
+            rates,
+            moved,
+            0,
+            c["vector"],
+            kind=kind,
+            rows=c["rows"],
+            width=c["width"],
+            bandwidth=own,
         )
         ticks = ticks + priced(VECTOR, rates, times).duration
     return np.asarray(ticks * 1e-12, dtype=np.float64)

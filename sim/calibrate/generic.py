@@ -89,11 +89,11 @@ def mean(terms: Sequence[T], source: str) -> T:
         value = getattr(first, name)
         if name in OF_MODEL or isinstance(value, bool | str | tuple) or value is None:
             continue
-        if name == "passes":
-            keys = sorted({key for t in terms for key in t.passes})  # type: ignore[attr-defined]
+        if name in ("passes", "walk"):
+            tables = [getattr(t, name) for t in terms]
+            keys = sorted({key for table in tables for key in table})
             changes[name] = {
-                key: _between([t.passes[key] for t in terms if key in t.passes])  # type: ignore[attr-defined]
-                for key in keys
+                key: _between([table[key] for table in tables if key in table]) for key in keys
             }
         elif isinstance(value, int | float):
             values = [getattr(t, name) for t in terms]

@@ -11,6 +11,11 @@ from sim.kernels.rates import Rates
 
 # Fill and drain are min(M, C)/n: more steps would only multiply events.
 FINEST = 64
+# CUDA: a block has at most 1024 threads, a core of compute capability 7.0, 8.0 or 9.0 holds 2048
+# (C++ Programming Guide, technical specifications per compute capability). Those of vLLM and
+# PyTorch have a block for every row.
+TURN, BLOCKS = 1024, 2
+NARROWEST = 32
 NEUTRAL = VectorTerms()
 
 
@@ -28,27 +33,55 @@ def stream_times(
     vector: Any,
     *,
     kind: str = "",
+    rows: Any = 0,
     width: Any = 0,
     bandwidth: Any = None,
 ) -> Times:
     """One pass over the bytes of an element-wise or row-wise operator, or as many as the kernels
     of `kind` take; "" for one that was fused, which takes one.
 
-    `width` are elements of a row that one core walks; `bandwidth` (bytes/s) is of the kind's own.
+    `rows` are of `width` elements each; `bandwidth` (bytes/s) is of the kind's own.
     """
     terms = stream_terms(rates)
-    if kind == "embedding" and kind in terms.passes:
+    if kind == "embedding" and (kind in terms.passes or kind in terms.walk):
         moved = moved._replace(reads=xp.max(moved.reads, moved.writes))
     compute = matrix / (rates.peak * rates.efficiency.matrix) + vector / rates.vector
     passes = terms.passes.get(kind, 1.0)
-    compute = compute + width * (terms.row_ns * 1e-9 * passes)
+    if kind != "embedding":
+        compute = compute + width * (terms.row_ns * 1e-9 * passes)
     if bandwidth is None:
         bandwidth = rates.bandwidth
         if terms.hbm is not None:
             bandwidth = rates.device.hbm.bandwidth * terms.hbm
-    bandwidth = bandwidth * _held(xp, rates, terms, moved) / passes
+    faster = _held(xp, rates, terms, moved)
+    bandwidth = bandwidth * faster / passes
+    if terms.walk:
+        cycles = turns(xp, rates.cores, kind, rows, width) * walk_of(terms, kind)
+        near = 1.0 if kind == "embedding" else faster  # a table is too large to stay
+        compute = compute + cycles / (rates.device.clock_GHz * 1e9 * near)
+    if terms.hidden:
+        streaming = (moved.reads + moved.writes) / bandwidth
+        compute = compute - terms.hidden * xp.min(compute, streaming)
     tiles = terms.depth or stream_tiles(xp, rates, moved.reads)
     return times(xp, rates, rates.floor(terms.floor_us), moved, compute, tiles, bandwidth=bandwidth)
+
+
+def walk_of(terms: VectorTerms, kind: str) -> float:
+    """Cycles of a turn; where none is stated, as for one that was fused, of the swiftest kind."""
+    return terms.walk.get(kind) or min(terms.walk.values())
+
+
+def turns(xp: Arith, cores: int, kind: str, rows: Any, width: Any) -> Any:
+    """Turns one after the other on the core that has the most of them.
+
+    A row has as many threads as elements up to a power of two or a turn, and as many rows are
+    walked at once as their threads have room for; the elements of a look-up are dealt one by one
+    to half of the room that all cores have.
+    """
+    if kind == "embedding":
+        return xp.ceil(rows * width / (cores * TURN))
+    block = 2.0 ** xp.ceil(xp.log2(xp.max(NARROWEST, xp.min(TURN, width))))
+    return xp.ceil(rows * block / (cores * BLOCKS * TURN)) * xp.ceil(width / block)
 
 
 def _held(xp: Arith, rates: Rates, terms: VectorTerms, moved: Moved) -> Any:
