@@ -8,6 +8,7 @@ from functools import lru_cache
 from sim.catalogue import load_model
 from sim.errors import InputError, hint
 from sim.mapping import shard
+from sim.validate.eager import Eager
 from sim.validate.exchanges import exchange_seconds
 from sim.validate.kernels import INF, gemm_regime, mixed_batch, precision
 from sim.validate.points import LLM, Bench, Place, Point, Profiled, Row, Source, between, priced
@@ -75,7 +76,9 @@ def vidur_mlp(source: Source, bench: Bench) -> Iterator[Point]:
 
 
 def llmcompass(source: Source, bench: Bench) -> Iterator[Point]:
-    """Single operators by size, and the operators of one layer of GPT-3 175B at tp 4."""
+    """Single operators by size, and the operators of one layer of GPT-3 175B at tp 4, each of them
+    called from PyTorch and waited for."""
+    eager = Eager(bench, LLMCOMPASS_DTYPE)
 
     def place(row: Row, device: str) -> Place:
         op = row["op"]
@@ -88,9 +91,9 @@ def llmcompass(source: Source, bench: Bench) -> Iterator[Point]:
         op, m, n, k = row["op"], row["m"], row["n"], row["k"]
         form = precision(LLMCOMPASS_DTYPE)
         if op == "all_reduce":
-            return exchange_seconds(bench, device, "all_reduce", gpus_of(row["device"]), m)
+            return _all_reduce(bench, device, gpus_of(row["device"]), m)
         if op.startswith("layer_"):
-            return _layer_part(bench, device, op, gpus_of(row["device"]))
+            return _layer_part(bench, eager, device, op, gpus_of(row["device"]))
         made: dict[str, Callable[[], Op]] = {
             "matmul_fp16": lambda: linear("matmul", "ffn", m, k, n, form),
             "softmax_fp16": lambda: vector(
@@ -101,7 +104,7 @@ def llmcompass(source: Source, bench: Bench) -> Iterator[Point]:
         }
         if op not in made:
             raise InputError(f"operator {op!r} is not known{hint(op, made)}")
-        return bench.seconds(device, LLMCOMPASS_DTYPE, made[op]())
+        return eager.seconds(device, made[op]())
 
     return priced(source, bench, place, price)
 
@@ -110,6 +113,12 @@ def gpus_of(name: str) -> int:
     """4 of `A100x4`."""
     count = name.rpartition("x")[2]
     return int(count) if count.isdecimal() and "x" in name else 1
+
+
+def _all_reduce(bench: Bench, device: str, gpus: int, size: int) -> float:
+    if gpus == 1:
+        raise InputError("an all-reduce takes several devices, named as in A100x4; this is one")
+    return exchange_seconds(bench, device, "all_reduce", gpus, size)
 
 
 LAYER_PARTS = {
@@ -136,20 +145,20 @@ def _layer_graph(phase: str, tp: int) -> Graph:
     return build_graph(local, batch, precision(LLMCOMPASS_DTYPE), lowering, ways=tp)
 
 
-def _layer_part(bench: Bench, device: str, name: str, tp: int) -> float:
+def _layer_part(bench: Bench, eager: Eager, device: str, name: str, tp: int) -> float:
     phase, _, part = name.partition(":")
     graph = _layer_graph(phase, tp)
     block = next(p.block for p in graph.placed if p.layer == 0)
     if part.startswith("AllReduce"):
         size = next(op.exchange_bytes for op in block.ops if op.exchange)
-        return exchange_seconds(bench, device, "all_reduce", tp, size)
+        return _all_reduce(bench, device, tp, size)
     if part not in LAYER_PARTS:
         raise InputError(f"part {part!r} of a layer is not known{hint(part, LAYER_PARTS)}")
     wanted = LAYER_PARTS[part]
     op = next((o for o in block.ops if wanted in o.name), None)
     if op is None:
         raise InputError(f"a layer has no {wanted!r}; it has {[o.name for o in block.ops]}")
-    return bench.seconds(device, LLMCOMPASS_DTYPE, op)
+    return eager.seconds(device, op)
 
 
 # vLLM's names of the operators of a pass (kernels_tp1/dense.csv, per_sequence.csv), by the ends of

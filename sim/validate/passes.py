@@ -11,6 +11,7 @@ from sim.cost import CostModel
 from sim.mapping import shard
 from sim.priced import price_blocks
 from sim.serve.host import Engine, host_of, load_engine
+from sim.validate.eager import Eager
 from sim.validate.kernels import precision
 from sim.validate.layers import gpus_of
 from sim.validate.names import model_of
@@ -38,6 +39,7 @@ def neusight_passes(source: Source, bench: Bench) -> Iterator[Point]:
     Attention is materialised, Q, K and V are separate products where the model's own code has
     them so, and every token gets logits. Names such as H100x4 mean tensor parallelism.
     """
+    eager = Eager(bench, "fp32")
 
     def place(row: Row, device: str) -> Place:
         option = row.get("option") or "eager"
@@ -57,7 +59,8 @@ def neusight_passes(source: Source, bench: Bench) -> Iterator[Point]:
             fusion=row.get("option") == "fusion",
         )
         tp = gpus_of(row["device"])
-        costs, network = bench.costs(device, "fp32"), bench.network(device, tp)
+        network = bench.network(device, tp)
+        costs = bench.costs(device, "fp32") if lowering.fusion else eager.costs(device, model)
         return pass_ticks(model, batch, costs, network, tp, lowering) / TICKS_A_SECOND
 
     return priced(source, bench, place, price, measured=lambda row: float(row["latency_ms"]) * 1e-3)
