@@ -264,7 +264,7 @@ def usual(frame: pl.DataFrame) -> pl.DataFrame:
 
 def errors(fit: Fit, frame: pl.DataFrame, rates: Rates) -> tuple[float, float]:
     """Median and 90th percentile of the absolute error, %."""
-    asked = asked_of_rows(frame, 8 if fit.key == "fp8" else 16)
+    asked = asked_of_rows(frame, fit.key)
     price: Callable[..., Any] = decode_times if fit.family == "decode" else chunk_times
     ticks = priced(VECTOR, rates, price(VECTOR, rates, fit.terms, asked)).duration
     measured = frame["latency_us"].cast(pl.Float64).to_numpy()
@@ -314,7 +314,8 @@ def test_shapes_that_were_not_fitted(
     assert most <= bounds[1]
 
 
-def test_a_kernel_of_a_row_is_that_of_the_operator() -> None:
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_a_kernel_of_a_row_is_that_of_the_operator(dtype: str) -> None:
     """What is fitted is what is priced."""
     frame = pl.DataFrame(
         {
@@ -327,12 +328,12 @@ def test_a_kernel_of_a_row_is_that_of_the_operator() -> None:
             "window": [0, 64, 64],
         }
     )
-    many = asked_of_rows(frame, 16)
+    many = asked_of_rows(frame, dtype)
     for i, row in enumerate(frame.iter_rows(named=True)):
         shape = Attention(heads=32, kv_heads=8, head_dim=128, value_dim=128, window=row["window"])
         cached = row["kv_len"] - row["q_len"]
         batch = Batch.prefill(row["batch"], row["q_len"], cached=cached)
-        op = flash_attention("attention", shape, batch, BF16)
+        op = flash_attention("attention", shape, batch, parse_precision(dtype))
         one = asked_of(op.flash, op.traffic)
         for field in Asked._fields:
             if field not in ("chunks", "causal"):

@@ -168,7 +168,7 @@ def _fit(
     frame = _thinned(frame, MANY)
 
     def of(rows: pl.DataFrame) -> tuple[Callable[[dict[str, Any]], Array], Array, Array]:
-        asked, measured = asked_of_rows(rows, 8 if dtype == "fp8" else 16), _times(rows)
+        asked, measured = asked_of_rows(rows, dtype), _times(rows)
 
         def predict(values: dict[str, Any]) -> Array:
             p = priced(VECTOR, rates, price(rates, kind(**values), asked))

@@ -9,11 +9,17 @@ import polars as pl
 
 from sim.kernels.asked import Asked
 from workloads.attention import seen
-from workloads.precision import packed
+from workloads.precision import BITS, packed
 
 
-def asked_of_rows(frame: pl.DataFrame, kv_bits: int) -> Asked:
-    """The sums of one attention kernel a row, in the columns of the measurement files."""
+def asked_of_rows(frame: pl.DataFrame, dtype: str) -> Asked:
+    """The sums of one attention kernel a row, in the columns of the measurement files.
+
+    dtype: the key of its terms, which is the format of cache and activations alike, but that
+    activations beside an 8-bit cache have 16 bits.
+    """
+    kv_bits = BITS[dtype]
+    bits = max(16, kv_bits)
 
     def column(name: str, default: int = 0) -> Any:
         if name not in frame.columns:
@@ -38,8 +44,8 @@ def asked_of_rows(frame: pl.DataFrame, kv_bits: int) -> Asked:
     behind = np.minimum(behind, wide)
     keys = count * np.minimum(seen(new, context - new), new + wide - 1) + decoding * behind
     tokens, both = count * new + decoding, 2 * kv_heads * head
-    kv = packed(keys * both, 16 if encoder else kv_bits)
-    query = packed(tokens * heads * head, 16)
+    kv = packed(keys * both, bits if encoder else kv_bits)
+    query = packed(tokens * heads * head, bits)
     return Asked(
         heads=heads,
         kv_heads=kv_heads,
