@@ -21,7 +21,10 @@ def measure(
         ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="fp32, bf16, fp16, with commas; bf16 on a GPU, else fp32")
+        str | None,
+        typer.Option(
+            help="fp32, bf16, fp16, with commas; bf16 on a GPU (fp16 before Ampere), else fp32"
+        ),
     ] = None,
     modules: Annotated[
         str, typer.Option(help="Whose calls: torch, or gpt2 (as transformers' GPT-2 makes them)")

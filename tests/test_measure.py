@@ -17,6 +17,7 @@ from sim.cli import app
 from sim.errors import InputError
 from sim.measure import session
 from sim.measure.bodies import kernel_name
+from sim.measure.buffers import Body
 from sim.measure.cases import GRIDS, KERNELS, MODULES, grid
 from sim.measure.host import Host, slug, this_host
 from sim.measure.models import RealModel
@@ -169,7 +170,7 @@ def test_timings_are_medians_with_half_the_distance_of_quartiles() -> None:
     timing = summary([1e-6, 2e-6, 3e-6, 4e-6, 100e-6])
     assert (timing.latency_us, timing.repeats) == (3.0, 5)
     calls: list[int] = []
-    assert cpu_timing(calls.append, 0.001).repeats >= 5
+    assert cpu_timing(Body(calls.append), 0.001).repeats >= 5
     assert calls == list(range(len(calls)))  # each call has its own number, so buffers rotate
 
 

@@ -3,81 +3,110 @@
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from sim.files import whole
 from sim.measure.cases import Case
 from sim.measure.tables import Timing
 from sim.measure.timer import summary
 
 LEAST, ROUNDS = 5, 20
-Found = tuple[int, Timing]  # number of the case
+WARM = 2  # samples that do not count: the first makes the library's connections
 
 
-def library(torch: Any, cuda: bool) -> tuple[str, str]:
-    """(library with its version, mode) as the tables of collectives name them."""
-    if not cuda:
-        return f"gloo/{torch.__version__}", "gloo"
-    return "nccl/" + ".".join(map(str, torch.cuda.nccl.version())), "NCCL"
+class Broken(Exception):
+    """A process of the exchange ended before its time; why."""
 
 
-def all_reduces(cases: list[Case], ranks: int, cuda: bool, folder: Path) -> list[Found]:
-    """Time `cases` among `ranks` processes, one a device. The first of them writes what it found
-    to `folder`, so that an interrupt loses none of it."""
-    torch = import_module("torch")
+def library(torch: Any, name: str) -> str:
+    """The library with its version, as the tables of collectives name it."""
+    if name == "gloo":
+        return f"gloo/{torch.__version__}"
+    return "nccl/" + ".".join(map(str, torch.cuda.nccl.version()))
+
+
+def all_reduces(
+    cases: list[Case],
+    ranks: int,
+    name: str,
+    folder: Path,
+    keep: Callable[[int, Timing], None],
+    rank: Callable[..., None] | None = None,
+) -> None:
+    """Time `cases` among `ranks` processes, one a device, and give number and time of each to
+    `keep`, also of those before an interrupt. Raises Broken if a process does not end well."""
+    multiprocessing = import_module("torch.multiprocessing")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shapes = [(c.columns["bytes"], c.columns["dtype"]) for c in cases]
     results = folder / ".all-reduce.json"
     results.unlink(missing_ok=True)
+    arguments = (ranks, port, name, shapes, str(results))
+    context = multiprocessing.spawn(rank or run_rank, args=arguments, nprocs=ranks, join=False)
     try:
-        torch.multiprocessing.spawn(
-            _rank, args=(ranks, port, cuda, shapes, str(results)), nprocs=ranks
-        )
+        while not context.join():
+            pass
+    except (
+        multiprocessing.ProcessExitedException,
+        multiprocessing.ProcessRaisedException,
+    ) as error:
+        raise Broken(str(error).strip().splitlines()[-1]) from None
     finally:
+        for process in context.processes:
+            if process.is_alive():  # it may wait for one that has gone
+                process.terminate()
         found = results.read_bytes() if results.is_file() else b"[]"
         results.unlink(missing_ok=True)
-    timings = msgspec.json.decode(found, type=list[Timing])
-    return list(enumerate(timings))
+        for number, timing in enumerate(msgspec.json.decode(found, type=list[Timing])):
+            keep(number, timing)
 
 
-def _rank(
-    rank: int, ranks: int, port: int, cuda: bool, shapes: list[tuple[int, str]], results: str
+def run_rank(
+    rank: int, ranks: int, port: int, name: str, shapes: list[tuple[int, str]], results: str
 ) -> None:
-    torch = import_module("torch")
-    distributed = import_module("torch.distributed")
+    """One process: it is spawned, so it imports anew. The first writes what it has found after
+    each case, whole."""
+    torch, distributed = import_module("torch"), import_module("torch.distributed")
+    cuda = name == "NCCL"
+    options: dict[str, Any] = {}
     if cuda:
         torch.cuda.set_device(rank)
+        options["device_id"] = torch.device("cuda", rank)  # of barriers, too
     else:
         torch.set_num_threads(1)
     distributed.init_process_group(
-        "nccl" if cuda else "gloo",
+        name.lower(),
         init_method=f"tcp://127.0.0.1:{port}",
         rank=rank,
         world_size=ranks,
+        **options,
     )
     found: list[Timing] = []
-    for nbytes, name in shapes:
-        dtype = getattr(torch, name)
-        buffer = torch.zeros(
-            max(1, nbytes // dtype.itemsize), dtype=dtype, device=f"cuda:{rank}" if cuda else "cpu"
-        )
-        found.append(_timed(torch, distributed, buffer, cuda))
-        if rank == 0:
-            Path(results).write_bytes(msgspec.json.encode(found))
-    distributed.destroy_process_group()
+    try:
+        for nbytes, kind in shapes:
+            dtype = getattr(torch, kind)
+            place = f"cuda:{rank}" if cuda else "cpu"
+            buffer = torch.zeros(max(1, nbytes // dtype.itemsize), dtype=dtype, device=place)
+            found.append(timed(torch, distributed, buffer, cuda))
+            if rank == 0:
+                with whole(Path(results)) as temporary:
+                    temporary.write_bytes(msgspec.json.encode(found))
+        distributed.destroy_process_group()
+    except KeyboardInterrupt:  # told to all processes; the first of all says so
+        pass
 
 
-def _timed(torch: Any, distributed: Any, buffer: Any, cuda: bool) -> Timing:
+def timed(torch: Any, distributed: Any, buffer: Any, cuda: bool) -> Timing:
     """All ranks together; each sample is the mean of several exchanges back to back."""
-    import time
-
     samples = []
-    for number in range(LEAST + 2):  # the first two warm up
+    for number in range(LEAST + WARM):
         distributed.barrier()
         if cuda:
             torch.cuda.synchronize()
@@ -86,6 +115,6 @@ def _timed(torch: Any, distributed: Any, buffer: Any, cuda: bool) -> Timing:
             distributed.all_reduce(buffer)
         if cuda:
             torch.cuda.synchronize()
-        if number > 1:
+        if number >= WARM:
             samples.append((time.perf_counter() - start) / ROUNDS)
     return summary(samples)

@@ -15,6 +15,7 @@ import msgspec
 from sim.catalogue import Changes, locate
 from sim.errors import InputError
 from sim.inputs import convert, read_document
+from sim.measure.cpu import keep_freed_memory
 from sim.measure.tables import Timing
 from sim.measure.timer import Clock, summary
 from workloads.entry import CatalogueModel
@@ -48,6 +49,7 @@ class RealModel:
         entry = convert(read_document(locate("model", name)), CatalogueModel, name)
         if entry.architecture not in CLASSES:
             raise InputError(f"{name}: only {', '.join(CLASSES)} are run for real")
+        keep_freed_memory()  # as kernels are measured
         self.torch, transformers = import_module("torch"), import_module("transformers")
         config, model = (getattr(transformers, c) for c in CLASSES[entry.architecture])
         self.decodes = entry.architecture == "gpt2"

@@ -1,0 +1,64 @@
+"""The CPU at hand under measurement."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from hw_models.device import Device
+from sim.measure.buffers import Body, Buffers
+from sim.measure.host import this_host
+from sim.measure.starting import cpu_device
+from sim.measure.tables import Timing
+from sim.measure.timer import CLOCKS, cpu_timing
+
+# Of mallopt(3), as <malloc.h> of the GNU C library numbers them.
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+
+
+class Cpu:
+    place = "cpu"
+    library = "gloo"
+    formats: tuple[str, ...] = ("fp32", "bf16", "fp16")
+
+    def __init__(self, torch: Any, threads: int, clock: str) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        keep_freed_memory()
+        self.torch, self.clock = torch, CLOCKS[clock]
+        self.host = this_host()
+        self.name = self.host.name
+        self.where = f"CPU with {torch.get_num_threads()} threads on {self.host.cores} cores"
+        self.memory = float(self.host.memory)
+        self.cache = self.passing = self.host.last_level
+
+    def timing(self, body: Body, buffers: Buffers, most_s: float) -> Timing:
+        return cpu_timing(body, most_s, self.clock)
+
+    def ranks(self, asked: bool) -> int:
+        """Processes take the place of devices, if exchanges are asked for."""
+        return 2 if asked else 1
+
+    def forget(self) -> None:
+        pass
+
+    def start(
+        self, name: str, gemm: pl.DataFrame, copies: pl.DataFrame, others: pl.DataFrame
+    ) -> Device:
+        used = min(self.torch.get_num_threads(), self.host.cores)
+        host = msgspec.structs.replace(self.host, cores=used)
+        return cpu_device(name, host, gemm, copies, others)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what is freed, as allocators for PyTorch do, instead of giving large
+    blocks back to the system: then every output of a kernel would be made of pages that the
+    system has yet to find and clear, or not, by the history of the process. Whether it does."""
+    try:
+        option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    return bool(option(MMAP_MAX, 0)) and bool(option(TRIM_THRESHOLD, 2**31 - 1))
