@@ -33,8 +33,8 @@ BOUNDS = {
     "cached_gain": (0.0, 4.0),
     "hidden": (0.0, 1.0),
 }
-PASSES = (0.4, 12.0)
-WALK = (10.0, 6000.0)
+PASSES, GATHERED = (1.0, 12.0), (0.4, 12.0)  # rows of a table may be found on chip
+WALK = (10.0, 20000.0)  # up to several trips to memory, one after the other; more on a CPU
 ONCE = ("residual", "activation")
 WALKED = ("activation", "embedding", "norm", "rotary")
 
@@ -72,7 +72,8 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
     start = START | {f"walk.{kind}": 700.0 for kind in kinds if kind in WALKED}
     start |= {f"passes.{kind}": 1.2 for kind in searched}
     bounds = BOUNDS | {f"walk.{kind}": WALK for kind in kinds}
-    bounds |= {f"passes.{kind}": PASSES for kind in searched}
+    for kind in searched:
+        bounds[f"passes.{kind}"] = GATHERED if kind == "embedding" else PASSES
     undetermined = {}
     if once is None:
         del start["hbm"]
