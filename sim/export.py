@@ -11,6 +11,7 @@ import msgspec
 from msgspec import to_builtins
 
 from sim.files import clear, whole
+from sim.metrics import ends
 from sim.scenario import save_scenario
 from sim.simulate import Result
 from sim.states import STATES
@@ -119,23 +120,13 @@ def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
         "makespan_ps": result.makespan,
         "devices": account.devices,
         **to_builtins(result.metrics),
-        "interval_80": _intervals(result),
+        "interval_80": ends(result.metrics, result.intervals),
         "account_ps": dict(zip(STATES, account.total, strict=True)),
         "account_share": {state: account.share(state) for state in STATES},
     }
     if counterfactual:
         found["makespan_ps_if_free"] = dict(result.counterfactual)
     return found
-
-
-def _intervals(result: Result) -> dict[str, list[float]]:
-    """Low and high ends of the 80 % intervals, where residuals of kernels are known."""
-    m, found = result.metrics, result.intervals
-    values = {"makespan": m.makespan_s, "ttft": m.ttft_s, "tpot": m.tpot_s}
-    made = {f"{n}_s": list(found[n].of(v)) for n, v in values.items() if v and n in found}
-    if "makespan" in found:
-        made["tokens_per_s"] = list(found["makespan"].inverse.of(m.tokens_per_s))
-    return made
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from hw_models.device import Device
 from sim.clock import seconds
 from sim.cost import matrix_rate
+from sim.intervals import Interval
 from sim.timeline import Record
 
 
@@ -31,6 +34,15 @@ class Metrics(msgspec.Struct, frozen=True):
     link_bytes: int
     mfu: float
     mbu: float
+
+
+def ends(metrics: Metrics, found: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
+    """(low, high) of 80 % intervals by metric, of those that have a value and known residuals."""
+    values = {"makespan": metrics.makespan_s, "ttft": metrics.ttft_s, "tpot": metrics.tpot_s}
+    made = {f"{n}_s": found[n].of(v) for n, v in values.items() if v and n in found}
+    if "makespan" in found:
+        made["tokens_per_s"] = found["makespan"].inverse.of(metrics.tokens_per_s)
+    return made
 
 
 def measure(record: Record) -> Metrics:

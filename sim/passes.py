@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sim.arith import VECTOR
 from sim.cost import CostModel
+from sim.intervals import family_of
 from sim.kernels import priced
 from workloads.batch import Batch, Group, Sequence
 from workloads.block import Lowering
@@ -25,6 +26,8 @@ from workloads.precision import Precision
 
 Ints = NDArray[np.int64]
 AMOUNTS = ("compute", "hbm", "sram", "launch", "flops", "hbm_bytes")
+OF_FAMILIES = ("gemm", "attention", "experts", "elementwise")
+ROWS = (*AMOUNTS, *OF_FAMILIES)  # and ticks by family of kernels
 
 
 class Many(msgspec.Struct, frozen=True):
@@ -50,7 +53,7 @@ class Exchanged(msgspec.Struct, frozen=True):
 
 
 class BlockSums(msgspec.Struct, frozen=True):
-    """A block of one rank in every pass: amounts (rows as AMOUNTS) x passes, and exchanges.
+    """A block of one rank in every pass: amounts (rows as ROWS) x passes, and exchanges.
 
     places: (stack, layer) of each of its occurrences.
     """
@@ -92,19 +95,27 @@ def block_sums(graph: Graph, costs: CostModel, passes: int, tp: int) -> list[Blo
 
 def _block(ops: tuple[Op, ...], costs: CostModel, first: Ints, back: Ints, tp: int) -> BlockSums:
     passes = len(back)
-    shared = np.zeros((len(AMOUNTS), len(first)), dtype=np.int64)
-    own = np.zeros((len(AMOUNTS), passes), dtype=np.int64)
+    shared = np.zeros((len(ROWS), len(first)), dtype=np.int64)
+    own = np.zeros((len(ROWS), passes), dtype=np.int64)
     exchanges = []
     for op in ops:
         few = _taken(op, first)
         if all(_same(a, b, back) for a, b in zip(_counts(op), _counts(few), strict=True)):
-            shared += amounts(costs, few, len(first))
+            _add(shared, op.kind, amounts(costs, few, len(first)))
         else:
-            own += amounts(costs, op, passes)
+            _add(own, op.kind, amounts(costs, op, passes))
         if op.exchange and tp > 1:
             nbytes = np.broadcast_to(np.asarray(op.exchange_bytes, dtype=np.int64), passes)
             exchanges.append(Exchanged(op.exchange, op.name, nbytes))
     return BlockSums(own + shared[:, back], tuple(exchanges), [])
+
+
+def _add(sums: Ints, kind: str, found: Ints) -> None:
+    """Put the amounts of an operator into the rows of a block, its ticks to its family's."""
+    sums[: len(AMOUNTS)] += found
+    family = family_of(kind)
+    if family in OF_FAMILIES:
+        sums[ROWS.index(family)] += found[:4].sum(axis=0)
 
 
 def _counts(op: Any) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from sim import engine
 from sim.cost import RESOURCES
-from sim.intervals import Class, Interval, interval, stretches
+from sim.intervals import Class, Interval, interval
 from sim.memory import Footprint, check_memory, footprints
 from sim.metrics import Metrics, measure
 from sim.plan import Plan, make_plan
@@ -51,7 +51,7 @@ class Result:
         """80 % intervals as factors on makespan, TTFT and TPOT, where residuals are known."""
         efficiency = self.resolved.machine.device.efficiency
         dtype = self.resolved.precision.activations
-        passes: dict[str, dict[Class, float]] = {"makespan": {}, "ttft": {}, "tpot": {}}
+        passes: dict[str, dict[Class, int]] = {"makespan": {}, "ttft": {}, "tpot": {}}
         for found, states in self.account.by("number", "phase", "kind").items():
             number, phase, kind = int(str(found[0])), str(found[1]), str(found[2])
             if kind == WAIT:  # it stretches as the work does
@@ -59,8 +59,8 @@ class Result:
             which = "tpot" if number > 0 else "ttft"
             for name in ("makespan", which):
                 at = (phase, kind)
-                passes[name][at] = passes[name].get(at, 0.0) + float(sum(states))
-        made = {n: interval(stretches(t, efficiency, dtype)) for n, t in passes.items()}
+                passes[name][at] = passes[name].get(at, 0) + sum(states)
+        made = {n: interval(t, efficiency, dtype) for n, t in passes.items()}
         return {name: one for name, one in made.items() if one is not None}
 
     @cached_property

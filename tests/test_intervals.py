@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hw_models.efficiency import Efficiency, GemmTerms, Spread
+from hw_models.efficiency import DecodeTerms, Efficiency, GemmTerms, Spread
 from sim import Scenario, Workload, run
 from sim.calibrate.calibrate import errors, spreads
 from sim.calibrate.frames import is_held, pieces
 from sim.catalogue import load_device
-from sim.intervals import DRAWS, beats, interval, quantile, stretches
+from sim.intervals import DRAWS, Interval, beats, interval, intervals, quantile, stretches
 from sim.validate.session import read
 from sim.whatif.chance import chance
 from sim.whatif.subjects import subject
@@ -21,30 +23,73 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 WIDE = Spread(rows=100, p10=0.8, p25=0.9, p50=1.0, p75=1.1, p90=1.2)
 
 
-def terms(spread: Spread) -> Efficiency:
-    return Efficiency(gemm={"bf16": GemmTerms(residuals={"all": spread})})
+def terms(gemm: Spread, decode: Spread | None = None) -> Efficiency:
+    attention = {"bf16": DecodeTerms(residuals={"all": decode})} if decode else {}
+    return Efficiency(gemm={"bf16": GemmTerms(residuals={"all": gemm})}, decode=attention)
 
 
-def test_one_class_has_the_interval_of_its_residuals() -> None:
-    found = interval(stretches({("decode", "ffn"): 3.0}, terms(WIDE), "bf16"))
-    assert found is not None
-    assert (found.low, found.high) == pytest.approx((0.8, 1.2), abs=0.02)
-    assert found.inverse.of(1.0) == pytest.approx((1 / found.high, 1 / found.low))
+def test_one_family_has_the_interval_of_its_residuals() -> None:
+    for times in ({("decode", "ffn"): 3}, {("decode", "ffn"): 1, ("decode", "projection"): 2}):
+        found = interval(times, terms(WIDE), "bf16")
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx((0.8, 1.2))
+        assert found.inverse.of(1.0) == pytest.approx((1 / found.high, 1 / found.low))
 
 
 def test_what_is_certain_narrows_it_and_nothing_known_is_no_interval() -> None:
-    both = {("decode", "ffn"): 1.0, ("decode", "attention"): 3.0}
-    found = interval(stretches(both, terms(WIDE), "bf16"))
+    both = {("decode", "ffn"): 1, ("decode", "attention"): 3}
+    found = interval(both, terms(WIDE), "bf16")
     assert found is not None
-    assert (found.low, found.high) == pytest.approx((0.95, 1.05), abs=0.01)
+    assert (found.low, found.high) == pytest.approx((0.95, 1.05))
+    assert interval(both, Efficiency(), "bf16") is None
     assert stretches(both, Efficiency(), "bf16") is None
+
+
+def test_families_err_apart_and_engines_on_top() -> None:
+    """3, 4 and 5: a fifth of 3/7 and of 4/7, and another fifth of the whole at right angles."""
+    both = {("decode", "ffn"): 3, ("decode", "attention"): 4}
+    found = interval(both, terms(WIDE, WIDE), "bf16")
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((1 - 0.2 * 5 / 7, 1 + 0.2 * 5 / 7))
+    found = interval(both, terms(WIDE, WIDE), "bf16", WIDE)
+    assert found is not None
+    most = 0.2 * (1 + 25 / 49) ** 0.5
+    assert (found.low, found.high) == pytest.approx((1 - most, 1 + most))
+
+
+@given(shares=st.tuples(*[st.integers(0, 10**6)] * 3), high=st.floats(1.0, 1.5))
+def test_the_sum_in_closed_form_is_that_of_draws(shares: tuple[int, int, int], high: float) -> None:
+    """Where spreads are near to normal; of skewed ones only the ends are used."""
+    wide = Spread(rows=9, p10=2 - high, p25=1.5 - high / 2, p50=1.0, p75=0.5 + high / 2, p90=high)
+    kinds = (("decode", "ffn"), ("decode", "attention"), ("decode", "norm"))
+    times = dict(zip(kinds, shares, strict=True))
+    found, drawn = (of(times, terms(wide, wide), "bf16") for of in (interval, stretches))
+    if isinstance(found, Interval) and not isinstance(drawn, Interval | None):
+        ends = np.quantile(drawn, (0.1, 0.9))
+        assert (found.low, found.high) == pytest.approx(ends, abs=0.12 * (high - 1) + 1e-9)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**60)] * 4), min_size=1, max_size=5))
+def test_many_at_once_are_the_same_to_the_bit(rows: list[tuple[int, int, int, int]]) -> None:
+    kinds = (("prefill", "gemm"), ("decode", "gemm"), ("decode", "attention"), ("decode", "x"))
+    one_by_one = [
+        interval(
+            dict(zip([(p, "ffn" if k == "gemm" else k) for p, k in kinds], row, strict=True)),
+            terms(WIDE, WIDE),
+            "bf16",
+        )
+        for row in rows
+    ]
+    parts = {at: np.array([row[i] for row in rows]) for i, at in enumerate(kinds)}
+    whole = np.array([sum(row) for row in rows])
+    assert intervals(parts, whole, terms(WIDE, WIDE), "bf16") == one_by_one
 
 
 def test_draws_share_their_luck() -> None:
     """A device compared with itself at twice the time loses every draw, and never by chance."""
-    one = stretches({("decode", "ffn"): 1.0}, terms(WIDE), "bf16")
+    one = stretches({("decode", "ffn"): 1}, terms(WIDE), "bf16")
     assert beats(1.0, one, 1.05, one) == 1.0
-    other = stretches({("decode", "ffn"): 1.0}, terms(WIDE), "bf16", seed=7)
+    other = stretches({("decode", "ffn"): 1}, terms(WIDE), "bf16", seed=7)
     share = beats(1.0, one, 1.05, other)
     assert share is not None
     assert 0.5 < share < 0.75

@@ -1,37 +1,36 @@
-"""80 % intervals of a serving run, from the residuals of its engine or of its kernels.
+"""80 % intervals of a serving run, from the residuals of its device's kernels and of its engine.
 
-Where the engine was fitted, its own residuals are the measure: measured over predicted time a token
-of whole runs. Else those of the kernels, over one prompt of the mean length and one decode step of
-the mean batch at the mean context. Waiting in a queue is stretched as the work is.
+Of the kernels, those of one prompt of the mean length and of one decode step of the mean batch at
+the mean context; the host's part of a step takes its share of the whole. Where the engine was
+fitted, its residuals (measured over predicted time of runs, or of steps, that its fit did not see)
+come on top: they are of the models and systems that it was fitted to, and kernels of others err for
+themselves. Waiting in a queue is stretched as the work is.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from hw_models.efficiency import Spread
+from sim.catalogue import Machine
 from sim.collectives import Network
 from sim.cost import CostModel
-from sim.intervals import Class, Interval, interval, stretches
-from sim.mapping import shard
+from sim.intervals import Class, Interval, interval
+from sim.mapping import Parallelism, shard
 from sim.priced import price_blocks
-from sim.serve.host import load_engine
+from sim.serve.host import Engine, host_of, load_engine
 from sim.serve.serving import Served
 from sim.serve.summary import column, exact_sum
 from workloads.batch import Batch
+from workloads.block import Lowering
 from workloads.graph import build_graph
+from workloads.model import Model
+from workloads.precision import Precision
 
 
 def intervals(served: Served) -> dict[str, Interval]:
     """Factors on mean TTFT and TPOT, where residuals are known."""
-    found = {name: one for name, one in _of_kernels(served).items() if one is not None}
-    spread = load_engine(served.serving.engine).residuals.get("tpot")
-    if spread is not None:
-        found["tpot"] = Interval(spread.p10, spread.p90)
-    return found
-
-
-def _of_kernels(served: Served) -> dict[str, Interval | None]:
-    model, split = served.resolved.model, served.serving.parallelism
+    model, serving = served.resolved.model, served.serving
     if model.decoder is None or not len(served.requests):
         return {}
     count, requests = len(served.requests), served.requests
@@ -39,26 +38,68 @@ def _of_kernels(served: Served) -> dict[str, Interval | None]:
     prompt = max(1, round(sums["prompt_tokens"] / count))
     output = max(1, round(sums["output_tokens"] / count))
     busy = exact_sum(column(requests, "last_token_ps") - column(requests, "scheduled_ps"))
-    running = max(1, round(busy / max(1, served.makespan) / served.serving.replicas))
-    batches = {
-        "ttft": ("prefill", Batch.prefill(1, prompt)),
-        "tpot": ("decode", Batch.decode(running, prompt + max(1, output // 2))),
+    running = max(1, round(busy / max(1, served.makespan) / serving.replicas))
+    steps = Steps(
+        model,
+        served.resolved.machine,
+        served.resolved.precision,
+        serving.parallelism,
+        serving.lowering,
+        load_engine(serving.engine),
+        serving.host_time_us,
+    )
+    made = {
+        "ttft": steps.interval(Batch.prefill(1, prompt)),
+        "tpot": steps.interval(Batch.decode(running, prompt + max(1, output // 2))),
     }
-    machine, precision = served.resolved.machine, served.resolved.precision
-    efficiency = machine.device.efficiency
-    costs = CostModel(machine.device, precision.activations)
-    network = Network(machine.system, libraries=efficiency.collectives)
-    group = split.group(0, 0) if split.tp > 1 else ()
-    local = shard(model, split.tp)
-    made: dict[str, Any] = {}
-    for name, (phase, batch) in batches.items():
-        graph = build_graph(local, batch, precision, served.serving.lowering, ways=split.tp)
-        times: dict[Class, float] = {}
-        for work in price_blocks(graph.placed, costs, network, group, split.collective):
-            for kind, states in work.block.by_kind.items():
-                times[phase, kind] = times.get((phase, kind), 0.0) + sum(states)
-        made[name] = interval(stretches(times, efficiency, precision.activations))
-    return made
+    return {name: one for name, one in made.items() if one is not None}
+
+
+class Steps:
+    """What steps of an engine on a machine are made of."""
+
+    def __init__(
+        self,
+        model: Model,
+        machine: Machine,
+        precision: Precision,
+        split: Parallelism,
+        lowering: Lowering,
+        engine: Engine,
+        host_us: float = 0.0,
+    ) -> None:
+        self.local, self.precision, self.split = shard(model, split.tp), precision, split
+        self.lowering, self.engine, self.host = lowering, engine, host_of(engine, host_us)
+        self.efficiency = machine.device.efficiency
+        self.costs = CostModel(machine.device, precision.activations)
+        self.network = Network(machine.system, libraries=self.efficiency.collectives)
+
+    def times(self, batch: Batch) -> dict[Class, int]:
+        """Ticks of a step by phase and kind of operator; the host's under ("", "")."""
+        tp = self.split.tp
+        graph = build_graph(self.local, batch, self.precision, self.lowering, ways=tp)
+        group = self.split.group(0, 0) if tp > 1 else ()
+        prompts = batch.phase != "decode"
+        times: dict[Class, int] = {}
+        work = price_blocks(graph.placed, self.costs, self.network, group, self.split.collective)
+        for one in work:
+            for kind, states in one.block.by_kind.items():
+                times[batch.phase, kind] = times.get((batch.phase, kind), 0) + sum(states)
+        kernels = (sum(times.values()), 0, 0, 0, 0, 0, 0)
+        added = self.host.added(kernels, 0 if prompts else batch.size, prompts)
+        return {**times, ("", ""): added} if added else times
+
+    def interval(self, batch: Batch) -> Interval | None:
+        """The 80 % interval of a step's time, as factors."""
+        spread = residuals(self.engine)
+        more = () if spread is None else (spread,)
+        dtype = self.precision.activations
+        return interval(self.times(batch), self.efficiency, dtype, *more)
+
+
+def residuals(engine: Engine) -> Spread | None:
+    """Of the time a token of runs, or of the time of single steps, by what it was fitted to."""
+    return engine.residuals.get("tpot") or engine.residuals.get("step")
 
 
 def in_summary(found: dict[str, Interval], summary: dict[str, Any]) -> dict[str, list[float]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from sim.metrics import Metrics
+from collections.abc import Mapping
+
+from sim.intervals import Interval
+from sim.metrics import Metrics, ends
 from sim.states import STATES, Ticks
 from sim.sweep.kinds import STATUS, Column, Row, Sense
 
+# Ends of 80 % intervals, where residuals of the device's kernels are known.
+SURE, ENDS, NOT_SURE = ("makespan", "ttft", "tpot"), ("low", "high"), (None, None)
 PHASES = ("prefill", "decode")
 _LOW: Sense = "min"
 _HIGH: Sense = "max"
@@ -16,6 +21,8 @@ COLUMNS: dict[str, Column] = {
     "ttft_s": Column(float, _LOW),
     "tpot_s": Column(float, _LOW),
     "tokens_per_s": Column(float, _HIGH),
+    **{f"{name}_{end}_s": Column(float, _LOW) for name in SURE for end in ENDS},
+    **{f"tokens_per_s_{end}": Column(float, _HIGH) for end in ENDS},
     "tokens_per_s_per_device": Column(float, _HIGH),
     "tokens_per_s_per_user": Column(float, _HIGH),
     "flops": Column(int),
@@ -33,18 +40,22 @@ def static_row(
     devices: int,
     makespan: int,
     metrics: Metrics,
+    intervals: Mapping[str, Interval],
     memory: int,
     account: Ticks,
     prefill: Ticks,
     decode: Ticks,
 ) -> Row:
-    """The cells of a row, in the order of COLUMNS."""
+    """The cells of a row, in the order of COLUMNS. `intervals`: as of `sim.simulate.Result`."""
+    sure = ends(metrics, intervals)
     cells = (
         devices,
         makespan,
         metrics.ttft_s,
         metrics.tpot_s,
         metrics.tokens_per_s,
+        *(x for name in SURE for x in sure.get(f"{name}_s", NOT_SURE)),
+        *sure.get("tokens_per_s", NOT_SURE),
         metrics.tokens_per_s_per_device,
         metrics.tokens_per_s_per_user,
         metrics.flops,

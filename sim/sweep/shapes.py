@@ -11,7 +11,7 @@ import numpy as np
 from sim.collectives import Network
 from sim.cost import CostModel
 from sim.mapping import Parallelism, shard
-from sim.passes import AMOUNTS, BlockSums, Ints, block_sums, graph_of
+from sim.passes import ROWS, BlockSums, Ints, block_sums, graph_of
 from sim.plan import ID_BYTES, hidden_bytes, sends
 from sim.priced import exchange_step, output_exchange
 from sim.scenario import Lengths
@@ -85,7 +85,7 @@ class Shapes:
         final = np.maximum(ends, 1) - 1
         sums, last = [], []
         for block in block_sums(graph, self.costs, total, self.tp):
-            running = np.zeros((len(AMOUNTS), total + 1), dtype=np.int64)
+            running = np.zeros((len(ROWS), total + 1), dtype=np.int64)
             np.cumsum(block.amounts, axis=1, out=running[:, 1:])
             # Exchanges count rows alone: they are the same in every step of a shape.
             exchanges = tuple(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from sim.errors import OutOfMemory
+from sim.intervals import Class, Interval, intervals
 from sim.mapping import Parallelism
 from sim.memory import Footprint, check_memory, needs
 from sim.metrics import metrics_of
-from sim.passes import BlockSums, Ints
+from sim.passes import AMOUNTS, OF_FAMILIES, BlockSums, Ints
 from sim.plan import stage_table
 from sim.states import BUBBLE, COMPUTE, HBM, LAUNCH, LINK, NOTHING, SRAM
 from sim.sweep.kinds import Row, refusal
@@ -33,11 +34,15 @@ class Pipeline:
     def __init__(self, shapes: Shapes, split: Parallelism) -> None:
         self.shapes, self.split = shapes, split
         self.flops, self.hbm, self.link = (np.zeros(shapes.count, dtype=np.int64) for _ in range(3))
+        # Ticks of all devices by phase and family of kernels, and of all of a phase.
+        self.families: dict[Class, Ints] = {}
+        self.phases: dict[str, Ints] = {}
         table = stage_table(shapes.point.model, split)
         once = np.ones(shapes.count, dtype=np.int64)
-        first = self._own(shapes.first, table, once)
-        later = self._own(shapes.later, table, shapes.steps)
-        last = self._own(shapes.last, table, once, counted=False)
+        self.begins = "encode" if shapes.point.model.decoder is None else "prefill"
+        first = self._own(shapes.first, table, once, self.begins)
+        later = self._own(shapes.later, table, shapes.steps, "decode")
+        last = self._own(shapes.last, table, once)
         self._lay_out(first, later, last.sum(axis=1))
 
     def _own(
@@ -45,9 +50,10 @@ class Pipeline:
         blocks: list[BlockSums],
         table: dict[tuple[str, int], int],
         times: Ints,
-        counted: bool = True,
+        counted: str = "",
     ) -> Ints:
-        """Ticks of one rank by stage and state, stages x 7 x shapes; exchanges come `times`."""
+        """Ticks of one rank by stage and state, stages x 7 x shapes; exchanges come `times`.
+        With a phase, what they are is counted, too."""
         shapes, split = self.shapes, self.split
         own = np.zeros((split.pp, 7, shapes.count), dtype=np.int64)
         for block in blocks:
@@ -62,10 +68,19 @@ class Pipeline:
                     own[stage, LAUNCH] += many * times * launch
                     if counted:
                         self.link += many * times * nbytes
+                        self._count(counted, "collective", many * times * (link + launch))
             if counted:
+                for i, family in enumerate(OF_FAMILIES, len(AMOUNTS)):
+                    self._count(counted, family, len(stages) * block.amounts[i])
                 self.flops += len(stages) * split.tp * block.amounts[FLOPS]
                 self.hbm += len(stages) * split.tp * block.amounts[BYTES]
+        if counted:
+            self.phases[counted] = split.tp * own.sum(axis=(0, 1))
         return own
+
+    def _count(self, phase: str, family: str, ticks: Ints) -> None:
+        at = (phase, family)
+        self.families[at] = self.families.get(at, 0) + self.split.tp * ticks
 
     def _lay_out(self, first: Ints, later: Ints, last: Ints) -> None:
         """Stage after stage, pass after pass. `last` are the ticks of the last step by stage."""
@@ -108,12 +123,27 @@ class Pipeline:
         states[LAUNCH] += times * launch
         states[LINK] += times * (ticks - launch)
 
+    def _sure(self) -> list[dict[str, Interval]]:
+        """80 % intervals of each shape, as `sim.simulate` has them."""
+        point, none = self.shapes.point, np.zeros(self.shapes.count, dtype=np.int64)
+        efficiency, dtype = point.machine.device.efficiency, point.precision.activations
+        wholes = {"ttft": self.phases[self.begins], "tpot": self.phases.get("decode", none)}
+        wholes["makespan"] = wholes["ttft"] + wholes["tpot"]
+        found: list[dict[str, Interval]] = [{} for _ in range(self.shapes.count)]
+        for name, whole in wholes.items():
+            phase = {"ttft": self.begins, "tpot": "decode"}.get(name)
+            parts = {at: x for at, x in self.families.items() if phase in (None, at[0])}
+            for one, sure in zip(found, intervals(parts, whole, efficiency, dtype), strict=True):
+                if sure is not None:
+                    one[name] = sure
+        return found
+
     def rows(self, points: list[Point], at: list[int]) -> Iterator[tuple[int, int, Row]]:
         """(index, shape, row) of points whose shapes are `at`."""
         shapes, point = self.shapes, self.shapes.point
         device, generates = point.machine.device, point.model.decoder is not None
         devices = self.split.devices
-        memory = self._memory()
+        memory, sure = self._memory(), self._sure()
         fullest = np.max(np.stack([sum(stage) for stage in memory]), axis=0).tolist()
         capacity = int(device.hbm.capacity)
         times = [self.makespan, self.ttft, shapes.batch, shapes.prompt, shapes.steps]
@@ -143,7 +173,16 @@ class Pipeline:
             yield (
                 i,
                 shape,
-                static_row(devices, makespan, metrics, fullest[shape], whole, prefill, decode),
+                static_row(
+                    devices,
+                    makespan,
+                    metrics,
+                    sure[shape],
+                    fullest[shape],
+                    whole,
+                    prefill,
+                    decode,
+                ),
             )
 
     def _memory(self) -> list[list[Ints]]:

@@ -21,6 +21,7 @@ def row(point: Point, option: str = "") -> Row:
         point.scenario.parallelism.devices,
         result.makespan,
         result.metrics,
+        result.intervals,
         max(one.total for one in result.memory),
         result.account.total,
         *phases,

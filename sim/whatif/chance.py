@@ -23,10 +23,10 @@ def _draws(subject: RunSubject, found: Breakdown) -> Array | None:
     phase = {"ttft": "prefill", "tpot": "decode"}.get(found.metric, "")
     if not phase:  # of both, and mostly of this
         phase = "encode" if model.decoder is None else _longer(subject)
-    times: dict[Class, float] = {}
+    times: dict[Class, int] = {}
     for cause, x in found.by("kind").items():
         if cause.kind:
-            times[phase, cause.kind] = float(x)
+            times[phase, cause.kind] = round(x)
     seed = zlib.crc32(device.name.encode())
     return stretches(times, device.efficiency, subject.resolved.precision.activations, seed)
 
