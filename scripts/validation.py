@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,16 +25,16 @@ from rich.table import Table
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency
 from sim.calibrate.calibrate import calibrate, errors
-from sim.calibrate.engines import fit_engine, loops, predicted, terms_of
+from sim.calibrate.engines import Loop, fit_engine, loops, predicted, terms_of
 from sim.calibrate.frames import is_held, pieces
 from sim.calibrate.generic import MEASURED, generally, generic_on
 from sim.catalogue import load_device, own_terms
 from sim.report import terminal
-from sim.serve.host import load_engine
+from sim.serve.host import Engine, load_engine
 from sim.validate.points import Bench, Source
 from sim.validate.runs import run_tables
 from sim.validate.score import table
-from sim.validate.serving import ENGINES
+from sim.validate.serving import engine_of
 from sim.validate.session import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,25 +213,26 @@ def runs() -> Found:
 
 
 def engines() -> Found:
-    """Rows held out of each engine's fit; then every group by a fit without it."""
+    """Rows held out of each engine's fit; then every group by a fit without it, to the other rows
+    of its engine or, where there are none, to those of all engines."""
     whole = source("e2e/silicon.csv")
-    for backend, name in ENGINES.items():
-        rows, _ = loops(whole, backend)
-        measured: Callable[[Any], Any] = lambda some: np.array([r.measured for r in some])  # noqa: E731
-        rest = [r for r in rows if is_held(f"{r.group} {r.shape}", 0.5)]
-        times = predicted(rest, terms_of(load_engine(name)))
-        yield (
-            "e2e/silicon TPOT, half of each group",
-            (np.abs(times / measured(rest) - 1) * 100).tolist(),
-        )
-        for group in sorted({r.group for r in rows}):
-            engine, _ = fit_engine(name, [r for r in rows if r.group != group], "without one group")
-            rest = [r for r in rows if r.group == group]
-            times = predicted(rest, terms_of(engine))
-            yield (
-                "e2e/silicon TPOT, whole groups unseen",
-                (np.abs(times / measured(rest) - 1) * 100).tolist(),
-            )
+    names = sorted({engine_of(row) for row in whole.frame.iter_rows(named=True)})
+    rows = {name: loops(whole, name)[0] for name in names}
+    for name in names:
+        rest = [r for r in rows[name] if is_held(f"{r.group} {r.shape}", 0.5)]
+        yield "e2e/silicon TPOT, half of each group", missed(rest, load_engine(name))
+        for group in sorted({r.group for r in rows[name]}):
+            others = [r for r in rows[name] if r.group != group]
+            others = others or [r for n in names if n != name for r in rows[n]]
+            engine, _ = fit_engine(name, others, "without one group")
+            rest = [r for r in rows[name] if r.group == group]
+            yield "e2e/silicon TPOT, whole groups unseen", missed(rest, engine)
+
+
+def missed(rows: list[Loop], engine: Engine) -> list[float]:
+    measured = np.array([r.measured for r in rows])
+    sizes: list[float] = (np.abs(predicted(rows, terms_of(engine)) / measured - 1) * 100).tolist()
+    return sizes
 
 
 def zero_shot() -> Found:

@@ -12,10 +12,11 @@ from sim.catalogue import load_device
 from sim.cli import app
 from sim.cost import CostModel
 from sim.errors import InputError
+from sim.serve.host import engines
 from sim.serve.serving import serve
 from sim.validate.names import device_of, dtype_of, model_of, system_of
 from sim.validate.points import Bench
-from sim.validate.serving import config_of, means, parts
+from sim.validate.serving import config_of, engine_of, means, parts
 from workloads.ops import linear
 from workloads.precision import parse_precision
 
@@ -89,6 +90,26 @@ def test_nothing_to_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     ran = CliRunner().invoke(app, ["validate", str(tmp_path)])
     assert isinstance(ran.exception, InputError)
+
+
+def test_a_benchmark_is_replayed_as_its_publisher_runs_it() -> None:
+    """Ten requests a client; without a version lengths vary and the host works ahead."""
+    row = {"backend": "vllm", "model": "Llama-3.1-8B", "isl": 1000, "osl": 50, "batch_size": 6}
+    row |= {"gemm_quant_mode": "fp8", "backend_version": "0.12.0"}
+    stated, bench = config_of(row, Bench(), "h100-sxm"), Bench()
+    assert (stated.engine, stated.kv_dtype) == ("vllm-0.12", "bf16")
+    assert (stated.traffic.prompt, stated.traffic.num_requests) == ("fixed:1000", 60)
+    # One prompt fits into a step beside the tokens of the others, two do not.
+    assert 1006 <= stated.knobs.max_num_batched_tokens < 2000
+    unstated = config_of(row | {"backend_version": None}, bench, "h100-sxm")
+    assert (unstated.engine, unstated.kv_dtype) == ("vllm-async", "fp8")
+    assert (unstated.traffic.prompt, unstated.traffic.output) == (
+        "uniform:800-1000",
+        "uniform:40-50",
+    )
+    assert engine_of(row | {"backend_version": "0.14.1"}) == "vllm-async"
+    assert engine_of(row | {"backend": "another"}) == "generic"
+    assert {engine_of(row | {"backend": b}) for b in ("vllm", "trtllm", "x")} <= set(engines())
 
 
 @pytest.mark.parametrize(

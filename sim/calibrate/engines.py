@@ -1,6 +1,6 @@
 """Terms of an engine's host from closed-loop serving benchmarks.
 
-Kernels are priced by the device as it is. In a closed loop of equal requests the steps are the same
+Kernels are priced by the device as it is. In a closed loop the steps are the same
 however long they take, so the time a token is linear in the engine's terms, and one replay a row is
 enough for any number of tries (`sim.validate.serving.parts`).
 """
@@ -20,7 +20,7 @@ from sim.errors import InputError, MemorywallError
 from sim.serve.host import NEUTRAL, Engine
 from sim.validate.passes import splitwise_seconds
 from sim.validate.points import Bench, Row, Source
-from sim.validate.serving import Parts, config_of, parts
+from sim.validate.serving import UNKNOWN, Parts, config_of, engine_of, parts
 
 START = {"step_us": 300.0, "sequence_us": 5.0, "decode_share": 0.05, "prefill_share": 0.1}
 BOUNDS = {
@@ -52,14 +52,19 @@ class EngineFit(msgspec.Struct, frozen=True):
 
 
 def loops(
-    source: Source, backend: str, progress: Callable[[str], None] = lambda what: None
+    source: Source, engine: str, progress: Callable[[str], None] = lambda what: None
 ) -> tuple[list[Loop], dict[str, int]]:
-    """The rows of an engine, replayed; and how many were left out, by reason."""
+    """The rows of an engine, replayed; and how many were left out, by reason.
+
+    Those that are priced with it; if there are none, those of the backend it is named after (vllm
+    of vllm-0.13). All rows are of the engine that stands for those unknown.
+    """
     bench, found = Bench(), []
     left: dict[str, int] = {}
-    for number, row in enumerate(source.frame.iter_rows(named=True)):
-        if row["backend"] != backend:
-            continue
+    rows = list(source.frame.iter_rows(named=True))
+    own = [row for row in rows if engine == UNKNOWN or engine_of(row) == engine]
+    own = own or [row for row in rows if row["backend"] == engine.split("-")[0]]
+    for number, row in enumerate(own):
         try:
             device = bench.device(str(row["system"]))
             measured = float(row["tpot_ms"]) * 1e-3
@@ -69,7 +74,7 @@ def loops(
             continue
         if measured > 0:
             found.append(Loop(group_of(row), shape_of(row), made, measured))
-        progress(f"row {number + 1} of {len(source.frame)}")
+        progress(f"row {number + 1} of {len(own)}")
     return found, left
 
 
@@ -140,10 +145,10 @@ def calibrate_engine(
 ) -> EngineFit:
     """Fit an engine to the rows that are not held out, and score the others.
 
-    `name` is a backend of the rows, and may go on with a version: vllm-0.12.
+    `name` is an engine that rows are priced with, or a backend of theirs with a version: vllm-0.13.
     """
     of_phases = source.format == "e2e/splitwise"
-    rows, left = phases(source) if of_phases else loops(source, name.split("-")[0], progress)
+    rows, left = phases(source) if of_phases else loops(source, name, progress)
     kept = [r for r in rows if not is_held(f"{r.group} {r.shape}", holdout)]
     held = [r for r in rows if is_held(f"{r.group} {r.shape}", holdout)]
     engine, undetermined = fit_engine(name, kept, "fitted to rows of a file")

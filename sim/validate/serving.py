@@ -1,7 +1,21 @@
-"""Steady closed-loop serving benchmarks, replayed through `serve`."""
+"""Closed-loop serving benchmarks, replayed through `serve`.
+
+How such a benchmark is run is not in its rows, and decides its TTFT: so it is taken from what the
+publishers' scripts say. All clients start at once and send ten requests each; the mean is over all
+of them, the first rush among them. A request that follows an answer finds the next step planned.
+
+* Rows that state a version are aiconfigurator's own (genai-perf, src/aiconfigurator/eval): equal
+  lengths. Its engines are set up for its search: about one prompt a step, and TensorRT-LLM's
+  KV cache in fp8 where the weights are (assumed: of what was tried this alone fits the slope of the
+  time a token over the clients).
+* Rows without one are InferenceMAX's (SemiAnalysis, benchmarks/70b_fp8_*.sh, vLLM 0.10.2): lengths
+  uniform from 80 to 100 % of those stated, 8,192 tokens a step, KV cache in fp8 where the weights
+  are, and the next step scheduled while one runs.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -20,11 +34,15 @@ from sim.serve.serving import Served, serve
 from sim.validate.names import model_of, system_of
 from sim.validate.points import Bench, Place, Point, Row, Source, priced
 
-# Requests a client, so that most of what is counted runs among others in all phases.
-ROUNDS = 4
-# Terms by backend; others, and other versions by --engine of `serve`, are priced without.
+ROUNDS = 10  # requests a client
+TURNAROUND_S = 0.001  # from an answer to the next request: less than a step, more than nothing
+SHORTEST = 0.8  # of the stated length, in InferenceMAX's rows
+BUDGET = 8192  # tokens a step
+ASYNCHRONOUS = "vllm-async"
+# Terms by backend; where a backend is not known, those of all rows together.
 ENGINES = {"vllm": "vllm-0.12", "trtllm": "trtllm-1.0"}
-BUDGET = 8192  # tokens a step: the default of TensorRT-LLM, and of vLLM on large GPUs
+UNKNOWN = "generic"
+SINCE = (0, 14)  # vLLM schedules a step while the last one runs
 
 
 def silicon(source: Source, bench: Bench) -> Iterator[Point]:
@@ -62,6 +80,21 @@ def dtype_of_row(row: Row) -> str:
     raise InputError(f"gemm_quant_mode {mode!r} is not known")
 
 
+def stated(row: Row) -> bool:
+    """Whether a row tells the version of its engine, as those that aiconfigurator measured do."""
+    return bool(row.get("backend_version"))
+
+
+def engine_of(row: Row) -> str:
+    """The engine whose terms a row is priced with."""
+    backend = str(row["backend"])
+    if backend == "vllm":
+        version = re.findall(r"\d+", str(row.get("backend_version") or ""))[:2]
+        if not version or tuple(map(int, version)) >= SINCE:
+            return ASYNCHRONOUS
+    return ENGINES.get(backend, UNKNOWN)
+
+
 def config_of(row: Row, bench: Bench, device: str, engine: str | None = None) -> Serving:
     """The serving run that a row states. `engine` "none" leaves the host's time out."""
     clients = row.get("batch_size") or row.get("concurrency")
@@ -79,23 +112,32 @@ def config_of(row: Row, bench: Bench, device: str, engine: str | None = None) ->
     else:
         on = system_of(device, tp * pp)
     clients = int(clients)
-    dtype = dtype_of_row(row)
+    dtype, own = dtype_of_row(row), stated(row)
+    isl, osl = int(row["isl"]), int(row["osl"])
+    small = dtype in ("fp8", "fp4")
     return Serving(
         model=model_of(row["model"]),
         on=on,
         dtype=dtype,
-        kv_dtype="bf16" if dtype in ("fp8", "fp4") else None,
-        engine=engine or ENGINES.get(str(row["backend"])),
+        kv_dtype=("bf16" if own and row["backend"] == "vllm" else "fp8") if small else None,
+        engine=engine or engine_of(row),
         traffic=Traffic(
-            arrivals=f"closed:{clients}",
-            prompt=f"fixed:{row['isl']}",
-            output=f"fixed:{row['osl']}",
+            arrivals=f"closed:{clients}:think={TURNAROUND_S}",
+            prompt=_lengths(isl, own),
+            output=_lengths(osl, own),
             num_requests=ROUNDS * clients,
         ),
-        knobs=Knobs(max_num_seqs=max(256, clients), max_num_batched_tokens=max(BUDGET, clients)),
+        knobs=Knobs(
+            max_num_seqs=max(256, clients),
+            max_num_batched_tokens=max(256, isl) + clients if own else max(BUDGET, clients),
+        ),
         parallelism=Parallelism(tp=tp, pp=pp),
         keep_steps=engine == "none",
     )
+
+
+def _lengths(stated: int, equal: bool) -> str:
+    return f"fixed:{stated}" if equal else f"uniform:{max(1, int(SHORTEST * stated))}-{stated}"
 
 
 def means(served: Served) -> tuple[float, float]:
@@ -122,8 +164,9 @@ def _served_means(config: bytes) -> tuple[float, float]:
 class Parts(msgspec.Struct, frozen=True):
     """TPOT of a run without host time, by what an engine's terms multiply; seconds, numbers.
 
-    A closed loop of equal requests takes the same steps however long they are, so its TPOT is
-    linear in the engine's terms: decode (1 + share) + prefill (1 + share) + steps and sequences.
+    A closed loop takes the same steps however long they are (as long as one lasts longer than a
+    client's turnaround), so its TPOT is linear in the engine's terms: decode (1 + share) +
+    prefill (1 + share) + steps and sequences.
     """
 
     decode: float
