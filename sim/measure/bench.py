@@ -172,7 +172,7 @@ class Bench:
             )
         except Broken as error:
             rest = len(missing) - (self.measured - before)
-            self.say(f"  all-reduce: {rest} sizes left out: {error}")
+            self.say(f"  all-reduce: {rest} {'size' if rest == 1 else 'sizes'} left out: {error}")
             self.left_out += rest
 
     def device_file(self) -> Path:
