@@ -39,6 +39,7 @@ Bounds = dict[str, tuple[float, float]]
 TRIED = 1200  # rows that the whole numbers are chosen on
 USUAL = 100.0  # weight of a shape of large language models
 MANY = 6000  # rows that a fit uses at most
+ROWS, OF_CPU = (64, 96, 128, 192), (16, 32, 64, 128, 256)  # of a tile
 
 DECODE_START = {
     "floor_us": 10.0,
@@ -133,7 +134,9 @@ def _fit_chunks(family: str, frame: pl.DataFrame, device: Device, dtype: str) ->
     tried = [
         {"tile_rows": rows, "packed": packed, "depth": depth}
         for rows, packed, depth in product(
-            (64, 96, 128, 192), (False, True) if shared else (False,), (1, 2, 3, 4, 8)
+            OF_CPU if device.kind == "cpu" else ROWS,
+            (False, True) if shared else (False,),
+            (1, 2, 3, 4, 8),
         )
     ]
     return _fit(family, frame, device, dtype, PrefillTerms, price, tried, CHUNK_START, CHUNK_BOUNDS)
