@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import tomli_w
 
 from hw_models.efficiency import Efficiency
-from sim.calibrate.calibrate import calibrate
+from sim.calibrate.calibrate import Calibration, calibrate
 from sim.calibrate.device_file import flat, plain
 from sim.calibrate.session import print_calibration
 from sim.catalogue import catalogue, load_device
@@ -53,12 +54,21 @@ def main() -> None:
         sources = list(read([DATA / p for p in MEASURED[name]], name, None, []))
         made = calibrate(sources, load_device(name), holdout=HOLDOUT, date=day)
         print_calibration(made, terminal())
-        families = plain(made.device.efficiency)
-        known = [f.name for f in msgspec.structs.fields(Efficiency) if f.name in families]
-        tables = {k: families[k] for k in known if isinstance(families[k], dict)}
-        text = flat(tomli_w.dumps({"efficiency": tables}))
+        text = flat(tomli_w.dumps({"efficiency": plain(fitted(made))}))
         path.write_text(f"{above}\n\n{MARKER}\n\n{text}", encoding="utf-8")
         load_device(name)
+
+
+def fitted(made: Calibration) -> Efficiency:
+    """The terms that were fitted, without those that the device takes from others."""
+    families: dict[str, Any] = {}
+    for outcome in made.outcomes:
+        if outcome.fit is not None:
+            family, key = outcome.fit.family, outcome.fit.key
+            terms = getattr(made.device.efficiency, family)[key]
+            families.setdefault(family, {})[key] = terms
+    neutral: Efficiency = msgspec.structs.replace(Efficiency(), **families)
+    return neutral
 
 
 if __name__ == "__main__":
