@@ -147,6 +147,7 @@ class VectorTerms(KernelTerms, frozen=True, kw_only=True):
         an element each, or a pair, and wait for it. Rows come in waves over the cores; a look-up
         has the threads of all cores. What is still on chip comes 1 + gain times as fast here, too.
     hidden: how much of the shorter one of two, moving bytes and walking, is under the longer one.
+        Arithmetic is under both.
     row_ns: time of one element of a row, which one core walks from end to end, without waves.
     passes: by kind of operator, how often the compulsory bytes are moved by a kernel that was not
         fused with its neighbours (a norm of two passes, an activation as two kernels). A look-up

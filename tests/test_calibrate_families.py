@@ -17,6 +17,7 @@ from sim.calibrate import collectives, elementwise, experts
 from sim.catalogue import load_device
 from sim.cost import CostModel
 from sim.validate.kernels import expert_ops
+from workloads.ops import activation, norm
 from workloads.precision import parse_precision
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -207,3 +208,20 @@ def test_mixtures_that_were_not_fitted() -> None:
         median, p90 = score(experts.predict(rest, device, "bf16", terms), rest)
         assert median < 10
         assert p90 < 45
+
+
+def test_streams_are_priced_as_they_are_fitted() -> None:
+    """Also their arithmetic, which a fit does not know of, is under the walk."""
+    terms = VectorTerms(
+        floor_us=2.0, hbm=0.9, walk={"norm": 1200.0, "activation": 1300.0}, hidden=0.5, depth=1
+    )
+    device = bare("a100-sxm-80gb", elementwise={"fp16": terms})
+    costs, form = CostModel(device, "fp16"), parse_precision("fp16")
+    for op, kind, read in (
+        (activation("a", "silu", 4096, 28672, True, form), "activation", 2),
+        (norm("n", "rmsnorm", 4096, 8192, form), "norm", 1),
+    ):
+        row = {"op": kind, "rows": 4096, "width": op.width}
+        frame = pl.DataFrame([{**row, "read": read * op.width, "written": op.width}])
+        (fitted,) = elementwise.predict(frame, device, "fp16", terms)
+        assert costs(op).duration * 1e-12 == pytest.approx(fitted, rel=1e-3), kind

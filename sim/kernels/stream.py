@@ -55,12 +55,15 @@ def stream_times(
             bandwidth = rates.device.hbm.bandwidth * terms.hbm
     faster = _held(xp, rates, terms, moved)
     bandwidth = bandwidth * faster / passes
+    streaming = (moved.reads + moved.writes) / bandwidth
     if terms.walk:
         cycles = turns(xp, rates.cores, kind, rows, width) * walk_of(terms, kind)
         near = 1.0 if kind == "embedding" else faster  # a table is too large to stay
-        compute = compute + cycles / (rates.device.clock_GHz * 1e9 * near)
-    if terms.hidden:
-        streaming = (moved.reads + moved.writes) / bandwidth
+        walk = cycles / (rates.device.clock_GHz * 1e9 * near)
+        walk = walk - terms.hidden * xp.min(walk, streaming)
+        # Threads that have their elements compute while others wait for theirs.
+        compute = xp.max(walk, compute - streaming)
+    else:
         compute = compute - terms.hidden * xp.min(compute, streaming)
     tiles = terms.depth or stream_tiles(xp, rates, moved.reads)
     return times(xp, rates, rates.floor(terms.floor_us), moved, compute, tiles, bandwidth=bandwidth)

@@ -61,7 +61,7 @@ def eager(device: Device, dtype: str, passes: dict[str, float]) -> Device:
     if not table:
         return device
     terms = stream_terms(rates_of(device, dtype))
-    own = msgspec.structs.replace(terms, walk={}, hidden=0.0, row_ns=0.0, passes=passes)
+    own = msgspec.structs.replace(terms, walk={}, hidden=1.0, row_ns=0.0, passes=passes)
     efficiency = msgspec.structs.replace(device.efficiency, elementwise={**table, dtype: own})
     return msgspec.structs.replace(device, efficiency=efficiency)
 
