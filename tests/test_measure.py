@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from hw_models.device import Device
 from sim.calibrate.device_file import save_device
 from sim.catalogue import load_device
-from sim.cli import app
+from sim.commands import app
 from sim.errors import InputError
 from sim.measure import session
 from sim.measure.bodies import kernel_name

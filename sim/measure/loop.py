@@ -26,7 +26,7 @@ from sim.measure.models import RealModel, Timed
 from sim.measure.session import Plan, measure
 from sim.measure.timer import CLOCKS
 from sim.scenario import Scenario, Workload, assemble
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.states import STATES
 from sim.validate.points import Source
 from sim.validate.session import read
