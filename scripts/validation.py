@@ -25,6 +25,7 @@ from rich.table import Table
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency
 from sim.calibrate.calibrate import calibrate, errors
+from sim.calibrate.coverage import LEAST, MOST, SETS, covered
 from sim.calibrate.engines import Loop, fit_engine, loops, predicted, terms_of
 from sim.calibrate.frames import is_held, pieces
 from sim.calibrate.generic import MEASURED, generally, generic_on
@@ -110,12 +111,27 @@ def main() -> None:
         shown = f"{median:.1f}/{most:.1f}" if len(sizes) > 1 else f"{median:.1f}"
         made.add_row(line.name, f"{len(sizes):,}", shown, line.goal, line.least, line.peer, gate)
     console.print(made)
+    console.print(coverage(over))
     if "--write" in sys.argv[1:]:
         heading = "# Errors reached, %, by scripts/validate --write; CI allows a tenth more.\n\n"
         REACHED.write_text(heading + tomli_w.dumps(now), encoding="utf-8")
     for sentence in over:
         console.print(f"validate: {sentence}")
     sys.exit(1 if over else 0)
+
+
+def coverage(over: list[str]) -> Table:
+    """How many of the rows lie in the 80 % intervals of their predictions."""
+    made = Table(title="Measured values in 80 % intervals, rows not fitted", title_justify="left")
+    for head in ("set", "rows", "covered"):
+        made.add_column(head, justify="left" if head == "set" else "right")
+    for name, of in SETS.items():
+        found = of(DATA)
+        share = covered(found)
+        made.add_row(name, f"{len(found):,}", f"{share:.0%}")
+        if share < LEAST or (share > MOST and len(found) >= 20):
+            over.append(f"{name}: {share:.0%} is not between {LEAST:.0%} and {MOST:.0%}")
+    return made
 
 
 Found = Iterator[tuple[str, list[float]]]

@@ -58,7 +58,7 @@ def measure(
             f"  memorywall calibrate {out}/kernels --device {done.file}   # its efficiency terms"
         )
     if done.interrupted:
-        raise SystemExit(130)
+        raise typer.Exit(130)
 
 
 def words(text: str | None) -> tuple[str, ...]:

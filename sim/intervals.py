@@ -16,6 +16,7 @@ draws is found by drawing: one ratio a family, from all of its quantiles.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from hw_models.efficiency import Efficiency, KernelTerms, Spread, terms_for
 Array = npt.NDArray[np.float64]
 Class = tuple[str, str]  # phase, kind of operator or family of kernels
 DRAWS, SEED = 2000, 42
+NORMAL = NormalDist()
 LEAST = 0.05  # no kernel is faster than by this factor
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 KINDS = {
@@ -168,6 +170,15 @@ def stretches(
         u = np.random.default_rng((seed, name)).random(DRAWS)
         total += time * np.maximum(quantile(spread, u), LEAST)
     return total / whole if known and whole else None
+
+
+def chance_below(bound: float, value: float, low: float, high: float) -> float:
+    """The chance that what was predicted as `value`, with this 80 % interval, is at most `bound`:
+    half of a normal distribution on either side."""
+    side = high - value if bound > value else value - low
+    if side <= 0:
+        return float(bound >= value)
+    return NORMAL.cdf(NORMAL.inv_cdf(0.9) * (bound - value) / side)
 
 
 def beats(a: float, of_a: Array | None, b: float, of_b: Array | None) -> float | None:

@@ -14,7 +14,16 @@ from sim import Scenario, Workload, run
 from sim.calibrate.calibrate import errors, spreads
 from sim.calibrate.frames import is_held, pieces
 from sim.catalogue import load_device
-from sim.intervals import DRAWS, Interval, beats, interval, intervals, quantile, stretches
+from sim.intervals import (
+    DRAWS,
+    Interval,
+    beats,
+    chance_below,
+    interval,
+    intervals,
+    quantile,
+    stretches,
+)
 from sim.validate.session import read
 from sim.whatif.chance import chance
 from sim.whatif.subjects import subject
@@ -94,6 +103,12 @@ def test_draws_share_their_luck() -> None:
     assert share is not None
     assert 0.5 < share < 0.75
     assert beats(1.0, one, 1.0, None) is None
+
+
+def test_the_chance_to_stay_below_a_bound() -> None:
+    of = (10.0, 9.0, 14.0)
+    assert [chance_below(x, *of) for x in (9, 10, 14)] == pytest.approx([0.1, 0.5, 0.9])
+    assert [chance_below(x, 10.0, 10.0, 10.0) for x in (9, 10, 11)] == [0.0, 1.0, 1.0]
 
 
 def test_quantiles_are_met() -> None:

@@ -136,7 +136,6 @@ def measure(
         interrupted = True
     finally:
         bench.tables.save()
-        bench.forget()
     file = bench.device_file()
     return Done(
         device=bench.name,

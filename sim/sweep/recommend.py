@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from sim.errors import InputError
+from sim.intervals import chance_below
 from sim.states import STATES
 from sim.sweep.axes import Axis
 from sim.sweep.fronts import Record
@@ -20,6 +21,7 @@ from sim.sweep.report import cell
 from sim.sweep.study import Swept
 
 BOUNDS = ("ttft_s", "tpot_s", "e2e_s")
+INTERVALS = {"ttft_s": "ttft", "tpot_s": "tpot", "e2e_s": "makespan"}
 SPLIT = {"run": ("tp", "pp", "dp", "microbatches"), "serve": ("tp", "pp", "replicas")}
 
 
@@ -99,6 +101,18 @@ def measured(record: Record) -> dict[str, float]:
         "tpot_s": record["tpot_s"] or 0.0,
         "e2e_s": record["makespan_ps"] * 1e-12,
     }
+
+
+def chance(record: Record, bounds: dict[str, float]) -> float | None:
+    """The chance that a static run meets the bound that it is the least sure to meet; None where no
+    residuals are known."""
+    found = []
+    for name, value in measured(record).items():
+        stem = INTERVALS[name]
+        low, high = (record.get(f"{stem}_{end}_s") for end in ("low", "high"))
+        if name in bounds and low is not None and high is not None:
+            found.append(chance_below(bounds[name], value, low, high))
+    return min(found, default=None)
 
 
 def worst(record: Record, bounds: dict[str, float], kind: str) -> float:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.report import plain_table
-from sim.sweep.recommend import Verdict
+from sim.sweep.recommend import Verdict, chance
 from sim.sweep.registry import kind_of
 from sim.sweep.report import HEADS, cell, heading_of
 from sim.sweep.study import Swept
@@ -20,7 +20,7 @@ def print_map(found: WallMap, console: Console) -> None:
     """The shares as a table of figures, and the crossings as sentences."""
     console.print()
     what = "all of the run" if found.phase == "all" else found.phase
-    console.print(heading_of(found.sweep), style="bold")
+    console.print(f"[bold]{heading_of(found.sweep)}[/bold]")
     step = max(1, -(-len(found.x.values) // MOST_COLUMNS))
     title = f"Share of the device time on {found.wall}, {what}, by {found.x.name} (across)"
     heads = [shown(v) for v in found.x.values[::step]]
@@ -49,7 +49,7 @@ def print_verdicts(
     names = [a.name for a in swept.sweep.axes if len(a.values) > 1]
     asked = ", ".join(f"{k.removesuffix('_s').upper()} <= {cell(k, v)}" for k, v in bounds.items())
     console.print()
-    console.print(heading_of(swept.sweep), style="bold")
+    console.print(f"[bold]{heading_of(swept.sweep)}[/bold]")
     met = sum(v.meets for v in found)
     console.print(f"  {len(found)} splits of at most {devices} devices; {met} meet {asked}")
     if met:
@@ -62,7 +62,7 @@ def print_verdicts(
         )
     else:
         console.print("  none does; the nearest come first")
-    console.print(verdict_table(swept, found, names))
+    console.print(verdict_table(swept, found, names, bounds))
     never = [v for v in found if v.cost is None]
     if never:
         counted = dict.fromkeys(dict.fromkeys(v.record["status"] for v in never), 0)
@@ -72,27 +72,36 @@ def print_verdicts(
         console.print(f"  cannot be: {told}; the first: {never[0].reason}")
 
 
-def verdict_table(swept: Swept, found: list[Verdict], names: list[str]) -> Table:
-    """A row a split: its latencies, its cost by state, and why it loses."""
+def verdict_table(
+    swept: Swept, found: list[Verdict], names: list[str], bounds: dict[str, float]
+) -> Table:
+    """A row a split: its latencies, the chance that it meets the bounds, its cost, why it loses."""
     tried = [v for v in found if v.cost is not None][:MOST_VERDICTS]
     kind = kind_of(swept.sweep.kind)
     shown_ = [n for n in kind.shown if not n.startswith("tokens")]
     shown_ = [n for n in shown_ if any(v.record.get(n) is not None for v in tried)]
+    sure = [_percent(chance(v.record, bounds)) for v in tried] if kind.name == "run" else []
     heads = [
         *(SHORT.get(n, n) for n in names[1:]),
         "devices",
         *(HEADS.get(n, n) for n in shown_),
+        *(["chance"] if any(sure) else []),
         "cost/token",
     ]
     table = plain_table("Splits, the cheapest first", names[0] if names else "split", heads)
     table.add_column("why it loses", justify="left")
-    for verdict in tried:
+    for i, verdict in enumerate(tried):
         r = verdict.record
         table.add_row(
             *(cell(n, r[n]) for n in names),
             str(r["devices"]),
             *(cell(n, r.get(n)) for n in shown_),
+            *([sure[i]] if any(sure) else []),
             cell("_s", verdict.cost),
             verdict.reason or ("the choice" if verdict is found[0] and verdict.meets else ""),
         )
     return table
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
