@@ -131,7 +131,11 @@ class Refused(msgspec.Struct, frozen=True):
 
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a replica. `stages` has the seven states of each pipeline stage, summing
-    to `end`, the tick at which the replica fell silent."""
+    to `end`, the tick at which the replica fell silent.
+
+    held: of several stages, whose batches overlap: the blocks in use, summed over the ticks in
+    which a batch was under way, and these ticks. With one stage the steps tell.
+    """
 
     number: int
     end: int
@@ -144,3 +148,4 @@ class Outcome(msgspec.Struct, frozen=True):
     hbm_bytes: int
     tokens_in: int
     tokens_out: int
+    held: tuple[int, int] | None = None

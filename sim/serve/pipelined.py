@@ -76,6 +76,7 @@ class PipelinedReplica(Replica):
         self.chosen: list[Live] = []
         self.present = 0  # ticks in which some request was in the replica
         self.since = -1
+        self.block_ticks = self.flown = 0  # blocks in use times ticks, and ticks, with a flight
 
     # -- time -------------------------------------------------------------------------------
 
@@ -101,12 +102,11 @@ class PipelinedReplica(Replica):
         """Take back one batch, or send one off, or wait for what comes next."""
         at = self.next_at
         if self.landing and at <= until:
-            self._land(self.flights.popleft())
+            self._land()
             return
+        self._pass(min(at, until))
         if at >= until:
-            self.now = until
             return
-        self.now = at
         work = self._plan()
         if work.chunks or work.decode:
             self._run(work)
@@ -116,6 +116,13 @@ class PipelinedReplica(Replica):
             self.wake = work.wake
         else:
             raise self.idle_policy()
+
+    def _pass(self, to: int) -> None:
+        """Let time pass in which no block is taken or given back."""
+        if self.flights:
+            self.block_ticks += self.blocks.used * (to - self.now)
+            self.flown += to - self.now
+        self.now = to
 
     def _plan(self) -> Work:
         self.chosen = self._choose()
@@ -127,8 +134,11 @@ class PipelinedReplica(Replica):
 
     def outcome(self, tokens_in: int, tokens_out: int) -> Outcome:
         # A run that was broken off has batches under way, which are booked to their end.
-        self.now = max([self.now, *self.free_at])
+        self._pass(max([self.now, *self.free_at]))
         return super().outcome(tokens_in, tokens_out)
+
+    def _held(self) -> tuple[int, int]:
+        return self.block_ticks, self.flown
 
     def _stages(self) -> tuple[Ticks, ...]:
         present = self.present + (self.now - self.since if self.since >= 0 else 0)
@@ -276,9 +286,10 @@ class PipelinedReplica(Replica):
         if self.on_step:
             self._report((*states, flops, moved), duration, decode, prefill)
 
-    def _land(self, flight: Flight) -> None:
+    def _land(self) -> None:
         """A batch is back: its requests move on."""
-        self.now = flight.end
+        self._pass(self.flights[0].end)
+        flight = self.flights.popleft()
         for live in (*flight.decoded, *(live for live, _ in flight.work.chunks)):
             self.away[live] -= 1
             if not self.away[live]:

@@ -78,7 +78,12 @@ class Replica(Seats):
             self.hbm_bytes,
             tokens_in,
             tokens_out,
+            self._held(),
         )
+
+    def _held(self) -> tuple[int, int] | None:
+        """See `Outcome.held`."""
+        return None
 
     def _stages(self) -> tuple[Ticks, ...]:
         """The seven states of each stage; they sum to `now`."""

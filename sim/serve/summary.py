@@ -35,7 +35,7 @@ DEFINITIONS = {
     "measured_at": "the end of the step that makes the token; no network to the client",
     "percentiles": "linear interpolation between ranks",
     "throughput": "of finished requests, over the makespan",
-    "kv_cache_usage": "blocks in use over blocks that fit; mean over the time of the steps",
+    "kv_cache_usage": "blocks in use over blocks that fit; mean over the time in which steps run",
     "mfu": "FLOPs done over the matrix peak of all devices for the makespan",
     "mbu": "HBM bytes moved over the bandwidth of all devices for the makespan",
 }
@@ -110,7 +110,9 @@ def summarise(
         "hbm_bytes": moved,
         "mfu": _per(flops, peak),
         "mbu": _per(moved, bandwidth),
-        "kv_cache_usage": kv_usage(steps, kv_blocks_total) if steps and kv_blocks_total else None,
+        "kv_cache_usage": kv_usage(steps, outcomes, kv_blocks_total)
+        if steps and kv_blocks_total
+        else None,
         "account_ps": dict(zip(STATES, states, strict=True)),
         "account_share": {
             s: _per(x, makespan_ps * devices) for s, x in zip(STATES, states, strict=True)
@@ -197,15 +199,22 @@ def request_account(requests: RequestColumns | pl.DataFrame) -> dict[str, dict[s
     }
 
 
-def kv_usage(steps: Sequence[StepColumns], total: int) -> dict[str, float]:
-    """Share of the KV blocks in use while steps ran: mean over their time, and the peak."""
-    weight = time = peak = 0
-    for store in steps:
-        blocks, duration = store.column("kv_blocks"), store.column("duration_ps")
-        weight += exact_sum(blocks * duration)
-        time += exact_sum(duration)
-        peak = max(peak, int(blocks.max(initial=0)))
-    return {"mean": _per(weight, time * total), "peak": peak / total, "blocks": total}
+def kv_usage(
+    steps: Sequence[StepColumns], outcomes: Sequence[Outcome], total: int
+) -> dict[str, float]:
+    """Share of the KV blocks in use while steps ran: mean over that time, and the peak.
+
+    Steps of one stage follow one another. Batches in several overlap, and requests leave as they
+    come back: there the replica has kept the sum.
+    """
+    held = [outcome.held for outcome in outcomes if outcome.held]
+    blocks = [store.column("kv_blocks") for store in steps]
+    if not held:
+        times = [store.column("duration_ps") for store in steps]
+        held = [(exact_sum(b * t), exact_sum(t)) for b, t in zip(blocks, times, strict=True)]
+    peak = max((int(b.max(initial=0)) for b in blocks), default=0)
+    mean = _per(sum(h[0] for h in held), sum(h[1] for h in held) * total)
+    return {"mean": mean, "peak": peak / total, "blocks": total}
 
 
 def goodput(
