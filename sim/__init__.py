@@ -4,13 +4,19 @@ from sim import Scenario, Workload, run
 
 result = run(Scenario(model="gpt2", on="h100-sxm", workload=Workload(prompt=128, output=32)))
 result.metrics.tpot_s, result.account.share("hbm")
+
+The names are loaded when first asked for, so that the command can be interrupted from the start.
 """
 
-from sim.catalogue import Machine, load_device, load_machine, load_model
-from sim.errors import Deadlock, Infeasible, InputError, MemorywallError, OutOfMemory
-from sim.mapping import Parallelism
-from sim.scenario import Scenario, Workload, assemble
-from sim.simulate import Result, run, simulate
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.catalogue import Machine, load_device, load_machine, load_model
+    from sim.errors import Deadlock, Infeasible, InputError, MemorywallError, OutOfMemory
+    from sim.mapping import Parallelism
+    from sim.scenario import Scenario, Workload, assemble
+    from sim.simulation import Result, run, simulate
 
 __all__ = [
     "Deadlock",
@@ -30,3 +36,16 @@ __all__ = [
     "run",
     "simulate",
 ]
+_MODULES = ("errors", "catalogue", "mapping", "scenario", "simulation")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in map(import_module, (f"sim.{part}" for part in _MODULES)):
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -58,7 +58,7 @@ def measure(
             f"  memorywall calibrate {out}/kernels --device {done.file}   # its efficiency terms"
         )
     if done.interrupted:
-        raise typer.Exit(130)
+        raise SystemExit(130)
 
 
 def words(text: str | None) -> tuple[str, ...]:

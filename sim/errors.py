@@ -19,6 +19,9 @@ from difflib import get_close_matches
 class MemorywallError(Exception):
     """Base of all errors that come with one clear sentence for the user."""
 
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
 
 class InputError(MemorywallError):
     """A file, key, value or flag breaks a rule."""
@@ -46,3 +49,16 @@ def hint(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def one_line(text: str) -> str:
+    """`text` as a terminal may show it, however long or odd a name or a value in it is."""
+    text = printable(" ".join(text.split()) if {"\n", "\t"} & {*text} else text)
+    return text if len(text) <= 1500 else f"{text[:1000]} ... {text[-400:]}"
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey or cannot show as escapes; lines and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

@@ -13,7 +13,7 @@ from msgspec import to_builtins
 from sim.files import clear, whole
 from sim.metrics import ends
 from sim.scenario import save_scenario
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.states import STATES
 from sim.tables import Table, operators, passes, time_account
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, one_line
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -58,7 +58,7 @@ def convert(document: Document, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(document, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise InputError(_line(_explain(str(error), document, kind, where))) from None
+        raise InputError(one_line(_explain(str(error), document, kind, where))) from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply; tables end at {MAX_DEPTH} levels") from None
 
@@ -68,13 +68,7 @@ def checked(where: str, build: Callable[[], T]) -> T:
     try:
         return build()
     except (ValueError, OverflowError) as error:
-        raise InputError(_line(f"{where}: {error}")) from None
-
-
-def _line(text: str) -> str:
-    """One readable line, however long or odd a key or a value in it is."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return text if len(text) <= 1500 else f"{text[:1000]} ... {text[-400:]}"
+        raise InputError(one_line(f"{where}: {error}")) from None
 
 
 def _explain(message: str, document: Document, kind: type, where: str) -> str:

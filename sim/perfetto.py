@@ -17,7 +17,7 @@ from typing import IO
 from sim import lanes
 from sim.files import whole
 from sim.priced import Step
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.states import STATES
 from sim.timeline import Record, Span, spans
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sim.clock import seconds
-from sim.simulate import Result
+from sim.errors import printable
+from sim.simulation import Result
 from sim.states import STATES, Ticks
 
 STATE_HEADS = {
@@ -26,9 +27,18 @@ STATE_HEADS = {
 }
 
 
+class Terminal(Console):
+    """A console for names out of files: no markup in them, and no escapes that it would obey."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text to show; see `rich.console.Console`."""
+        return super().render_str(printable(text), **options)
+
+
 def terminal() -> Console:
     """Standard output: as wide as the terminal, or 120 columns into a pipe or a file."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    width = None if sys.stdout.isatty() else 120
+    return Terminal(width=width, highlight=False, markup=False, emoji=False)
 
 
 def duration(t: float) -> str:
@@ -69,7 +79,7 @@ def print_banner(result: Result, console: Console) -> None:
     split = r.scenario.parallelism
     p = r.precision
     console.print()
-    console.print(Text(title(result), style="bold"))
+    console.print(title(result), style="bold")
     console.print(
         f"  weights {p.weights}, activations {p.activations}, KV {p.kv}; "
         f"{split.devices} of {len(r.machine.system.devices)} devices ({r.machine.device.name}); "

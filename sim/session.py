@@ -17,7 +17,7 @@ from sim.files import whole
 from sim.inputs import convert, read_document
 from sim.mapping import Parallelism
 from sim.scenario import Scenario, Workload, save_scenario
-from sim.simulate import Progress, Result, run
+from sim.simulation import Progress, Result, run
 
 # Below these a run is over before a progress bar could be read.
 LONG_RUN = {"passes planned": 1000, "tasks simulated": 100_000}

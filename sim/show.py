@@ -28,9 +28,10 @@ def catalogue_app(kind: str) -> typer.Typer:
     ) -> None:
         """Show one with all its numbers and their sources."""
         from sim.catalogue import locate
+        from sim.errors import printable
 
         load(kind, name)
-        typer.echo(locate(kind, name).read_text(encoding="utf-8").rstrip())
+        typer.echo(printable(locate(kind, name).read_text(encoding="utf-8").rstrip()))
         for line in DERIVED[kind](name):
             typer.echo(f"# {line}")
 

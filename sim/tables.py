@@ -12,7 +12,7 @@ import msgspec
 
 from sim.priced import Step
 from sim.program import Slot
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.stalls import WAIT
 from sim.states import NOTHING, STATES, Ticks, add, only, scaled
 from sim.timeline import Record, ranks, slot_spans, waiting

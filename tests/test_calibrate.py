@@ -15,7 +15,7 @@ from sim.calibrate import search
 from sim.calibrate.device_file import save_device
 from sim.calibrate.frames import is_held
 from sim.catalogue import catalogue, load_device
-from sim.cli import app
+from sim.commands import app
 from sim.cost import CostModel
 from sim.validate.kernels import expert_ops
 from workloads.precision import parse_precision

@@ -16,7 +16,7 @@ from sim.export import write_result
 from sim.scenario import Resolved
 from sim.serve.serving import serve
 from sim.serve.session import summary
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.whatif import compare, runs
 from sim.whatif.changes import changed, factor, from_flags
 from sim.whatif.parts import Breakdown

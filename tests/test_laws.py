@@ -22,7 +22,7 @@ from sim.catalogue import Machine
 from sim.cost import RESOURCES
 from sim.mapping import Parallelism, shard
 from sim.scenario import Resolved
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.states import BUBBLE, COMPUTE, IDLE, LAUNCH, NOTHING, STATES, Ticks, add, total
 from sim.timeline import spans
 from workloads.graph import build_graph

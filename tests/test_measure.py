@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from hw_models.device import Device
 from sim.calibrate.device_file import save_device
 from sim.catalogue import load_device
-from sim.cli import app
+from sim.commands import app
 from sim.errors import InputError
 from sim.measure import session
 from sim.measure.bodies import kernel_name
 from sim.measure.buffers import Body
 from sim.measure.cases import GRIDS, KERNELS, MODULES, grid
+from sim.measure.cpu import keep_freed_memory, library_function
 from sim.measure.host import Host, slug, this_host
 from sim.measure.models import RealModel
 from sim.measure.starting import cpu_device
@@ -229,3 +230,24 @@ def test_a_model_of_the_catalogues_form_runs_for_real(tmp_path: Path) -> None:
     found = RealModel(str(file)).passes(tokens=16, repeats=3, steps=4)
     assert [(t.phase, t.timing.repeats) for t in found] == [("prefill", 3), ("decode", 9)]
     assert all(t.timing.latency_us > 0 for t in found)
+
+
+def test_freed_memory_is_kept_and_given_back_where_the_c_library_can() -> None:
+    """Both are asked of the library that this process runs on; another one has neither."""
+    kept = keep_freed_memory()
+    assert kept == (library_function("mallopt") is not None)
+    assert library_function("no such function") is None
+
+
+def test_something_before_a_call_is_untimed_and_comes_before_each() -> None:
+    now = [0.0]
+    did: list[str] = []
+
+    def takes(what: str, seconds: float) -> None:
+        did.append(what)
+        now[0] += seconds
+
+    body = Body(lambda i: takes("call", 3e-6), 1, lambda: takes("before", 1.0))
+    timing = cpu_timing(body, 4.5, lambda: now[0])
+    assert timing.latency_us == pytest.approx(3.0)
+    assert did == ["call", "call", *["before", "call"] * 5]

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from sim import Scenario, Workload, load_device, run
+from sim.calibrate.calibrate import Calibration
 from sim.errors import InputError
 from sim.measure import loop
 from sim.measure.cases import Case
@@ -127,7 +128,7 @@ def small(case: Case) -> bool:
     """Of each kernel as many shapes as tell its terms, the smallest."""
     c = case.columns
     if case.table == "gemm":
-        return bool(c["n"] * c["k"] <= 768 * 768 and c["m"] <= 64)
+        return bool(c["n"] * c["k"] <= (2048**2 if c["m"] == 1 else 768**2) and c["m"] <= 64)
     if case.table == "elementwise":
         return bool(c["rows"] <= 16 and c["width"] <= 1024)
     if case.table == "copy":
@@ -155,9 +156,17 @@ def test_the_loop_closes_on_miniature_models(
     study = Study(
         folder=tmp_path / "out", subjects=(bert, gpt2), repeats=3, steps=4, few=8, case_s=0.002
     )
-    made: list[object] = []
+    made: list[Calibration] = []
     table = close_loop(study, small, show=made.append)
-    assert len(made) == 4
+    fitted = [{o.key[0]: o.rows for o in m.outcomes if o.fit} for m in made]
+    assert [set(f) for f in fitted] == [
+        {"gemm", "elementwise", "prefill", "decode"},
+        {"gemm"},
+        {"gemm", "elementwise", "encoder"},
+        {"gemm"},
+    ]
+    assert [f["gemm"] for f in fitted[1::2]] == [10, 10]  # of one row
+    assert fitted[0]["gemm"] > 8
     points = [(Path(m).stem, p, n) for m, p, n in table.select("model", "phase", "tokens").rows()]
     assert points == [
         ("bert", "encode", 16),

@@ -26,7 +26,7 @@ from sim.kernels.price import Moved
 from sim.kernels.rates import rates_of
 from sim.kernels.stream import stream_times
 from sim.scenario import resolve
-from sim.simulate import Result
+from sim.simulation import Result
 from workloads.ops import activation, grouped, lookup, norm, residual
 from workloads.precision import Precision
 

@@ -17,7 +17,7 @@ from sim.critical import critical_path
 from sim.plots.style import look
 from sim.plots.timeline_view import View, draw_view
 from sim.scenario import Resolved
-from sim.simulate import Result, simulate
+from sim.simulation import Result, simulate
 from sim.whatif.subjects import RunSubject, subject
 
 COMMAND = Path(sys.executable).with_name("memorywall")

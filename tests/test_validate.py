@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.catalogue import load_device
-from sim.cli import app
+from sim.commands import app
 from sim.cost import CostModel
 from sim.errors import InputError
 from sim.serve.host import engines

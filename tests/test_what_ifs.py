@@ -12,7 +12,7 @@ import pytest
 
 from sim import InputError, Scenario, Workload
 from sim.scenario import Resolved, resolve
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.whatif.answers import shown
 from sim.whatif.buffers import local_bytes, matmul_time
 from sim.whatif.evaluate import exited, speculated

@@ -113,13 +113,17 @@ class Bench:
         self.say(f"  {case.table} ({shape}) left out: {reason}")
         self.left_out += 1
         self.failures += 1
-        self.buffers.drop()
-        self.machine.forget()
+        self.forget()
         if self.failures >= MOST_FAILURES:
             raise InputError(
                 f"{self.failures} kernels in a row cannot be run, the last one {case.table} "
                 f"({shape}): {reason}; what was measured before is kept in {self.tables.folder}"
             )
+
+    def forget(self) -> None:
+        """Give the memory of all buffers back."""
+        self.buffers.drop()
+        self.machine.forget()
 
     def _add(self, case: Case, heads: dict[str, Any], timing: Timing) -> None:
         self.tables.add(case, heads, timing)
@@ -162,6 +166,7 @@ class Bench:
             return
         self.out.mkdir(parents=True, exist_ok=True)
         before = self.measured
+        self.forget()  # the processes have memory of their own on the same devices
         try:
             all_reduces(
                 missing,

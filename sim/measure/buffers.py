@@ -73,8 +73,8 @@ class Buffers:
         return (lambda i: views[i % count]), count
 
     def drop(self) -> None:
-        """Give the pool's memory back."""
-        self._pool = None
+        """Let go of what is kept from case to case."""
+        self._pool = self._passing = None
 
     def pass_by(self) -> object:
         """Read as many bytes as empty the last cache, as the weights of a layer pass between two

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -43,7 +44,10 @@ class Cpu:
         return 2 if asked else 1
 
     def forget(self) -> None:
-        pass
+        """Give memory back that the C library keeps."""
+        trim = library_function("malloc_trim")
+        if trim:
+            trim(0)
 
     def start(
         self, name: str, gemm: pl.DataFrame, copies: pl.DataFrame, others: pl.DataFrame
@@ -57,8 +61,14 @@ def keep_freed_memory() -> bool:
     """Let the C library keep what is freed, as allocators for PyTorch do, instead of giving large
     blocks back to the system: then every output of a kernel would be made of pages that the
     system has yet to find and clear, or not, by the history of the process. Whether it does."""
+    option = library_function("mallopt")
+    return bool(option and option(MMAP_MAX, 0) and option(TRIM_THRESHOLD, 2**31 - 1))
+
+
+def library_function(name: str) -> Callable[..., int] | None:
+    """A function of the C library that this process runs on, if it has it."""
     try:
-        option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return False
-    return bool(option(MMAP_MAX, 0)) and bool(option(TRIM_THRESHOLD, 2**31 - 1))
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError, TypeError):  # another library than GNU's
+        return None
+    return found

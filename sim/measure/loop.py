@@ -26,7 +26,7 @@ from sim.measure.models import RealModel, Timed
 from sim.measure.session import Plan, measure
 from sim.measure.timer import CLOCKS
 from sim.scenario import Scenario, Workload, assemble
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.states import STATES
 from sim.validate.points import Source
 from sim.validate.session import read
@@ -111,7 +111,7 @@ def calibrated(
     if done.interrupted:
         raise KeyboardInterrupt
     device, found = load_device(str(done.file)), {}
-    sources = read([folder / "kernels"], str(done.file), None, [])
+    sources = list(read([folder / "kernels"], str(done.file), None, []))
     # The terms of a step are those of a pass, but for its products.
     for phases, some in (
         ("pass", [of_rows(source, pl.col("m") > 1) for source in sources]),

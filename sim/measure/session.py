@@ -136,6 +136,7 @@ def measure(
         interrupted = True
     finally:
         bench.tables.save()
+        bench.forget()
     file = bench.device_file()
     return Done(
         device=bench.name,

@@ -17,7 +17,7 @@ from sim.plots.style import (
     title,
     unit_of,
 )
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.stalls import WAIT
 from sim.states import NOTHING, STATES, Ticks, add
 

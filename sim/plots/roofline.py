@@ -11,7 +11,7 @@ import numpy as np
 from sim.cost import matrix_rate, vector_rate
 from sim.plots.labels import place
 from sim.plots.style import FAINT, INK, SERIES, figure, look, save, title
-from sim.simulate import Result
+from sim.simulation import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

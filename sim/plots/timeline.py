@@ -21,7 +21,7 @@ from sim.plots.style import (
     title,
     unit_of,
 )
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.timeline import Span
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from sim.plots.timeline import (
     height_of,
     name_operators,
 )
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.timeline import Span
 
 if TYPE_CHECKING:

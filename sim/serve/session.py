@@ -81,7 +81,7 @@ def serve_scenario(
 def _show(served: Served, found: dict[str, Any], console: Console) -> None:
     """The tables, and what was left out."""
     console.print()
-    console.print(f"[bold]{heading(served)}[/bold]")
+    console.print(heading(served), style="bold")
     console.print(f"  {served.capacity.sentence()}", soft_wrap=True)
     if served.interrupted:
         console.print("  interrupted: what follows is of the requests that had finished")

@@ -1,4 +1,4 @@
-"""Static points in closed form, many at once: what `sim.simulate` does, without an engine.
+"""Static points in closed form, many at once: what `sim.simulation` does, without an engine.
 
 With one micro-batch nothing in a replica runs beside anything else, so that the makespan is the
 sum of the parts, and the account of each device is what it does itself, what its handovers take,

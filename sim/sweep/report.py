@@ -101,7 +101,7 @@ def print_sweep(
     """The counts, a table of points, the Pareto front."""
     kind, records = kind_of(swept.sweep.kind), swept.records()
     console.print()
-    console.print(f"[bold]{heading(swept)}[/bold]")
+    console.print(heading(swept), style="bold")
     counts = Counter(r["status"] for r in records)
     noun = "point" if len(swept.points) == 1 else "points"
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())

@@ -46,7 +46,7 @@ def static_row(
     prefill: Ticks,
     decode: Ticks,
 ) -> Row:
-    """The cells of a row, in the order of COLUMNS. `intervals`: as of `sim.simulate.Result`."""
+    """The cells of a row, in the order of COLUMNS. `intervals`: as of `sim.simulation.Result`."""
     sure = ends(metrics, intervals)
     cells = (
         devices,

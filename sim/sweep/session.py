@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from sim.errors import InputError
 from sim.export import write_json, write_table
 from sim.files import clear
@@ -112,7 +110,7 @@ def sweep_scenario(
         left = sum(row is None for row in swept.rows)
         again = "the same command goes on from here" if out else "with --out one can go on"
         console.print(f"  interrupted: {left:,} points are left; {again}")
-        raise typer.Exit(130)
+        raise SystemExit(130)
     return swept
 
 
@@ -242,5 +240,5 @@ def recommend_scenario(
         console.print(f"  written to {out}/")
     if swept.interrupted:
         console.print("  interrupted: not all splits were tried")
-        raise typer.Exit(130)
+        raise SystemExit(130)
     return found

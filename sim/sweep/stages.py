@@ -124,7 +124,7 @@ class Pipeline:
         states[LINK] += times * (ticks - launch)
 
     def _sure(self) -> list[dict[str, Interval]]:
-        """80 % intervals of each shape, as `sim.simulate` has them."""
+        """80 % intervals of each shape, as `sim.simulation` has them."""
         point, none = self.shapes.point, np.zeros(self.shapes.count, dtype=np.int64)
         efficiency, dtype = point.machine.device.efficiency, point.precision.activations
         wholes = {"ttft": self.phases[self.begins], "tpot": self.phases.get("decode", none)}

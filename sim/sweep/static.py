@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.scenario import Scenario
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.states import NOTHING
 from sim.sweep.axes import keys_of
 from sim.sweep.closed import closed_rows

@@ -20,7 +20,7 @@ def print_map(found: WallMap, console: Console) -> None:
     """The shares as a table of figures, and the crossings as sentences."""
     console.print()
     what = "all of the run" if found.phase == "all" else found.phase
-    console.print(f"[bold]{heading_of(found.sweep)}[/bold]")
+    console.print(heading_of(found.sweep), style="bold")
     step = max(1, -(-len(found.x.values) // MOST_COLUMNS))
     title = f"Share of the device time on {found.wall}, {what}, by {found.x.name} (across)"
     heads = [shown(v) for v in found.x.values[::step]]
@@ -49,7 +49,7 @@ def print_verdicts(
     names = [a.name for a in swept.sweep.axes if len(a.values) > 1]
     asked = ", ".join(f"{k.removesuffix('_s').upper()} <= {cell(k, v)}" for k, v in bounds.items())
     console.print()
-    console.print(f"[bold]{heading_of(swept.sweep)}[/bold]")
+    console.print(heading_of(swept.sweep), style="bold")
     met = sum(v.meets for v in found)
     console.print(f"  {len(found)} splits of at most {devices} devices; {met} meet {asked}")
     if met:

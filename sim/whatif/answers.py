@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sim.report import duration, plain_table
 from sim.whatif.compare import compare, metric_name
@@ -20,7 +21,7 @@ def print_answer(found: Answer, console: Console) -> None:
     """The question, how it is answered, the variants, what others claim."""
     what = found.what
     console.print()
-    console.print(f"[bold]{what.title}[/bold]: {what.question}")
+    console.print(Text(what.title, style="bold"), what.question, sep=": ")
     console.print(f"  {found.outcomes[0].name}")
     console.print(f"  how: {' '.join(what.how.split())}")
     console.print(f"  after: {' '.join(what.source.split())}")

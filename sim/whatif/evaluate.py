@@ -12,7 +12,7 @@ from sim.errors import InputError
 from sim.plan import Pass
 from sim.priced import Rewrite
 from sim.scenario import Resolved
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.whatif.buffers import matmul_time
 from sim.whatif.mechanisms import Exits, Speculative, combined
 from sim.whatif.parts import Breakdown, Cause, Parts, kept, total

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sim.report import duration, plain_table
 from sim.whatif.compare import Comparison, by_class, metric_name
@@ -20,7 +21,7 @@ def print_comparison(comparison: Comparison, names: tuple[str, str], console: Co
     """The two, the sentence, and where the difference comes from."""
     console.print()
     for word, name in zip(("before", "after "), names, strict=True):
-        console.print(f"[bold]{word}[/bold] {name}")
+        console.print(Text(word, style="bold"), name)
     console.print(f"  {comparison.sentence()}")
     console.print(cause_table(comparison))
     if any(cause.kind for cause in comparison.change.parts):
@@ -102,7 +103,7 @@ def described(comparison: Comparison, names: tuple[str, str]) -> dict[str, Any]:
 def print_sensitivity(found: Sensitivity, console: Console) -> None:
     """The table, and the sentence that names the wall."""
     console.print()
-    console.print(f"[bold]{found.name}[/bold]")
+    console.print(found.name, style="bold")
     console.print(f"  {metric_name(found.metric)} {time(found.base)}")
     heads = ["now", "elasticity", "at half", "at double", "if free", "saved"]
     table = plain_table("What it hangs on (the run made again)", "resource", heads)

@@ -14,7 +14,7 @@ from sim.errors import InputError, hint
 from sim.metrics import group_ends, group_sizes
 from sim.priced import Step
 from sim.program import Slot
-from sim.simulate import Result
+from sim.simulation import Result
 from sim.stalls import WAIT
 from sim.states import BUBBLE, HBM, LINK, NOTHING, STATES, Ticks, add, only, scaled
 from sim.timeline import Record, ranks, slot_spans, waiting

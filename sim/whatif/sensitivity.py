@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from sim.errors import Infeasible, InputError
-from sim.simulate import simulate
+from sim.simulation import simulate
 from sim.sweep.pools import cores
 from sim.sweep.study import Watch
 from sim.whatif.compare import metric_name

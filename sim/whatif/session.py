@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, printable
 from sim.export import write_json, write_table
 from sim.files import clear
 from sim.inputs import read_text
@@ -157,7 +157,7 @@ def list_what_ifs() -> None:
 
 def show_what_if(name: str) -> None:
     """The file as it is, which one can copy and change."""
-    print(read_text(find(name)), end="")
+    print(printable(read_text(find(name))), end="")
 
 
 def trend_scenarios(

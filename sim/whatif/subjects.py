@@ -16,7 +16,7 @@ from sim.inputs import checked, convert, read_document
 from sim.plots.style import title
 from sim.scenario import Resolved, Scenario, make_passes, resolve
 from sim.session import progress_bar
-from sim.simulate import Result, simulate
+from sim.simulation import Result, simulate
 from sim.sweep.session import base_of
 from sim.whatif import runs, served
 from sim.whatif.changes import changed

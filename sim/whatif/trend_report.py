@@ -23,7 +23,7 @@ SHORT = 32  # characters of a name that fits into the table
 def print_trend(found: Trend, console: Console) -> None:
     """Now, the year of the wall, and the last year."""
     console.print()
-    console.print(f"[bold]{heading(found)}[/bold]")
+    console.print(heading(found), style="bold")
     last = found.courses[0].moments[-1].year
     heads = ["metric", "now", "HBM", "wall", f"in {last:g} years", "HBM", "has", "needs"]
     table = plain_table(
