@@ -24,6 +24,8 @@ from workloads.model import Model
 Value = str | int | float | bool
 Changes = Mapping[str, Value]
 GENERIC = "generic"
+LAUNCH = "launch.overhead_us"
+LAUNCHES = ("floor_us", "eager_us")  # the same of fitted kernels: it stands in for LAUNCH
 FOLDERS = {
     "model": ("workloads", "catalogue"),
     "device": ("hw_models", "devices"),
@@ -74,6 +76,7 @@ def load_device(ref: str, changes: Changes | None = None) -> Device:
     document = read_document(path)
     where = _with(path, changes)
     _inherit(document, str(path))
+    _launched(document, changes or {})
     _apply(document, changes or {}, where)
     return convert(document, Device, where)
 
@@ -110,6 +113,23 @@ def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> Non
         for key, value in base.items():
             mine = own.get(key)
             own[key] = {**value, **mine} if isinstance(mine, dict) else own.get(key, value)
+
+
+def _launched(document: Document, changes: Changes) -> None:
+    """Scale the floors of fitted kernels as LAUNCH is, so that a change of it means all kernels;
+    floors that are changed themselves are left to that."""
+    launch, new = document.get("launch"), changes.get(LAUNCH)
+    old = launch.get("overhead_us") if isinstance(launch, dict) else None
+    if not isinstance(new, int | float) or not isinstance(old, int | float) or old <= 0 or new < 0:
+        return
+
+    def scale(place: Any) -> None:
+        for key, value in place.items() if isinstance(place, dict) else ():
+            if isinstance(value, int | float) and key.endswith(LAUNCHES):
+                place[key] = value * (new / old)
+            scale(value)
+
+    scale(document.get("efficiency"))
 
 
 def _generic(document: Document) -> Document:

@@ -7,11 +7,13 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from strategies import cases
 
-from sim import Infeasible, InputError
+from sim import Infeasible, InputError, Scenario, Workload, load_device, run
+from sim.catalogue import LAUNCH
 from sim.export import write_result
 from sim.scenario import Resolved
 from sim.serve.serving import serve
@@ -20,9 +22,9 @@ from sim.simulation import simulate
 from sim.whatif import compare, runs
 from sim.whatif.changes import changed, factor, from_flags
 from sim.whatif.parts import Breakdown
-from sim.whatif.resources import silent
+from sim.whatif.resources import resources_of
 from sim.whatif.served import break_down
-from sim.whatif.subjects import RunSubject, ServeSubject, document_of, subject, tables_of
+from sim.whatif.subjects import RunSubject, ServeSubject, subject, tables_of
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 GPT2 = ["prompt=64", "output=4"]
@@ -175,12 +177,24 @@ def test_bad_changes_are_told_in_a_sentence(change: str, said: str) -> None:
         run_of("batch=4", change)
 
 
-def test_a_launch_overhead_that_no_kernel_heeds_is_told() -> None:
-    _, fitted = document_of("gpt2", "h100-sxm")
-    _, bare = document_of("gpt2", "tpu-v4")
-    assert "efficiency." in silent(fitted, ["launch.overhead_us"])
-    assert not silent(fitted, ["batch"])
-    assert not silent(bare, ["launch.overhead_us"])
+def test_launches_at_half_are_all_launches_at_half() -> None:
+    """Fitted kernels have floors of their own, which go with the launch overhead; `sensitivity`,
+    which sets each, says the same. Some of an H100's kernels are two launches at times."""
+    base = Scenario(model="llama-3.2-1b", on="h100-sxm", workload=Workload(prompt=64, output=2))
+    launch = load_device("h100-sxm").launch.overhead_us
+    half = msgspec.structs.replace(base, set={LAUNCH: launch / 2})
+    before, after = run(base).account.share("launch"), run(half)
+    spent = after.account.share("launch") * after.makespan / run(base).makespan
+    assert spent / before == pytest.approx(0.5, rel=0.06)
+    document = msgspec.to_builtins(base)
+    each = next(r for r in resources_of(document, "bf16") if r.name == "launch overhead")
+    same = run(msgspec.structs.replace(base, set=dict(each.scaled(0.5))))
+    assert same.makespan == after.makespan
+
+
+def test_a_floor_that_is_set_itself_stays() -> None:
+    floor = "efficiency.gemm.bf16.floor_us"
+    assert load_device("h100-sxm", {LAUNCH: 1.0, floor: 9.0}).efficiency.gemm["bf16"].floor_us == 9
 
 
 def test_the_command(tmp_path: Path) -> None:

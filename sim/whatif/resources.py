@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from sim.catalogue import split_changes, stated
+from sim.catalogue import LAUNCH, LAUNCHES, split_changes, stated
 
-# Of the kernels' own terms these are times that pass before anything works.
-LAUNCHES = ("floor_us", "eager_us")
+# Of the kernels' own terms LAUNCHES are times that pass before anything works, these of links.
 LATENCIES = ("latency_us", "round_us")
 FREE_AT = 1e9  # so many times a rate or a size is free, and a time divided by it
 
@@ -118,8 +117,8 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
             "the launching of kernels",
             -1,
             "launch",
-            {**held("launch.overhead_us"), **launches},
-            "launch.overhead_us",
+            {**held(LAUNCH), **launches},
+            LAUNCH,
             "us",
         ),
     ]
@@ -145,21 +144,6 @@ def fixed_times(document: Mapping[str, Any]) -> dict[str, float]:
     found |= {f"launch.{k}": v for k, v in _leaves(device["launch"])}
     found |= {f"system.{k}": v for k, v in _leaves(system)}
     return {k: v for k, v in found.items() if k.endswith(("_us", "_ns"))}
-
-
-def silent(document: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """What to say where the launch overhead is changed of a machine whose kernels have floors of
-    their own, which take its place; "" otherwise."""
-    name = "launch.overhead_us"
-    changes = split_changes(document.get("set", {}))
-    device, _ = stated("device", document["on"], changes["device"])
-    floors = [k for k, _ in _leaves(device.get("efficiency", {})) if k.endswith("floor_us")]
-    if name not in keys or not floors:
-        return ""
-    return (
-        f"{name} counts for kernels without a fitted floor alone; {device['name']} has "
-        f"{len(floors)} floors of its own, from efficiency.{floors[0]} on (`sensitivity` moves all)"
-    )
 
 
 def _at(document: Mapping[str, Any], key: str) -> float | None:

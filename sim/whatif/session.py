@@ -19,7 +19,6 @@ from sim.whatif.chance import chance, sentence
 from sim.whatif.compare import Comparison, compare
 from sim.whatif.named import Answer, answer, find, load, studies
 from sim.whatif.report import described, described_sensitivity, print_comparison, print_sensitivity
-from sim.whatif.resources import silent
 from sim.whatif.sensitivity import Sensitivity, sensitivity
 from sim.whatif.subjects import Subject, document_of, subject
 from sim.whatif.trend import Rates, Trend, trend
@@ -66,8 +65,6 @@ def compare_scenarios(
     names = names_of(before, after, changes if second is None else ())
     console = terminal()
     print_comparison(found, names, console)
-    if second is None and (said := silent_changes(first, on, both, changes)):
-        console.print(f"  {said}")
     share = chance(before, after, found.before, found.after)
     if share is not None and found.change.whole:
         console.print(f"  {sentence(share)} of the residuals of measured kernels")
@@ -82,12 +79,6 @@ def compare_scenarios(
             plot_waterfall(found, names, out / "compare", kind)
         console.print(f"  written to {out}/")
     return found
-
-
-def silent_changes(ref: str, on: str | None, both: Sequence[str], changes: Sequence[str]) -> str:
-    """What to say of changes that the machine does not heed."""
-    _, document = document_of(ref, on, both)
-    return silent(document, {change.partition("=")[0].strip() for change in changes})
 
 
 def sense_scenario(
