@@ -25,7 +25,7 @@ from rich.table import Table
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency
 from sim.calibrate.calibrate import calibrate, errors
-from sim.calibrate.coverage import LEAST, MOST, SETS, covered
+from sim.calibrate.coverage import LEAST, MOST, SETS, covered, fits
 from sim.calibrate.engines import Loop, fit_engine, loops, predicted, terms_of
 from sim.calibrate.frames import is_held, pieces
 from sim.calibrate.generic import MEASURED, generally, generic_on
@@ -129,7 +129,7 @@ def coverage(over: list[str]) -> Table:
         found = of(DATA)
         share = covered(found)
         made.add_row(name, f"{len(found):,}", f"{share:.0%}")
-        if share < LEAST or (share > MOST and len(found) >= 20):
+        if not fits(found):
             over.append(f"{name}: {share:.0%} is not between {LEAST:.0%} and {MOST:.0%}")
     return made
 

@@ -50,6 +50,12 @@ def covered(ratios: list[Ratio]) -> float:
     return float(np.mean([sure.low <= ratio <= sure.high for ratio, sure in ratios]))
 
 
+def fits(ratios: list[Ratio]) -> bool:
+    """Whether about as many as there should be are covered; of a few rows, enough of them."""
+    share = covered(ratios)
+    return share >= LEAST - SLACK and (share <= MOST + SLACK or len(ratios) < 20)
+
+
 def closed_loops(source: Source) -> dict[str, list[Step]]:
     """Rows of e2e/silicon by engine, each with the decode step that it mostly is."""
     bench = Bench()
@@ -264,6 +270,7 @@ def _means(data: Path) -> list[Ratio]:
 
 A100, RTX = "a100-sxm-80gb", "rtx-4090"
 LEAST, MOST = 0.65, 0.95  # of rows are to lie in 80 % intervals
+SLACK = 0.02  # rows of one curve over sizes err alike: hundreds of them say as much as tens
 SETS: dict[str, Callable[[Path], list[Ratio]]] = {
     "e2e/silicon TPOT, groups unseen": _closed_loops,
     "e2e/splitwise prompt phase (TTFT)": lambda data: _phase(data, "prefill"),
