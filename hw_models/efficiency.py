@@ -192,9 +192,10 @@ class Protocol(Record, frozen=True, kw_only=True):
         two-shot   all-reduce n-1                             2 (n-1) bytes / n
         switch     all-reduce 1, added up in the switch       (n+1) bytes / n
         direct     all-to-all n-1                             (n-1) bytes / n
+        send       send and receive 1                         bytes
     """
 
-    algorithm: Literal["ring", "one-shot", "two-shot", "switch", "direct"]
+    algorithm: Literal["ring", "one-shot", "two-shot", "switch", "direct", "send"]
     latency_us: NonNegative
     round_us: NonNegative = 0.0
     bandwidth: Fraction
@@ -203,16 +204,19 @@ class Protocol(Record, frozen=True, kw_only=True):
 
 
 class CollectiveTerms(KernelTerms, frozen=True, kw_only=True):
-    """Exchanges by one library over the links of one node.
+    """Exchanges by one library over the links of one node; "across" names that of several nodes,
+    whose rings leave a node by as many network cards as it has GPUs in the group.
 
     most_MiB: largest message of this library by number of ranks; "" for any other number. A
         larger one goes to a library without such a bound.
     eager_us: least time of a call outside a captured graph, which the host spends.
+    rails: most network cards of a node that rings go through at once; 0: no bound.
     """
 
     protocols: tuple[Protocol, ...] = ()
     most_MiB: dict[str, Positive] = msgspec.field(default_factory=dict)
     eager_us: NonNegative = 0.0
+    rails: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 T = TypeVar("T", bound=KernelTerms | None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 import tomli_w
 
 from hw_models.efficiency import Efficiency
@@ -20,6 +21,7 @@ from sim.calibrate.device_file import flat, plain
 from sim.calibrate.session import print_calibration
 from sim.catalogue import catalogue, load_device
 from sim.report import terminal
+from sim.validate.points import Source
 from sim.validate.session import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,10 +39,12 @@ KERNELS = [
         "collectives.csv",
     )
 ]
+# All-reduces within a node are those of an older NCCL; kernels/collectives.csv has newer ones.
+NETWORK = "vidur/network.parquet"
 MEASURED = {
-    "a100-sxm-80gb": [*KERNELS, "vidur/mlp.parquet"],
+    "a100-sxm-80gb": [*KERNELS, "vidur/mlp.parquet", NETWORK],
     "a100-pcie-40gb": ["neusight/kernels_fp32.parquet"],
-    "h100-sxm": [*KERNELS, "vidur/mlp.parquet", "neusight/kernels_fp32.parquet"],
+    "h100-sxm": [*KERNELS, "vidur/mlp.parquet", NETWORK, "neusight/kernels_fp32.parquet"],
     "rtx-4090": ["vllm_runs/RTX4090_Llama-3.1-8B"],
 }
 
@@ -52,6 +56,7 @@ def main() -> None:
         above = path.read_text(encoding="utf-8").partition(MARKER)[0].rstrip()
         path.write_text(above + "\n", encoding="utf-8")  # what was fitted must not steer the fit
         sources = list(read([DATA / p for p in MEASURED[name]], name, None, []))
+        sources = [newest(one) for one in sources]
         made = calibrate(sources, load_device(name), holdout=HOLDOUT, date=day)
         print_calibration(made, terminal())
         text = flat(tomli_w.dumps({"efficiency": plain(fitted(made))}))
@@ -69,6 +74,15 @@ def fitted(made: Calibration) -> Efficiency:
             families.setdefault(family, {})[key] = terms
     neutral: Efficiency = msgspec.structs.replace(Efficiency(), **families)
     return neutral
+
+
+def newest(source: Source) -> Source:
+    """Without the rows that another file has of a newer library."""
+    if source.format != "vidur/network":
+        return source
+    far = pl.col("devices_per_node") < pl.col("num_workers")
+    kept = source.frame.filter(far | (pl.col("op") == "send_recv"))
+    return msgspec.structs.replace(source, frame=kept)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,9 @@ LINES = (
     Line("attention_decode, LLM shapes, H100", "5/18", "7/22", "60/98 roofline"),
     Line("all-reduce, custom and NCCL, A100", "5/15", "7/18", "71 roofline"),
     Line("all-reduce, custom and NCCL, H100", "5/15", "7/18", "73 roofline"),
+    Line("all-reduce across nodes, A100", "", "", "84/92 roofline"),
+    Line("send and receive, A100", "", "", "47/69 roofline"),
+    Line("send and receive, H100", "", "", "26/43 roofline"),
     Line("encoder_attention, H100", "8/25", "10/31", "69/99 roofline"),
     Line("moe bf16, H100", "15/45", "20/60", "50/91 roofline"),
     Line("vidur/mlp, model not fitted, A100", "4.3/13", "5.5/17", "31/46 roofline"),
@@ -197,6 +200,19 @@ def exchanges() -> Found:
             one = msgspec.structs.replace(whole, frame=rest)
             points = table(one.form.read(one, Bench(own=made)))
             yield f"all-reduce, custom and NCCL, {name}", sizes_of(points)
+    for raw, device, name in (("a100_dgx", A100, "A100"), ("h100_dgx", H100, "H100")):
+        whole = source("vidur/network.parquet", network=raw)
+        sends = pl.col("op") == "send_recv"
+        for what, which in (
+            ("send and receive", sends),
+            (
+                "all-reduce across nodes",
+                ~sends & (pl.col("devices_per_node") < pl.col("num_workers")),
+            ),
+        ):
+            one = msgspec.structs.replace(whole, frame=whole.frame.filter(which))
+            if len(one.frame):
+                yield f"{what}, {name}", sizes_of(held(one, device))
 
 
 def layers() -> Found:

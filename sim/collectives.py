@@ -10,8 +10,8 @@ go at once, and ends when the last has arrived. To add one: a function and its c
     binary tree            2 ceil(log2 n) rounds of bytes (reduce, then broadcast)
     hierarchical           reduce-scatter within a node, ring across, all-gather within
 
-Where the device states what a library takes (`hw_models.efficiency.CollectiveTerms`), "auto" within
-one node is that library; its bytes are those of the algorithm that it runs.
+Where the device states what a library takes (`hw_models.efficiency.CollectiveTerms`), "auto" is
+that library, within one node or across; its bytes are those of the algorithm that it runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sim.clock import ticks
 from sim.engine import Program, Task, run
 from sim.errors import Infeasible
 from sim.fluid import max_min
-from sim.kernels.collective import choices, exchange_seconds
+from sim.kernels.collective import ACROSS, across, choices, exchange_seconds, rails_of, within
 
 Group = tuple[int, ...]
 
@@ -131,6 +131,14 @@ def hierarchical_all_reduce(group: Group, nbytes: int, node: int) -> Rounds:
     return within + across + within
 
 
+MADE_BY: dict[str, Callable[[Group, int], Rounds]] = {
+    "ring": ring_all_reduce,
+    "one-shot": one_shot_all_reduce,
+    "two-shot": direct_all_reduce,
+    "switch": switch_all_reduce,
+}
+
+
 class Exchange(msgspec.Struct, frozen=True):
     """A collective that was priced alone: its rounds and what it puts on links.
 
@@ -181,6 +189,7 @@ class Network:
         self._rounds: dict[tuple[Send, ...], tuple[int, int]] = {}
         self._exchanges: dict[tuple[str, Group, int, str], Exchange] = {}
         self._sends: dict[tuple[Send, ...], Exchange] = {}
+        self._node = 0  # devices of a node, once it is asked for
 
     def task(
         self,
@@ -276,26 +285,28 @@ class Network:
         return Exchange(algorithm, frozen, latency, duration, nbytes, loads, library)
 
     def calibrated(self, op: str, group: Group, nbytes: int) -> Exchange | None:
-        """The exchange as a calibrated library does it within one node, or None."""
+        """The exchange as a calibrated library does it, or None."""
         n = len(group)
-        if not self.libraries or n < 2 or self.node_size(group) < n:
+        if not self.libraries or n < 2:
             return None
-        link = self.injection(group)
-        which, taken = exchange_seconds(SCALAR, self.libraries, op, n, nbytes, link)
+        nodes = [self.node_of(rank) for rank in group]
+        each = nodes.count(nodes[0])
+        if each < n:
+            found = across(self.libraries)
+            if not found or any(nodes.count(node) != each for node in nodes):
+                return None
+            link = self.card(group[0], group[-1]) * rails_of(SCALAR, found[ACROSS], each)
+        elif self.node_size(group) < n:
+            return None
+        else:
+            found, link = within(self.libraries), self.injection(group)
+        which, taken = exchange_seconds(SCALAR, found, op, n, nbytes, link)
         if which < 0:
             return None
-        library, terms = choices(self.libraries)[which]
+        library, terms = choices(found)[which]
         algorithm = terms.protocols[taken.way].algorithm
-        rounds = (
-            all_gather(group, nbytes)
-            if op == "all_gather"
-            else {
-                "ring": ring_all_reduce,
-                "one-shot": one_shot_all_reduce,
-                "two-shot": direct_all_reduce,
-                "switch": switch_all_reduce,
-            }[algorithm](group, nbytes)
-        )
+        makes = all_gather if op == "all_gather" else MADE_BY[algorithm]
+        rounds = makes(group, nbytes)
         latency, duration = ticks(taken.latency), ticks(taken.data)
         return self.exchange(f"{library} {algorithm}", rounds, latency, duration, library)
 
@@ -304,11 +315,31 @@ class Network:
         first = {self.system.route(group[0], other)[0] for other in group[1:]}
         return sum(self.system.link(hop).bandwidth for hop in first)
 
+    def card(self, src: int, dst: int) -> float:
+        """Bytes/s of the slowest link between two devices."""
+        return min(self.system.link(hop).bandwidth for hop in self.system.route(src, dst))
+
     def send(self, sends: tuple[Send, ...]) -> Exchange:
         """Sends that go at once, as one exchange."""
         if sends not in self._sends:
-            self._sends[sends] = self.price("send", [list(sends)])
+            self._sends[sends] = self._send(sends)
         return self._sends[sends]
+
+    def _send(self, sends: tuple[Send, ...]) -> Exchange:
+        """On the links as they are, or with a calibrated library's latency and share of them."""
+        plain = self.price("send", [list(sends)])
+        moving = [send for send in sends if send.src != send.dst]
+        if not self.libraries or not moving or self.free:
+            return plain
+        far = any(self.node_of(send.src) != self.node_of(send.dst) for send in moving)
+        found = across(self.libraries) if far else within(self.libraries)
+        nbytes, data = max(send.nbytes for send in moving), plain.duration * 1e-12
+        link = nbytes / data if data else 1.0  # that the links leave to a send
+        which, taken = exchange_seconds(SCALAR, found, "send_recv", 2, nbytes, link)
+        if which < 0:
+            return plain
+        times = ticks(taken.latency), ticks(taken.data)
+        return self.exchange("send", [list(sends)], *times, choices(found)[which][0])
 
     def all_reduce(self, group: Group, nbytes: int, algorithm: str = "auto") -> Exchange:
         """The named all-reduce; "auto" is the calibrated library's where there is one, or else the
@@ -349,6 +380,12 @@ class Network:
                 "ring", all_gather(group, nbytes)
             )
         return self._exchanges[key]
+
+    def node_of(self, rank: int) -> int:
+        """The number of the node that a device lies on."""
+        if not self._node:
+            self._node = self.node_size(tuple(range(len(self.system.devices))))
+        return rank // self._node
 
     def node_size(self, group: Group) -> int:
         """Ranks in a row that reach each other at the least latency seen in the group."""

@@ -105,7 +105,7 @@ class Prices:
         self.costs = SimpleNamespace(launch=handover)
         self.precision = SimpleNamespace(activation_bits=16)
         self.model = SimpleNamespace(hidden=8)
-        self.network = SimpleNamespace(send=lambda sends: SimpleNamespace(time=0))
+        self.network = SimpleNamespace(send=lambda sends: SimpleNamespace(time=0, library=""))
 
     def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
         whole = self.price(contexts, prefills)

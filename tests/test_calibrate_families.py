@@ -145,6 +145,26 @@ def test_a_fit_of_a_library_finds_its_times() -> None:
     assert score(predicted, frame)[1] < 6
 
 
+def test_rings_across_nodes_and_sends_find_their_terms() -> None:
+    """Among them how many network cards of a node carry rings."""
+    made = CollectiveTerms(protocols=collectives.NODES, rails=4)
+    rows = [
+        {"op": op, "num_gpus": 2 * each, "bytes": 2**i, "mode": "nccl", "dtype": "half"}
+        | {"per_node": each}
+        for op, most in (("all_reduce", 8), ("send_recv", 1))
+        for each in (1, 2, 4, 8)[:most]
+        for i in range(11, 27)
+    ]
+    device, frame = bare("h100-sxm"), pl.DataFrame(rows)
+    frame = timed(frame, collectives.predict(frame, device, "across", {"across": made}))
+    noisy = frame.with_columns(pl.col("latency_us") * (1.0 + 0.05 * (pl.col("bytes").log(2) % 2)))
+    found = collectives.fit(noisy, device, "across").terms
+    assert isinstance(found, CollectiveTerms)
+    assert found.rails == 4
+    predicted = collectives.predict(frame, device, "across", {"across": found})
+    assert score(predicted, frame)[1] < 6
+
+
 def test_the_message_at_which_an_engine_hands_over_is_found() -> None:
     nccl = CollectiveTerms(protocols=collectives.NCCL)
     own = CollectiveTerms(protocols=collectives.CUSTOM[:2], most_MiB={"2": 6.0, "4": 12.0})

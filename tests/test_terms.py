@@ -17,7 +17,7 @@ from sim import Parallelism, Scenario, Workload, simulate
 from sim.arith import SCALAR, VECTOR
 from sim.catalogue import load_device
 from sim.clock import ticks
-from sim.collectives import Network
+from sim.collectives import Network, Send
 from sim.cost import CostModel
 from sim.kernels import priced
 from sim.kernels.collective import OPS, exchange_seconds, way_seconds
@@ -214,6 +214,32 @@ def test_experts_read_the_weights_of_those_visited() -> None:
 
 
 # Exchanges -------------------------------------------------------------------------------
+
+
+def test_a_ring_across_nodes_goes_through_the_cards_of_a_node() -> None:
+    """Latency, rounds, and 2 (n-1) / n of the bytes at a share of the cards' rate."""
+    ring = Protocol(algorithm="ring", latency_us=30.0, round_us=4.0, bandwidth=0.5)
+    send = Protocol(algorithm="send", latency_us=9.0, bandwidth=0.8)
+    libraries = {
+        "across": CollectiveTerms(protocols=(ring, send), rails=2, source="made up"),
+        "nccl": CollectiveTerms(protocols=(send,), source="made up"),
+    }
+    machine = system(tier("switch", 4, 400.0, 1.0), tier("switch", 2, 50.0, 5.0))
+    network, size = Network(machine, libraries=libraries), 8_000_000
+    for group, cards in ((tuple(range(8)), 2), ((0, 1, 4, 5), 2), ((1, 6), 1)):
+        rounds = 2 * (len(group) - 1)
+        exchange = network.all_reduce(group, size)
+        assert exchange.library == "across"
+        expected = 30e-6 + rounds * 4e-6 + rounds * size / len(group) / (cards * 50e9 * 0.5)
+        assert exchange.time == pytest.approx(expected * 1e12, rel=1e-9)
+    # Three of one node and one of another are no ring of equal nodes.
+    assert network.all_reduce((0, 1, 2, 4), size).library == ""
+    for target, rate in ((1, 400e9), (4, 50e9)):
+        sent = network.send((Send(0, target, size),))
+        assert sent.time == pytest.approx((9e-6 + size / (0.8 * rate)) * 1e12, rel=1e-9)
+    # Two sends that share a card share its rate.
+    both = network.send((Send(0, 4, size), Send(0, 5, size)))
+    assert both.time == pytest.approx((9e-6 + 2 * size / (0.8 * 50e9)) * 1e12, rel=1e-6)
 
 
 @given(st.sampled_from([2, 3, 4, 8]), st.integers(1, 2**30))

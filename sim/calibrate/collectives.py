@@ -22,13 +22,16 @@ from sim.calibrate.search import Array, Search, search
 from sim.catalogue import load_machine
 from sim.collectives import Network
 from sim.kernels.collective import (
+    ACROSS,
     NEVER,
     SERVES,
     eager_seconds,
     exchange_seconds,
     largest,
     library_seconds,
+    rails_of,
     way_seconds,
+    within,
 )
 from sim.validate.names import system_of
 
@@ -42,16 +45,24 @@ NCCL = (
     Protocol(algorithm="switch", latency_us=40.0, bandwidth=0.7, least_ranks=8),  # NVLS
     Protocol(algorithm="direct", latency_us=8.0, bandwidth=1.0, copy=0.03),  # LL, peer by peer
     Protocol(algorithm="direct", latency_us=15.0, round_us=0.5, bandwidth=0.68, copy=3.0),
+    Protocol(algorithm="send", latency_us=6.0, bandwidth=0.25),
+    Protocol(algorithm="send", latency_us=12.0, bandwidth=0.77),
+)
+NODES = (
+    Protocol(algorithm="ring", latency_us=20.0, round_us=3.0, bandwidth=0.15),  # LL, LL128
+    Protocol(algorithm="ring", latency_us=60.0, round_us=10.0, bandwidth=0.7),  # Simple
+    Protocol(algorithm="send", latency_us=15.0, bandwidth=0.7),
 )
 CUSTOM = (
     Protocol(algorithm="one-shot", latency_us=4.5, round_us=0.15, bandwidth=0.58),
     Protocol(algorithm="two-shot", latency_us=6.0, round_us=0.8, bandwidth=0.62),
     Protocol(algorithm="switch", latency_us=10.0, bandwidth=0.55, least_ranks=8),
 )
-STARTS = {"nccl": NCCL, "custom": CUSTOM}
+STARTS = {"nccl": NCCL, "custom": CUSTOM, ACROSS: NODES}
+RAILS = (1, 2, 4, 8, 0)  # network cards of a node that are tried
 BOUNDS = {
-    "latency_us": (0.5, 150.0),
-    "round_us": (0.01, 10.0),
+    "latency_us": (0.5, 300.0),
+    "round_us": (0.01, 50.0),
     "bandwidth": (0.005, 1.0),
     "copy": (0.003, 20.0),
 }
@@ -73,6 +84,9 @@ def rows_of(frame: pl.DataFrame) -> dict[str, Any]:
         "bytes": frame["bytes"].to_numpy().astype(np.float64),
         "in_switch": ~integer,
         "eager": np.array([str(m).endswith("eager") for m in mode]),
+        "per_node": frame["per_node"].to_numpy().astype(np.float64)
+        if "per_node" in frame.columns
+        else np.ones(len(frame)),
     }
 
 
@@ -80,6 +94,20 @@ def link_of(device: Device) -> float:
     """Bytes/s, one direction, that a device has to the others of its node in the catalogue."""
     system = load_machine(system_of(device.name, 2)).system
     return Network(system).injection((0, 1))
+
+
+def card_of(device: Device) -> float:
+    """Bytes/s of a device's way to another node of the catalogue."""
+    network = Network(load_machine(system_of(device.name, 9)).system)
+    return network.card(0, len(network.system.devices) - 1)
+
+
+def links_of(device: Device, key: str, rows: dict[str, Any], rails: int) -> Any:
+    """Bytes/s of each row's exchange, as an array."""
+    if key != ACROSS:
+        return np.full(len(rows["op"]), link_of(device))
+    cards = rails_of(VECTOR, CollectiveTerms(rails=rails), rows["per_node"])
+    return card_of(device) * np.where(rows["op"] == "send_recv", 1.0, cards)
 
 
 def predict(
@@ -92,8 +120,9 @@ def predict(
     device takes. A call outside a captured graph takes a copy of the message more, and
     at least what the host needs."""
     terms = device.efficiency.collectives if libraries is None else libraries
-    used = {library: terms[library]} if library else terms
-    link, rows = link_of(device), rows_of(frame)
+    used = {library: terms[library]} if library else within(terms)
+    rows, key = rows_of(frame), library or ""
+    link = links_of(device, key, rows, terms[key].rails if key == ACROSS else 0)
     result = np.full(len(frame), np.nan)
     for op in np.unique(rows["op"]):
         for in_switch in (True, False):
@@ -101,7 +130,13 @@ def predict(
             if not mask.any() or op not in {o for ops in SERVES.values() for o in ops}:
                 continue
             which, taken = exchange_seconds(
-                VECTOR, used, op, rows["n"][mask], rows["bytes"][mask], link, in_switch=in_switch
+                VECTOR,
+                used,
+                op,
+                rows["n"][mask],
+                rows["bytes"][mask],
+                link[mask],
+                in_switch=in_switch,
             )
             result[mask] = np.where(which >= 0, taken.latency + taken.data, np.nan)
     hbm = device.hbm.bandwidth * device.efficiency.hbm
@@ -112,11 +147,14 @@ def predict(
 @fitter("collectives")
 def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
     """Protocols of the library `key`: "nccl" with rows of any exchange, "custom" with all-reduces
-    of an engine, the larger of which are NCCL's (told apart by the device's terms of "nccl")."""
+    of an engine, the larger of which are NCCL's (told apart by the device's terms of "nccl"),
+    "across" with exchanges of several nodes."""
     rows = rows_of(frame)
-    link = link_of(device)
     starts = STARTS.get(key, NCCL)
     measured = frame["latency_us"].to_numpy().astype(np.float64) * 1e-6
+    if key == ACROSS:
+        return _across(rows, measured, device)
+    link = links_of(device, key, rows, 0)
     graph = ~rows["eager"]
     eager = (
         float(np.median(measured[~graph & (rows["bytes"] <= 2**16)] * 1e6))
@@ -155,12 +193,35 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
     )
 
 
+def _across(rows: dict[str, Any], measured: Array, device: Device) -> Fit:
+    """With the number of network cards a node that leaves the least error."""
+    every = np.ones(len(measured), dtype=bool)
+    tried = []
+    for rails in RAILS if len(np.unique(rows["per_node"])) > 1 else (0,):
+        link = links_of(device, ACROSS, rows, rails)
+        ways, found = _searched(NODES, rows, measured, every, link)
+        missed = np.log(_times(ways, rows, every, link, None)) - np.log(measured)
+        tried.append((float(np.mean(np.abs(missed))), rails, ways, found))
+    _, rails, ways, found = min(tried, key=lambda one: one[:2])
+    return Fit(
+        family="collectives",
+        key=ACROSS,
+        terms=CollectiveTerms(
+            protocols=tuple(_rounded(p) for p in ways),
+            rails=rails,
+            source=f"fitted to {len(measured)} rows",
+        ),
+        undetermined=found.undetermined,
+        rows=len(measured),
+    )
+
+
 def _ways(
     starts: tuple[Protocol, ...],
     rows: dict[str, Any],
     measured: Array,
     mask: Any,
-    link: float,
+    link: Array,
     adds: bool | None,
 ) -> tuple[tuple[Protocol, ...], Search]:
     """The ways that fit the rows under `mask`. A switch that `adds` up is believed in, if it is
@@ -189,7 +250,7 @@ def _searched(
     rows: dict[str, Any],
     measured: Array,
     mask: Any,
-    link: float,
+    link: Array,
 ) -> tuple[tuple[Protocol, ...], Search]:
     """The ways with searched terms; those that no row could take are left out."""
     seen = set(rows["op"][mask])
@@ -240,9 +301,10 @@ def _rounded(p: Protocol) -> Protocol:
 
 
 def _times(
-    ways: tuple[Protocol, ...], rows: dict[str, Any], mask: Any, link: float, soft: float | None
+    ways: tuple[Protocol, ...], rows: dict[str, Any], mask: Any, link: Array, soft: float | None
 ) -> Array:
     """Seconds of the rows under `mask`, by the minimum over ways, soft or hard."""
+    link = link[mask]
     op, n, nbytes = rows["op"][mask], rows["n"][mask], rows["bytes"][mask]
     total = np.full((len(ways), len(op)), NEVER)
     for i, p in enumerate(ways):
@@ -264,7 +326,7 @@ def _handover(
     graph: Any,
     ways: tuple[Protocol, ...],
     other: Array,
-    link: float,
+    link: Array,
 ) -> dict[str, float]:
     """Largest message of the engine's own all-reduce by ranks: what splits the rows best between
     its `ways` and `other`, the times of NCCL."""

@@ -14,6 +14,7 @@ import msgspec
 import polars as pl
 
 from sim.errors import InputError, MemorywallError
+from sim.kernels.collective import ACROSS
 from sim.validate.layers import profiled_attention, vidur_op, vllm_op
 from sim.validate.names import device_of, dtype_of
 from sim.validate.points import Row, Source
@@ -141,18 +142,21 @@ def _collectives(source: Source, row: Row) -> Cell:
 
 
 def _vidur_network(source: Source, row: Row) -> Cell:
-    if row["op"] != "all_reduce" or row["devices_per_node"] < row["num_workers"]:
-        raise InputError("not an all-reduce within a node")
+    if row["op"] not in ("all_reduce", "send_recv"):
+        raise InputError(f"exchange {row['op']!r} is not known")
+    far = row["devices_per_node"] < row["num_workers"]
     columns = {
-        "op": "all_reduce",
+        "op": row["op"],
         "num_gpus": row["num_workers"],
         "bytes": row["bytes"],
         "mode": "nccl",
         "dtype": "half",
         **_time(row),
     }
-    shape = f"{row['num_workers']} {row['bytes']}"
-    return Cell(("collectives", "nccl"), shape, columns)
+    if far:
+        columns["per_node"] = row["devices_per_node"]
+    shape = f"{row['op']} {row['num_workers']} {row['bytes']}"
+    return Cell(("collectives", ACROSS if far else "nccl"), shape, columns)
 
 
 def _vidur_mlp(source: Source, row: Row) -> Cell:

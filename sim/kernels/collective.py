@@ -1,9 +1,12 @@
-"""What a communication library takes for an exchange within one node, from its calibrated ways.
+"""What a communication library takes for an exchange, from its calibrated ways.
 
 Each way (protocol) costs latency + rounds * hop + bytes sent / rate; the library takes the
 fastest. Thus the slow change from latency to bandwidth is the handing over from a way with short
 latency and slow links (NCCL's LL) through LL128 to one with full links (Simple), and the jump at
 which an engine's custom all-reduce hands over to NCCL is that of its largest message.
+
+Across nodes a ring leaves and enters each node once. NCCL lays one ring through each network card,
+so that the rings together go as fast as the cards of a node that the group can use.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ SERVES = {
     "two-shot": ("all_reduce",),
     "switch": ("all_reduce",),
     "direct": ("alltoall",),
+    "send": ("send_recv",),
 }
+ACROSS = "across"  # the library of groups on several nodes
 OPS = SERVES["ring"] + SERVES["direct"]
 
 
@@ -42,6 +47,8 @@ def effort(algorithm: str, op: str, n: Any, nbytes: Any) -> tuple[Any, Any]:
         return n - 1, (n - 1) * nbytes
     if algorithm == "switch":
         return 1, (n + 1) * nbytes / n
+    if algorithm == "send":
+        return 1, nbytes
     return n - 1, (2 if algorithm == "two-shot" else 1) * (n - 1) * nbytes / n
 
 
@@ -94,6 +101,21 @@ def largest(xp: Arith, terms: CollectiveTerms, n: Any) -> Any:
 def choices(libraries: Mapping[str, CollectiveTerms]) -> list[tuple[str, CollectiveTerms]]:
     """Libraries in the order of preference: those for small messages, then the others."""
     return sorted(libraries.items(), key=lambda item: (not item[1].most_MiB, item[0]))
+
+
+def within(libraries: Mapping[str, CollectiveTerms]) -> dict[str, CollectiveTerms]:
+    """Those that serve one node."""
+    return {name: terms for name, terms in libraries.items() if name != ACROSS}
+
+
+def across(libraries: Mapping[str, CollectiveTerms]) -> dict[str, CollectiveTerms]:
+    """That of several nodes, if there is one."""
+    return {name: terms for name, terms in libraries.items() if name == ACROSS}
+
+
+def rails_of(xp: Arith, terms: CollectiveTerms, per_node: Any) -> Any:
+    """Network cards of a node that the rings of `per_node` of its GPUs go through at once."""
+    return xp.min(per_node, terms.rails) if terms.rails else per_node
 
 
 def exchange_seconds(

@@ -269,7 +269,8 @@ class PipelinedReplica(Replica):
             Send(split.device(0, stage, rank), split.device(0, stage + 1, rank), nbytes)
             for rank in range(split.tp)
         )
-        return pricer.costs.launch + pricer.network.send(sends).time
+        sent = pricer.network.send(sends)
+        return sent.time + (0 if sent.library else pricer.costs.launch)
 
     def _record(
         self,

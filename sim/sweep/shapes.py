@@ -122,7 +122,8 @@ class Shapes:
         def price(size: int) -> tuple[int, int, int]:
             exchange = self.network.send(tuple(sends(split, 0, stage, following, size)))
             step = exchange_step("send", exchange, self.costs)
-            return step.launch + exchange.time, exchange.nbytes, 0
+            left = step.exchange or exchange  # behind the launch
+            return step.launch + left.time, exchange.nbytes, 0
 
         return self._each((split.pp, stage, following), nbytes, price)[:2]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sim.arith import SCALAR
 from sim.collectives import Group, Network, Send, ring_rounds
 from sim.errors import InputError
-from sim.kernels.collective import OPS, eager_seconds
+from sim.kernels.collective import OPS, eager_seconds, within
 from sim.kernels.collective import exchange_seconds as library_exchange
 from sim.validate.names import dtype_of
 from sim.validate.points import TICKS_A_SECOND, Bench, Place, Point, Row, Source, between, priced
@@ -34,7 +34,7 @@ def exchange_seconds(
     found = network.libraries
     if mode.startswith("nccl"):
         found = {name: terms for name, terms in found.items() if name.startswith("nccl")}
-    if found and op in OPS:
+    if (found := within(found)) and op in OPS:
         link = network.injection(group)
         which, taken = library_exchange(SCALAR, found, op, gpus, nbytes, link, in_switch=in_switch)
         if which >= 0:
@@ -43,7 +43,19 @@ def exchange_seconds(
                 hbm = bench.costs(device, "fp32").rates.bandwidth
                 seconds = float(eager_seconds(SCALAR, found, seconds, nbytes, hbm))
             return seconds
-    return (bench.costs(device, "fp32").launch + _ring(network, group, op, nbytes)) / TICKS_A_SECOND
+    return _priced(network, group, op, nbytes, bench.costs(device, "fp32").launch) / TICKS_A_SECOND
+
+
+def _priced(network: Network, group: Group, op: str, nbytes: int, launch: int) -> int:
+    """Ticks of a calibrated library, or behind a launch on the links alone."""
+    found = None
+    if op == "all_reduce":
+        found = network.all_reduce(group, nbytes)
+    elif op in ("send_recv", "sendrecv", "p2p"):
+        found = network.send((Send(group[0], group[-1], nbytes),))
+    if found and found.library:
+        return found.time
+    return launch + _ring(network, group, op, nbytes)
 
 
 def _ring(network: Network, group: Group, op: str, nbytes: int) -> int:
@@ -76,8 +88,7 @@ def across_seconds(
             f"{gpus} workers at {per_node} a node do not fit on {machine.name} with nodes of {node}"
         )
     group = tuple(i * node + j for i in range(nodes) for j in range(per_node))
-    launch = bench.costs(device, "fp32").launch
-    return (launch + _ring(network, group, op, nbytes)) / TICKS_A_SECOND
+    return _priced(network, group, op, nbytes, bench.costs(device, "fp32").launch) / TICKS_A_SECOND
 
 
 def size_regime(nbytes: int) -> str:
