@@ -53,6 +53,8 @@ class GemmTerms(KernelTerms, frozen=True, kw_only=True):
     matrix: fraction of the peak that a wave of large tiles reaches.
     edge: rows that a tile loses to filling the multipliers: it reaches m / (m + edge).
     wave_us: what each wave of tiles costs on top: prologue, epilogue.
+    slack: how much of what the last wave lacks is saved: cores do not work in step, and those
+        that are left have the power and the bandwidth of all.
     sag, sag_us: by how much long kernels are slower, as a fraction (power), and the time of full
         work at which half of that is reached.
     hbm: fraction of the bandwidth that a long stream reaches.
@@ -61,6 +63,8 @@ class GemmTerms(KernelTerms, frozen=True, kw_only=True):
     split_us, split_ratio: what a split of k costs on top; partial sums pass at this multiple of
         the HBM bandwidth, since they stay in the cache.
     depth: steps in which loads and arithmetic overlap.
+    choice: by how much, as a fraction, the kernel that the library takes is slower than the
+        fastest at hand: the scale on which slower ones become rarer. 0: it takes the fastest.
     quantise: fraction of the bandwidth at which inputs are brought to 8 bit; 0: they come so.
     quantise_us: what that costs on top once there is a row for every core.
     """
@@ -70,6 +74,7 @@ class GemmTerms(KernelTerms, frozen=True, kw_only=True):
     matrix: Fraction = 1.0
     edge: NonNegative = 0.0
     wave_us: NonNegative = 0.0
+    slack: Share = 0.0
     sag: NonNegative = 0.0
     sag_us: Positive = 1000.0
     hbm: Fraction = 1.0
@@ -78,6 +83,7 @@ class GemmTerms(KernelTerms, frozen=True, kw_only=True):
     split_us: NonNegative = 0.0
     split_ratio: Positive = 1.0
     depth: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    choice: NonNegative = 0.0
     quantise: NonNegative = 0.0
     quantise_us: NonNegative = 0.0
 

@@ -45,6 +45,26 @@ def test_search_finds_terms_names_the_untold_and_shrugs_at_outliers() -> None:
     assert found.values["unused"] == 0.25
 
 
+def test_a_pull_decides_what_rows_leave_open_and_no_more() -> None:
+    """Two floors of which only the sum is told: by a pull they stay as far apart as they began."""
+    size, time = _line(400)
+
+    def found(pull: float) -> dict[str, float]:
+        return search(
+            lambda t: t["one"] + t["other"] + size / (t["rate"] * 1e6),
+            time,
+            {"one": 2.0, "other": 1.0, "rate": 1.0},
+            {"one": (0.0, 50.0), "other": (0.0, 50.0), "rate": (0.1, 10.0)},
+            pull=pull,
+        ).values
+
+    for pull in (0.0, 0.01):
+        made = found(pull)
+        assert made["one"] + made["other"] == pytest.approx(5.0, rel=0.03)
+        assert made["rate"] == pytest.approx(2.0, rel=0.03)
+    assert found(0.01)["one"] - found(0.01)["other"] == pytest.approx(1.0, rel=0.05)
+
+
 def test_search_is_deterministic() -> None:
     size, time = _line(100)
     start = {"floor": 1.0, "rate": 1.0}

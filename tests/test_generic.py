@@ -12,7 +12,7 @@ import pytest
 import hw_models
 from hw_models.carry import CORE_GHZ, MOST, carried, stated
 from hw_models.efficiency import Efficiency, KernelTerms
-from sim.calibrate.gemm import Points
+from sim.calibrate.gemm import START, Points
 from sim.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on, plain
 from sim.catalogue import catalogue, load_device, own_terms
 from sim.errors import InputError
@@ -48,10 +48,20 @@ def test_terms_of_alike_devices_are_their_own() -> None:
     """A rule of means keeps what all agree on."""
     one = own_terms("h100-sxm")
     made = generic({"a": one, "b": one}, "")
-    kept = {"gemm": "bf16", "prefill": "bf16", "decode": "bf16", "experts": "bf16"}
+    kept = {"gemm": "fp8", "prefill": "bf16", "decode": "bf16", "experts": "bf16"}
     for family, key in kept.items():
         terms: KernelTerms = plain(getattr(one, family)[key], "")
         assert getattr(made, family)[key] == terms
+
+
+def test_where_fits_start_counts_as_one_device_of_16_bit_products() -> None:
+    one = own_terms("h100-sxm")
+    three = {name: msgspec.structs.replace(one) for name in ("a", "b", "c")}
+    made = generic(three, "").gemm["bf16"]
+    known = one.gemm["bf16"]
+    assert made.matrix == pytest.approx((known.matrix**3 * START["matrix"]) ** 0.25, rel=1e-3)
+    assert made.sag == pytest.approx((known.sag**3 * START["sag"]) ** 0.25, rel=1e-3)
+    assert (made.tiles, made.splits, made.depth) == (known.tiles, known.splits, known.depth)
 
 
 def test_own_terms_stand_before_those_of_another(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,16 +96,42 @@ def test_many_products_at_once_cost_what_each_costs(
 
 
 def test_a_product_pays_whole_waves() -> None:
-    """One tile more than there are cores takes a second wave, and no time in between."""
-    terms = GemmTerms(tiles=((128, 128),), source="made up for a test")
+    """One tile more than there are cores takes a second wave, and no time in between; with slack
+    that part of it is saved that has no tiles."""
     device = load_device("h100-sxm")
-    efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
-    rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
 
-    def compute(tiles: int) -> float:
+    def compute(tiles: int, slack: float = 0.0) -> float:
+        terms = GemmTerms(tiles=((128, 128),), slack=slack, source="made up for a test")
+        efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
+        rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
         gemm = Gemm(m=128, n=128 * tiles, k=4096, a_bits=16, b_bits=16, out_bits=16)
         times = gemm_times(SCALAR, rates, (gemm,), Moved(gemm.bytes, 0, 0), gemm.flops, 0)
         return float(times.compute)
 
-    assert compute(1) == compute(132) == 2 * 128 * 128 * 4096 / (rates.peak / 132)
+    peak = rates_of(device, "bf16").peak
+    assert compute(1) == compute(132) == 2 * 128 * 128 * 4096 / (peak / 132)
     assert compute(133) == compute(264) == 2 * compute(132)
+    assert compute(264, 0.5) == compute(264)
+    assert compute(1, 0.5) == compute(1)
+    assert compute(198, 0.5) == pytest.approx(1.75 * compute(132))
+
+
+@given(st.integers(1, 5000), st.integers(64, 20000), st.integers(64, 20000))
+def test_a_library_takes_a_kernel_near_the_fastest(m: int, n: int, k: int) -> None:
+    """Two kernels, x apart: their mean with weights 1 and (1 + x / (4 choice))^-4."""
+    device = load_device("a100-sxm-80gb")
+    gemm = Gemm(m=m, n=n, k=k, a_bits=16, b_bits=16, out_bits=16)
+
+    def compute(tiles: tuple[tuple[int, int], ...], choice: float) -> float:
+        terms = GemmTerms(tiles=tiles, choice=choice, source="made up for a test")
+        efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
+        rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
+        times = gemm_times(SCALAR, rates, (gemm,), Moved(0, 0, 0), gemm.flops, 0)
+        return float(times.compute)
+
+    both = ((128, 128), (256, 64))
+    fast, slow = sorted(compute((shape,), 0.1) for shape in both)
+    assert compute(both, 0.0) == fast == sorted(compute((shape,), 0.0) for shape in both)[0]
+    weight = (1 + (slow / fast - 1) / 0.4) ** -4
+    assert compute(both, 0.1) == pytest.approx((fast + weight * slow) / (1 + weight), rel=1e-9)
+    assert compute(both, 1e-6) == pytest.approx(fast, rel=1e-4)

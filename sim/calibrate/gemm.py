@@ -38,6 +38,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "matrix": (0.05, 1.0),
     "edge": (0.0, 256.0),
     "wave_us": (0.0, 20.0),
+    "slack": (0.0, 1.0),
     "sag": (0.0, 1.0),
     "sag_us": (50.0, 20_000.0),
     "hbm": (0.05, 1.0),
@@ -46,14 +47,19 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "split_us": (0.0, 20.0),
     "split_ratio": (0.1, 30.0),
     "depth": (1.0, 32.0),
+    "choice": (0.0, 0.6),
     "quantise": (0.05, 2.0),
     "quantise_us": (0.0, 20.0),
 }
+# What power takes off long kernels of 16 bits and more; those of 8 bits fall further.
+SAG = (0.0, 0.1)
+PULL = 0.03  # towards START: decides between terms that trade off (floor, ramp and waves)
 START: dict[str, float] = {
     "floor_us": 4.0,
     "matrix": 0.85,
     "edge": 8.0,
     "wave_us": 0.5,
+    "slack": 0.3,
     "sag": 0.1,
     "sag_us": 1000.0,
     "hbm": 0.88,
@@ -62,6 +68,7 @@ START: dict[str, float] = {
     "split_us": 2.0,
     "split_ratio": 2.0,
     "depth": 6.0,
+    "choice": 0.1,
     "quantise": 0.5,
     "quantise_us": 1.0,
 }
@@ -77,17 +84,21 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
     points = Points(rows, dtype, rates_of(device, dtype))
     measured = rows["latency_us"].to_numpy().astype(float) * 1e-6
     weights = np.where(_large(rows), 1.0, OF_SMALL)
+    narrow, cpu = dtype in ("fp8", "int8"), device.kind == "cpu"
+    bounds = BOUNDS if narrow or cpu else {**BOUNDS, "sag": SAG}
 
     def attempt(shapes: Shapes, splits: tuple[int, ...]) -> Attempt:
         base = GemmTerms(tiles=shapes, splits=splits, source="fitted")
         used = [t for t in START if not (t.startswith("split") and splits == (1,))]
-        used = [t for t in used if not t.startswith("quantise") or dtype in ("fp8", "int8")]
+        used = [t for t in used if not t.startswith("quantise") or narrow]
+        used = [t for t in used if not (cpu and t in ("choice", "slack"))]
         found = search(
             lambda values: points.seconds(msgspec.structs.replace(base, **values)),
             measured,
             {t: START[t] for t in used},
-            {t: BOUNDS[t] for t in used},
+            {t: bounds[t] for t in used},
             weights,
+            0.0 if cpu else PULL,
         )
         told = {t: v for t, v in found.values.items() if t not in found.undetermined}
         terms = msgspec.structs.replace(base, **rounded(told))
@@ -95,7 +106,7 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
         score = float(np.average(np.minimum(error, 0.5), weights=weights))
         return Attempt(score, terms, found.undetermined)
 
-    if device.kind == "cpu":
+    if cpu:
         best = attempt(OF_CPU, (1,))
     else:
         best = min(attempt(SHAPES, (1,)), attempt(SHAPES, SPLITS), key=lambda a: a.score)

@@ -30,12 +30,15 @@ def search(
     start: Mapping[str, float],
     bounds: Mapping[str, tuple[float, float]],
     weights: Array | None = None,
+    pull: float = 0.0,
 ) -> Search:
     """Terms that make `predict(terms)` (seconds or any unit) near `measured`, both positive.
 
     Errors are taken in logarithms, so that too high by half and too low by half weigh alike, and
     through a soft absolute value, so that outliers do not rule. A term that the rows do not tell
-    keeps its `start`.
+    keeps its `start`. `pull` draws all a little towards it, which decides between terms that trade
+    off against each other: a term that is off by its whole range counts like an error of `pull`
+    (in logarithms) of every row.
     """
     names = list(start)
     low = np.array([bounds[n][0] for n in names], dtype=np.float64)
@@ -43,6 +46,7 @@ def search(
     first = np.clip(np.array([start[n] for n in names], dtype=np.float64), low, high)
     logs, span = np.log(measured), high - low
     scale = np.ones(len(measured)) if weights is None else np.sqrt(weights)
+    drawn = pull * float(np.sqrt(np.sum(scale**2)))
 
     def errors(x: Array) -> Array:
         terms = dict(zip(names, (low + x * span).tolist(), strict=True))
@@ -53,7 +57,7 @@ def search(
         def some(y: Array) -> Array:
             whole = x.copy()
             whole[free] = y
-            return errors(whole)
+            return np.append(errors(whole), drawn * (whole - home)) if drawn else errors(whole)
 
         found = least_squares(
             some,
@@ -68,14 +72,15 @@ def search(
         whole[free] = found.x
         return whole
 
-    x = solve((first - low) / span, np.ones(len(names), dtype=bool))
+    home = (first - low) / span
+    x = solve(home, np.ones(len(names), dtype=bool))
     told = np.array([_telling(errors, x, i) for i in range(len(names))])
     undetermined = {}
     if not told.all():
         for i, name in enumerate(names):
             if not told[i]:
                 undetermined[name] = f"the {len(measured)} rows do not depend on it"
-        x = np.where(told, x, (first - low) / span)
+        x = np.where(told, x, home)
         if told.any():
             x = solve(x, told)
     values = {n: float(v) for n, v in zip(names, low + x * span, strict=True)}

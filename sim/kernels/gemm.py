@@ -1,20 +1,25 @@
 """Matrix products: output tiles dealt out to the cores in waves, k split where cores would idle.
 
 A product (m x k)(k x n) is cut into output tiles Tm x Tn, its k into s splits. Of the shapes and
-splits that a device's kernels have, the fastest runs, as libraries choose it:
+splits that a device's kernels have, libraries choose one near the fastest:
 
-    tiles = ceil(m/Tm) ceil(n/Tn) s        waves = ceil(tiles / cores)
+    tiles = ceil(m/Tm) ceil(n/Tn) s        whole = ceil(tiles / cores)
+    waves = whole - slack (whole - max(1, tiles / cores))
     C = waves (2 Tm Tn ceil(k/s) / (rate of a core) + wave_us) (1 + sag W / (W + sag_us))
     M = (bytes + ramp) / (bandwidth min(1, tiles core_share / cores)) + partial sums of splits
 
 with rate = matrix x peak / cores / (1 + edge / Tm) and W the time of the FLOPs at the peak. Padding
 and the last wave are in C; M and C overlap in `depth` steps. Waves and tiles: Shoeybi et al. 2019
 use none; the mechanism is described in NVIDIA's "Matrix Multiplication Background User's Guide".
+A library chooses by rules of its own, not by trying: which kernel it takes is not known, only that
+slower ones are rarer. M and C are means over all, a kernel that takes 1 + x times as long as the
+fastest weighing (1 + x / (4 choice))^-4, which is nearly exp(-x / choice); 0: the fastest alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -45,7 +50,7 @@ def gemm_times(
     terms = terms_for(rates.efficiency.gemm, rates.dtype, NEUTRAL)
     floor = rates.floor(terms.floor_us)
     if terms.tiles:
-        memory, compute = fastest(rates, terms, gemms, moved)
+        memory, compute = taken(rates, terms, gemms, moved)
         compute = compute + vector / rates.vector + quantising(rates, terms, gemms)
         return times(xp, rates, floor, moved, compute, terms.depth, memory=memory)
     compute = matrix / (rates.peak * rates.efficiency.matrix) + vector / rates.vector
@@ -65,10 +70,8 @@ def quantising(rates: Rates, terms: GemmTerms, gemms: tuple[Gemm, ...]) -> Any:
     return elements * 5 / (terms.quantise * rates.device.hbm.bandwidth) + blocks
 
 
-def fastest(
-    rates: Rates, terms: GemmTerms, gemms: tuple[Gemm, ...], moved: Moved
-) -> tuple[Any, Any]:
-    """(memory, compute) seconds of the best tile shape and split; numbers, or arrays of points."""
+def taken(rates: Rates, terms: GemmTerms, gemms: tuple[Gemm, ...], moved: Moved) -> tuple[Any, Any]:
+    """(memory, compute) seconds of the tile shape and split that is taken; numbers, or arrays."""
     bandwidth = rates.device.hbm.bandwidth * terms.hbm
     one_core = rates.peak * terms.matrix / rates.cores
     tm, tn, splits = _choices(terms.tiles, terms.splits)
@@ -84,21 +87,34 @@ def fastest(
         work = work + 2 * many * m * n * k
     each = 2 * tm * tn * deepest / one_core * (1 + terms.edge / tm) + terms.wave_us * 1e-6
     full = work / rates.peak
-    compute = (
-        np.ceil(tiles / rates.cores) * each * (1 + terms.sag * full / (full + terms.sag_us * 1e-6))
-    )
+    waves = np.ceil(tiles / rates.cores)
+    if terms.slack:
+        waves = waves - terms.slack * (waves - np.maximum(1.0, tiles / rates.cores))
+    compute = waves * each * (1 + terms.sag * full / (full + terms.sag_us * 1e-6))
     compute = compute + np.where(splits > 1, terms.split_us * 1e-6, 0.0)
     drawn = np.minimum(1.0, np.minimum(tiles, rates.cores) * terms.core_share / rates.cores)
     total = _column(moved.reads + moved.writes) + terms.ramp_MB * 1e6
     memory = total / (bandwidth * drawn)
     memory = memory + np.where(splits > 1, partial / (terms.split_ratio * bandwidth), 0.0)
     span = np.maximum(memory, compute) + np.minimum(memory, compute) / terms.depth
-    best = np.argmin(span, axis=-1)[..., None]
-    shape = span.shape
-    memory, compute = (
-        np.take_along_axis(np.broadcast_to(x, shape), best, -1)[..., 0] for x in (memory, compute)
-    )
+    memory, compute = _taken(span, (memory, compute), terms.choice)
     return (memory, compute) if memory.ndim else (float(memory), float(compute))
+
+
+def _taken(span: Floats, parts: tuple[Any, ...], choice: float) -> Iterator[Floats]:
+    """Each part of the choice with the least span, or as the mean over choices near it."""
+    if not choice:
+        best = np.argmin(span, axis=-1)[..., None]
+        for part in parts:
+            yield np.take_along_axis(np.broadcast_to(part, span.shape), best, -1)[..., 0]
+        return
+    # Arithmetic alone, no exp, so that all machines give the same bits.
+    weight = 1 + (span / np.min(span, axis=-1, keepdims=True) - 1) / (4 * choice)
+    weight = 1 / (weight * weight)
+    weight = weight * weight
+    whole = np.sum(weight, axis=-1)
+    for part in parts:
+        yield np.sum(part * weight, axis=-1) / whole
 
 
 @lru_cache(maxsize=256)
