@@ -99,7 +99,7 @@ class Setup:
             if traffic.arrivals
             else None
         )
-        if traffic.trace is None and self.arrivals is None:
+        if not traffic.trace and self.arrivals is None:
             raise InputError("give a --trace FILE or --arrivals, e.g. poisson:4")
         self.trace = (
             read_trace(
@@ -123,7 +123,7 @@ class Setup:
         unused = [
             name
             for name in ("window", "rate_scale", "limit", "shuffle")
-            if self.trace is None and getattr(traffic, name) != getattr(Traffic(), name)
+            if not self.trace and getattr(traffic, name) != getattr(Traffic(), name)
         ]
         if unused:
             raise InputError(f"{', '.join(unused)}: said of a trace, but no --trace is given")
@@ -141,7 +141,7 @@ class Setup:
     def expected(self) -> int:
         """A guess at the number of requests."""
         traffic = self.serving.traffic
-        if traffic.trace is None:
+        if not traffic.trace:
             return traffic.num_requests
         # A row of the shortest format takes about 40 bytes.
         return min(traffic.limit or 2**62, Path(traffic.trace).stat().st_size // 40)
