@@ -67,6 +67,20 @@ def test_a_row_that_cannot_be_predicted_is_counted_with_its_reason(tmp_path: Pat
     assert "abacus" not in ran.output
 
 
+def test_a_cell_that_cannot_be_is_a_reason_and_no_error_of_the_model(tmp_path: Path) -> None:
+    head = "device,framework,version,kernel,dtype,m,n,k,latency_us"
+    rows = ("-8,64,64,1.5", "8,64,64,inf", "8,64,64,1e300", "8,64,,1.5", "8,64,many,1.5")
+    for at, row in enumerate(rows):
+        (tmp_path / f"{at}.csv").write_text(f"{head}\na100_sxm,x,1,gemm,bf16,{row}\n")
+    ran = CliRunner().invoke(app, ["validate", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 0, ran.output
+    flat = " ".join(ran.output.replace("│", " ").split())
+    for said in ("column 'm' has", "column 'latency_us' has", "the measured time is not between"):
+        assert said in flat
+    assert flat.count("a cell is no number: one of the columns") >= 1
+    assert "supported between" not in flat
+
+
 def test_a_steady_closed_loop_is_linear_in_the_terms_of_an_engine(tmp_path: Path) -> None:
     """The parts that calibration takes apart give back what `serve` says with the terms in."""
     terms = {"step_us": 700.0, "sequence_us": 30.0, "decode_share": 0.25, "prefill_share": 0.5}

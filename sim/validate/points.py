@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ class Profiled(msgspec.Struct, frozen=True):
     device: str
     dtype: str
     tp: int = 1
+
+
+LONGEST_S = 100_000  # no kernel and no request takes longer
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -173,15 +177,29 @@ def priced(
             where = Place(source.format, str(device(row)), "", "")
             name = bench.device(where.device)
             where = Place(source.format, name, "", "")
+            sound(row, source.form.columns)
             where = place(row, name)
             time = measured(row)
-            if not time > 0:
-                raise InputError(f"measured time {time} is not above 0")
+            if not 0 < time < LONGEST_S:
+                raise InputError(f"the measured time is not between 0 and {LONGEST_S:,} s")
             yield Point(number, quantity, where, time, price(row, name))
         except MemorywallError as error:
             yield Point(number, quantity, where, float("nan"), None, str(error))
-        except (KeyError, TypeError, ValueError) as error:
+        except TypeError:
+            bad = [c for c in source.form.columns if isinstance(row.get(c), str | None)]
+            said = f"a cell is no number: one of the columns {', '.join(bad)}"
+            yield Point(number, quantity, where, float("nan"), None, said)
+        except (KeyError, ValueError) as error:
             yield Point(number, quantity, where, float("nan"), None, f"{error or type(error)}")
+
+
+def sound(row: Row, columns: tuple[str, ...]) -> None:
+    """Raise InputError for a number that is negative or not finite. No value is told, so that rows
+    with the same fault are counted together."""
+    for column in columns:
+        value = row.get(column)
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise InputError(f"column {column!r} has a number below 0, or none that is finite")
 
 
 def between(value: float, *bounds: tuple[float, str]) -> str:
