@@ -24,6 +24,10 @@ from sim.intervals import (
     quantile,
     stretches,
 )
+from sim.serve.config import Serving, Traffic
+from sim.serve.knobs import Knobs
+from sim.serve.serving import serve
+from sim.serve.session import summary
 from sim.validate.session import read
 from sim.whatif.chance import chance
 from sim.whatif.subjects import subject
@@ -154,3 +158,19 @@ def test_compare_says_in_how_many_draws_one_beats_the_other() -> None:
     assert share is not None
     assert share < 0.5
     assert against("tpu-v5e") is None
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "known"),
+    [
+        ("poisson:1", {"ttft_s", "tpot_s"}),
+        ("poisson:200", {"generation_throughput"}),
+        ("closed:8", {"ttft_s", "tpot_s", "generation_throughput"}),
+    ],
+)
+def test_a_queue_of_an_open_loop_has_no_interval(arrivals: str, known: set[str]) -> None:
+    """A queue grows by far more than the work; arrivals that never wait set the rate."""
+    traffic = Traffic(arrivals=arrivals, prompt="fixed:512", output="fixed:64", num_requests=60)
+    knobs = Knobs(max_num_seqs=4)
+    served = serve(Serving(model="llama-3.1-8b", on="h100-sxm", traffic=traffic, knobs=knobs))
+    assert set(summary(served)["interval_80"]) == known

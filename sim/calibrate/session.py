@@ -108,7 +108,7 @@ def print_calibration(made: Calibration, console: Console) -> None:
         table.add_row(
             family,
             key,
-            f"{o.rows:,}",
+            f"{o.fit.rows if o.fit else o.rows:,}",
             f"{o.held:,}" if o.held else "none",
             _pair(o.before),
             _pair(o.after),
@@ -126,8 +126,12 @@ def _pair(errors: tuple[float, float] | None) -> str:
 def _remarks(o: Outcome) -> str:
     if o.fit is None:
         return o.reason
-    untold = [f"{term}: {why}" for term, why in o.fit.undetermined.items()]
-    return "not told: " + "; ".join(untold) if untold else ""
+    said = [] if o.held else ["scored on the fitted rows"]
+    if o.fit.family != o.key[0]:
+        said.append(f"terms of {o.fit.family}")
+    if untold := [f"{term}: {why}" for term, why in o.fit.undetermined.items()]:
+        said.append("not told: " + "; ".join(untold))
+    return "; ".join(said)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Of the kernels, those of one prompt of the mean length and of one decode step of
 the mean context; the host's part of a step takes its share of the whole. Where the engine was
 fitted, its residuals (measured over predicted time of runs, or of steps, that its fit did not see)
 come on top: they are of the models and systems that it was fitted to, and kernels of others err for
-themselves. Waiting in a queue is stretched as the work is.
+themselves. A closed loop waits as long as its work takes; an open one is looked at in `in_summary`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from workloads.block import Lowering
 from workloads.graph import build_graph
 from workloads.model import Model
 from workloads.precision import Precision
+
+QUEUED = 0.25  # of the time to the first token, from which on requests queue
 
 
 def intervals(served: Served) -> dict[str, Interval]:
@@ -102,17 +104,23 @@ def residuals(engine: Engine) -> Spread | None:
     return engine.residuals.get("tpot") or engine.residuals.get("step")
 
 
-def in_summary(found: dict[str, Interval], summary: dict[str, Any]) -> dict[str, list[float]]:
+def in_summary(served: Served, summary: dict[str, Any]) -> dict[str, list[float]]:
     """Low and high ends by the keys of a summary: means of TTFT and TPOT, tokens a second.
 
-    The rate is what the work allows; arrivals may bound it before.
+    Where arrivals do not wait for answers and requests queue, a queue grows by far more than the
+    work that errs: then TTFT and TPOT have no interval. Where they do not queue, arrivals set the
+    rate, and it has none.
     """
+    found, latency = intervals(served), summary["latency_s"]
+    queued = latency["queuing_delay"]["mean"] or 0.0
+    queues = queued > QUEUED * (latency["ttft"]["mean"] or 0.0)
+    closed = str(served.serving.traffic.arrivals).startswith("closed")
     made = {}
     for name in ("ttft", "tpot"):
-        value = summary["latency_s"][name]["mean"]
-        if value and name in found:
+        value = latency[name]["mean"]
+        if value and name in found and (closed or not queues):
             made[f"{name}_s"] = list(found[name].of(value))
-    if "tpot" in found:
+    if "tpot" in found and (closed or queues):
         made["generation_throughput"] = list(
             found["tpot"].inverse.of(summary["generation_throughput"])
         )

@@ -146,7 +146,9 @@ def _sure(found: Mapping[str, list[float]]) -> list[str]:
         for low, high in [ends]
     ]
     if ends := found.get("generation_throughput"):
-        parts.append(f"{ends[0]:,.0f} to {ends[1]:,.0f} tokens/s out where the work bounds them")
+        parts.append(f"{ends[0]:,.0f} to {ends[1]:,.0f} tokens/s out")
+        if "ttft_s" not in found:
+            parts.append("none of TTFT and TPOT, as a queue grows by more than the work that errs")
     return parts
 
 

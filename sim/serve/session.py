@@ -19,7 +19,7 @@ from sim.errors import InputError
 from sim.inputs import convert
 from sim.report import counted, terminal
 from sim.serve.config import Serving
-from sim.serve.intervals import in_summary, intervals
+from sim.serve.intervals import in_summary
 from sim.serve.output import print_summary, write_serve
 from sim.serve.serving import Served, serve
 from sim.serve.setup import Progress
@@ -135,7 +135,7 @@ def summary(served: Served) -> dict[str, Any]:
         kv_blocks_total=kv_blocks(served),
         steps=served.steps or None,
     )
-    return {**found, "interval_80": in_summary(intervals(served), found)}
+    return {**found, "interval_80": in_summary(served, found)}
 
 
 def kv_blocks(served: Served) -> int | None:
