@@ -45,7 +45,7 @@ Edge = Annotated[int, msgspec.Meta(gt=0, le=4096)]
 
 
 class GemmTerms(KernelTerms, frozen=True, kw_only=True):
-    """Products with weights, and batched products; `sim.kernels.gemm` has the formula.
+    """Products with weights, and batched products; `sim.cost.kernels.gemm` has the formula.
 
     tiles: output tile shapes (m, n) of the kernels at hand; none: waves are not modelled and
         all terms but the floor are without effect.

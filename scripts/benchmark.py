@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sim import Parallelism, Scenario, Workload, run
-from sim.engine import Program, Task
-from sim.engine import run as run_engine
+from sim.engine.des import Program, Task
+from sim.engine.des import run as run_engine
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from joblib.externals.loky import get_reusable_executor
 
-from sim.sweep.grid import Sweep, document, sweep_of
-from sim.sweep.points import prepare
-from sim.sweep.pools import compute
-from sim.sweep.study import run_sweep
+from sim.studies.sweep.grid import Sweep, document, sweep_of
+from sim.studies.sweep.points import prepare
+from sim.studies.sweep.pools import compute
+from sim.studies.sweep.study import run_sweep
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 SPLITS = ["tp=1,2,4,8", "pp=1,2,4,8"]  # ten of them on eight devices

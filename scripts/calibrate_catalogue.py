@@ -16,13 +16,13 @@ import polars as pl
 import tomli_w
 
 from hw_models.efficiency import Efficiency
-from sim.calibrate.calibrate import Calibration, calibrate
-from sim.calibrate.device_file import flat, plain
-from sim.calibrate.session import print_calibration
-from sim.catalogue import catalogue, load_device
-from sim.report import terminal
-from sim.validate.points import Source
-from sim.validate.session import read
+from sim.fidelity.calibrate.calibrate import Calibration, calibrate
+from sim.fidelity.calibrate.device_file import flat, plain
+from sim.fidelity.calibrate.session import print_calibration
+from sim.fidelity.validate.points import Source
+from sim.fidelity.validate.session import read
+from sim.inputs.catalogue import catalogue, load_device
+from sim.output.report import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

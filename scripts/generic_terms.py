@@ -1,8 +1,8 @@
 """Make hw_models/generic.toml: `.venv/bin/python scripts/generic_terms.py`.
 
-The terms follow by the rule of `sim.calibrate.generic` from those of the measured devices. How
-wrong they are on a device that nobody has measured is told by leaving one out: the generic terms of
-the others, scored on ../shared/data of the A100 and of the H100.
+The terms follow by the rule of `sim.fidelity.calibrate.generic` from those of the measured devices.
+To tell how wrong they are on a device without measurements, one measured device is left out: the
+generic terms of the others are scored on the published kernel times of the A100 and of the H100.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import polars as pl
 import tomli_w
 
 from hw_models.efficiency import Efficiency, KernelTerms
-from sim.calibrate.calibrate import errors, spreads, summary
-from sim.calibrate.device_file import flat, plain
-from sim.calibrate.frames import pieces
-from sim.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on
-from sim.catalogue import load_device, own_terms
-from sim.validate.session import read
+from sim.fidelity.calibrate.calibrate import errors, spreads, summary
+from sim.fidelity.calibrate.device_file import flat, plain
+from sim.fidelity.calibrate.frames import pieces
+from sim.fidelity.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on
+from sim.fidelity.validate.session import read
+from sim.inputs.catalogue import load_device, own_terms
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -34,8 +34,8 @@ FILES = (
 SCORED = ("a100-sxm-80gb", "h100-sxm")
 SHARE = 8  # every 8th shape is scored
 HEADING = """\
-# Terms of a GPU that nobody has measured, written by scripts/generic_terms.py; the rule stands in
-# sim/calibrate/generic.py. Residuals: the terms of the other devices, scored on one left out.
+# Terms of a GPU without measurements, written by scripts/generic_terms.py by the rule of
+# sim/fidelity/calibrate/generic.py. Residuals: terms of the other devices, scored on one left out.
 """
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     for name, parts in zip(SCORED, scored, strict=True):
         for (family, key), points in parts.items():
             print(f"{family} {key} on {name}, of the others: {summary(points)} % (median, p90)")
-    source = f"geometric means over {', '.join(MEASURED)}: sim/calibrate/generic.py"
+    source = f"geometric means over {', '.join(MEASURED)}: sim/fidelity/calibrate/generic.py"
     made = generic({name: terms_of(name) for name in MEASURED}, source)
     changes: dict[str, Any] = {}
     for family in FAMILIES:

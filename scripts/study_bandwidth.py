@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from sim import Scenario, Workload, run
-from sim.plots.style import STATE_COLOURS, figure, look, save, state_handles
+from sim.output.plots.style import STATE_COLOURS, figure, look, save, state_handles
 from sim.states import STATES
-from sim.whatif import compare
-from sim.whatif.runs import break_down
+from sim.studies.whatif import compare
+from sim.studies.whatif.runs import break_down
 
 MODEL, DEVICE = "llama-3.1-8b", "h100-sxm"
 TODAY, TIMES = 3350.0, (0.5, 1, 2, 4, 8)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import polars as pl
 
-from sim.calibrate.session import print_calibration
-from sim.measure.bodies import VOCABULARY
-from sim.measure.cases import Case
-from sim.measure.loop import Study, Subject, close_loop, in_order
-from sim.measure.loop_plot import draw
-from sim.report import terminal
+from sim.fidelity.calibrate.session import print_calibration
+from sim.fidelity.measure.bodies import VOCABULARY
+from sim.fidelity.measure.cases import Case
+from sim.fidelity.measure.loop import Study, Subject, close_loop, in_order
+from sim.fidelity.measure.loop_plot import draw
+from sim.output.report import terminal
 
 # A miniature has two elements a head, and words enough to embed.
 SUBJECTS = (

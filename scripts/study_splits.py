@@ -11,14 +11,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sim.plots.style import STATE_COLOURS, figure, look, save, state_handles
+from sim.output.plots.style import STATE_COLOURS, figure, look, save, state_handles
 from sim.states import STATES
-from sim.sweep.fronts import Metric, Record, pareto, usable
-from sim.sweep.grid import sweep_of
-from sim.sweep.plots import plot_front
-from sim.sweep.registry import kind_of
-from sim.sweep.report import name_of
-from sim.sweep.study import run_sweep
+from sim.studies.sweep.fronts import Metric, Record, pareto, usable
+from sim.studies.sweep.grid import sweep_of
+from sim.studies.sweep.plots import plot_front
+from sim.studies.sweep.registry import kind_of
+from sim.studies.sweep.report import name_of
+from sim.studies.sweep.study import run_sweep
 
 MODEL, SYSTEM, BATCH, OUTPUT = "llama-3.1-70b", "hgx-h100", 64, 8
 GRID = ["tp=1,2,4,8", "pp=1,2,4,8", "microbatches=1,2,4,8", "batch=1:256:x4"]

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from sim import Parallelism, Scenario, Workload, run
-from sim.critical import critical_path
-from sim.plots.timeline_view import View, plot_view
+from sim.account.critical import critical_path
+from sim.output.plots.timeline_view import View, plot_view
 
 SCENARIO = Scenario(
     model="llama-3.1-70b",

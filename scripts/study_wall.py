@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sim.sweep.grid import sweep_of
-from sim.sweep.wall import WallMap, map_wall
-from sim.sweep.wall_plot import plot_walls
+from sim.studies.sweep.grid import sweep_of
+from sim.studies.sweep.wall import WallMap, map_wall
+from sim.studies.sweep.wall_plot import plot_walls
 
 DEVICE, DTYPE = "xeon-gold-6242", "fp32"
 

@@ -24,19 +24,19 @@ from rich.table import Table
 
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency
-from sim.calibrate.calibrate import calibrate, errors
-from sim.calibrate.coverage import LEAST, MOST, SETS, covered, fits
-from sim.calibrate.engines import Loop, fit_engine, loops, predicted, terms_of
-from sim.calibrate.frames import is_held, pieces
-from sim.calibrate.generic import MEASURED, generally, generic_on
-from sim.catalogue import load_device, own_terms
-from sim.report import terminal
+from sim.fidelity.calibrate.calibrate import calibrate, errors
+from sim.fidelity.calibrate.coverage import LEAST, MOST, SETS, covered, fits
+from sim.fidelity.calibrate.engines import Loop, fit_engine, loops, predicted, terms_of
+from sim.fidelity.calibrate.frames import is_held, pieces
+from sim.fidelity.calibrate.generic import MEASURED, generally, generic_on
+from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.validate.runs import run_tables
+from sim.fidelity.validate.score import table
+from sim.fidelity.validate.serving import engine_of
+from sim.fidelity.validate.session import read
+from sim.inputs.catalogue import load_device, own_terms
+from sim.output.report import terminal
 from sim.serve.host import Engine, load_engine
-from sim.validate.points import Bench, Source
-from sim.validate.runs import run_tables
-from sim.validate.score import table
-from sim.validate.serving import engine_of
-from sim.validate.session import read
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

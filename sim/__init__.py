@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sim.catalogue import Machine, load_device, load_machine, load_model
     from sim.errors import Deadlock, Infeasible, InputError, MemorywallError, OutOfMemory
-    from sim.mapping import Parallelism
+    from sim.inputs.catalogue import Machine, load_device, load_machine, load_model
+    from sim.mapping.parallelism import Parallelism
     from sim.scenario import Scenario, Workload, assemble
     from sim.simulation import Result, run, simulate
 
@@ -36,7 +36,7 @@ __all__ = [
     "run",
     "simulate",
 ]
-_MODULES = ("errors", "catalogue", "mapping", "scenario", "simulation")
+_MODULES = ("errors", "inputs.catalogue", "mapping.parallelism", "scenario", "simulation")
 
 
 def __getattr__(name: str) -> Any:

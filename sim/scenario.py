@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sim.catalogue import Machine, Value, load_machine, load_model, split_changes
 from sim.errors import InputError
-from sim.inputs import checked, convert, read_document
-from sim.mapping import Parallelism
-from sim.plan import Pass
+from sim.inputs.catalogue import Machine, Value, load_machine, load_model, split_changes
+from sim.inputs.documents import checked, convert, read_document
+from sim.mapping.parallelism import Parallelism
+from sim.mapping.plan import Pass
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.model import Model, Record

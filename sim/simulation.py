@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-from sim import engine
-from sim.cost import RESOURCES
-from sim.intervals import Class, Interval, interval
-from sim.memory import Footprint, check_memory, footprints
-from sim.metrics import Metrics, measure
-from sim.plan import Plan, make_plan
-from sim.priced import Rewrite
-from sim.program import compile_plan
+from sim.account.intervals import Class, Interval, interval
+from sim.account.metrics import Metrics, measure
+from sim.account.stalls import WAIT, Account, account
+from sim.account.timeline import Record
+from sim.cost.model import RESOURCES
+from sim.engine import des as engine
+from sim.mapping.memory import Footprint, check_memory, footprints
+from sim.mapping.plan import Plan, make_plan
+from sim.mapping.priced import Rewrite
+from sim.mapping.program import compile_plan
 from sim.scenario import Resolved, Scenario, resolve
-from sim.stalls import WAIT, Account, account
-from sim.timeline import Record
 
 Progress = Callable[[str, int, int], None]  # (what is done, how many, of how many)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from sim.mapping import Parallelism
+from sim.mapping.parallelism import Parallelism
 from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, StageRow, StepRow
 from sim.serve.memory import Blocks

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hw_models.device import Device, Hbm, Launch, OnChip, Peak
 from hw_models.efficiency import Efficiency, GemmTerms
 from hw_models.system import System, SystemSpec, Tier, build_system
-from sim.catalogue import Machine
-from sim.engine import Program, Task
-from sim.mapping import Parallelism
-from sim.plan import Pass
+from sim.engine.des import Program, Task
+from sim.inputs.catalogue import Machine
+from sim.mapping.parallelism import Parallelism
+from sim.mapping.plan import Pass
 from sim.scenario import Resolved, Scenario
 from workloads.batch import Batch, Group, Sequence
 from workloads.block import Lowering

@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 
 from hw_models.device import Device
 from hw_models.efficiency import DecodeTerms, PrefillTerms
-from sim.arith import SCALAR, VECTOR
-from sim.calibrate.attention_rows import asked_of_rows
-from sim.calibrate.fit import Fit, fit_function
-from sim.calibrate.frames import pieces
-from sim.catalogue import load_device
-from sim.cost import CostModel
-from sim.kernels import RESOURCES, priced
-from sim.kernels.asked import Asked, asked_of
-from sim.kernels.attention import attention_times
-from sim.kernels.decode import decode_times
-from sim.kernels.prefill import chunk_times, tiles_of
-from sim.kernels.price import Moved
-from sim.kernels.rates import Rates, rates_of
-from sim.validate.formats import format_of
-from sim.validate.points import Source
+from sim.cost.arith import SCALAR, VECTOR
+from sim.cost.kernels import RESOURCES, priced
+from sim.cost.kernels.asked import Asked, asked_of
+from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.decode import decode_times
+from sim.cost.kernels.prefill import chunk_times, tiles_of
+from sim.cost.kernels.price import Moved
+from sim.cost.kernels.rates import Rates, rates_of
+from sim.cost.model import CostModel
+from sim.fidelity.calibrate.attention_rows import asked_of_rows
+from sim.fidelity.calibrate.fit import Fit, fit_function
+from sim.fidelity.calibrate.frames import pieces
+from sim.fidelity.validate.formats import format_of
+from sim.fidelity.validate.points import Source
+from sim.inputs.catalogue import load_device
 from tests.strategies import devices
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Group, Sequence

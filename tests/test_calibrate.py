@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from hw_models.efficiency import ExpertTerms
-from sim.calibrate import search
-from sim.calibrate.device_file import save_device
-from sim.calibrate.frames import is_held
-from sim.catalogue import catalogue, load_device
-from sim.commands import app
-from sim.cost import CostModel
-from sim.validate.kernels import expert_ops
+from sim.cli.app import app
+from sim.cost.model import CostModel
+from sim.fidelity.calibrate import search
+from sim.fidelity.calibrate.device_file import save_device
+from sim.fidelity.calibrate.frames import is_held
+from sim.fidelity.validate.kernels import expert_ops
+from sim.inputs.catalogue import catalogue, load_device
 from workloads.precision import parse_precision
 
 

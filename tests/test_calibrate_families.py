@@ -13,10 +13,10 @@ import pytest
 
 from hw_models.device import Device
 from hw_models.efficiency import CollectiveTerms, ExpertTerms, VectorTerms
-from sim.calibrate import collectives, elementwise, experts
-from sim.catalogue import load_device
-from sim.cost import CostModel
-from sim.validate.kernels import expert_ops
+from sim.cost.model import CostModel
+from sim.fidelity.calibrate import collectives, elementwise, experts
+from sim.fidelity.validate.kernels import expert_ops
+from sim.inputs.catalogue import load_device
 from workloads.ops import activation, norm
 from workloads.precision import parse_precision
 

@@ -11,8 +11,8 @@ import pytest
 
 from hw_models.efficiency import GemmTerms
 from sim import load_device
-from sim.calibrate.gemm import SHAPES, Points, fit
-from sim.kernels.rates import rates_of
+from sim.cost.kernels.rates import rates_of
+from sim.fidelity.calibrate.gemm import SHAPES, Points, fit
 
 MEASURED = Path(__file__).resolve().parents[2] / "shared/data/kernels/gemm.parquet"
 

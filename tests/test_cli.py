@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sim import Scenario, Workload, run
-from sim.mapping import Parallelism
+from sim.mapping.parallelism import Parallelism
 from sim.scenario import load_scenario, save_scenario
 
 COMMAND = Path(sys.executable).with_name("memorywall")

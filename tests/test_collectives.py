@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import positive, system, systems, tier
 
 from sim.clock import ticks
-from sim.collectives import (
+from sim.cost.collectives import (
     Network,
     Rounds,
     Send,

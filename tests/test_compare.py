@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from strategies import cases
 
 from sim import Infeasible, InputError, Scenario, Workload, load_device, run
-from sim.catalogue import LAUNCH
-from sim.export import write_result
+from sim.inputs.catalogue import LAUNCH
+from sim.output.export import write_result
 from sim.scenario import Resolved
 from sim.serve.serving import serve
 from sim.serve.session import summary
 from sim.simulation import simulate
-from sim.whatif import compare, runs
-from sim.whatif.changes import changed, factor, from_flags
-from sim.whatif.parts import Breakdown
-from sim.whatif.resources import resources_of
-from sim.whatif.served import break_down
-from sim.whatif.subjects import RunSubject, ServeSubject, subject, tables_of
+from sim.studies.whatif import compare, runs
+from sim.studies.whatif.changes import changed, factor, from_flags
+from sim.studies.whatif.parts import Breakdown
+from sim.studies.whatif.resources import resources_of
+from sim.studies.whatif.served import break_down
+from sim.studies.whatif.subjects import RunSubject, ServeSubject, subject, tables_of
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 GPT2 = ["prompt=64", "output=4"]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hw_models.device import Device
 from sim import Parallelism, Scenario, Workload, load_device, load_model, run
-from sim.cost import CostModel
-from sim.memory import footprints
+from sim.cost.model import CostModel
+from sim.mapping.memory import footprints
 from sim.scenario import resolve
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Sequence

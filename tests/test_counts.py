@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import BF16, batches, lowerings, models
 
-from sim.catalogue import catalogue, load_model
+from sim.inputs.catalogue import catalogue, load_model
 from workloads import counts
 from workloads.attention import pairs, seen
 from workloads.batch import Batch, Sequence

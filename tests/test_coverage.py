@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.calibrate.coverage import SETS, covered, fits
-from sim.intervals import Interval
+from sim.account.intervals import Interval
+from sim.fidelity.calibrate.coverage import SETS, covered, fits
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 QUICK = ("mixed", "vLLM run")

@@ -21,13 +21,13 @@ class Finder:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["memorywall", "run", "gpt2", "--on", "h100-sxm"]
-from sim.cli import main
+from sim.cli.main import main
 main()
 """
 
 
 @pytest.mark.parametrize(
-    "module", ["sim.commands", "typer", "numpy", "networkx", "sim.simulation", "rich.table"]
+    "module", ["sim.cli.app", "typer", "numpy", "networkx", "sim.simulation", "rich.table"]
 )
 def test_ctrl_c_while_importing_is_one_line(module: str) -> None:
     code = INTERRUPT_AT.format(module=module)
@@ -39,7 +39,7 @@ def test_ctrl_c_while_importing_is_one_line(module: str) -> None:
 
 def test_the_entry_point_imports_next_to_nothing() -> None:
     """What it imports before it can answer Ctrl-C: no library but the standard one."""
-    code = "import sys; import sim.cli; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys; import sim.cli.main; print(*{m.split('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "networkx", "msgspec", "typer", "rich"} & set(done.stdout.split())
 

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from sim import Parallelism, Result, Scenario, Workload, run
-from sim.export import write_result, write_table
+from sim.output.export import write_result, write_table
+from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import load_scenario
 from sim.states import STATES
-from sim.tables import Table, operators, passes, time_account
 
 SCENARIOS = {
     "encoder": Scenario(model="bert-base", on="h100-sxm", workload=Workload(batch=2, seq=128)),
@@ -139,7 +139,7 @@ def test_the_folder_is_complete_and_has_the_same_bytes_again(
 
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from sim import *; from sim.export import *\n"
+        "import sys; from pathlib import Path; from sim import *; from sim.output.export import *\n"
         "s = Scenario(model='gpt2', on='h100-sxm', workload=Workload(prompt=32, output=2))\n"
         "write_result(run(s), Path(sys.argv[1]), counterfactual=True)"
     )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.engine import Program, Task, run
-from sim.fluid import max_min
+from sim.engine.des import Program, Task, run
+from sim.engine.fluid import max_min
 
 CLOSE = 1e-6
 

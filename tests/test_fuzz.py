@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from strategies import SOURCE
 
 from sim import MemorywallError, Parallelism, Result, Scenario, Workload, run
-from sim.catalogue import Machine, catalogue, load_device, load_machine, load_model, parse_change
+from sim.inputs.catalogue import (
+    Machine,
+    catalogue,
+    load_device,
+    load_machine,
+    load_model,
+    parse_change,
+)
 from sim.scenario import load_scenario, resolve, save_scenario
 from workloads import counts
 from workloads.block import Lowering

@@ -12,12 +12,12 @@ import pytest
 import hw_models
 from hw_models.carry import CORE_GHZ, MOST, carried, stated
 from hw_models.efficiency import Efficiency, KernelTerms
-from sim.calibrate.gemm import START, Points
-from sim.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on, plain
-from sim.catalogue import catalogue, load_device, own_terms
+from sim.cost.kernels.rates import rates_of
 from sim.errors import InputError
-from sim.inputs import convert, read_document
-from sim.kernels.rates import rates_of
+from sim.fidelity.calibrate.gemm import START, Points
+from sim.fidelity.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on, plain
+from sim.inputs.catalogue import catalogue, load_device, own_terms
+from sim.inputs.documents import convert, read_document
 
 FILE = Path(hw_models.__file__).parent / "generic.toml"
 MEASURED_GEMM = Path(__file__).resolve().parents[2] / "shared/data/kernels/gemm.parquet"

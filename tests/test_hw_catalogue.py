@@ -12,8 +12,8 @@ import pytest
 import hw_models
 from hw_models.device import Device
 from hw_models.system import System, SystemSpec, build_system
-from sim.catalogue import load_device
-from sim.inputs import convert, read_document
+from sim.inputs.catalogue import load_device
+from sim.inputs.documents import convert, read_document
 
 ROOT = Path(hw_models.__file__).parent
 DEVICES = sorted((ROOT / "devices").glob("*.toml"))

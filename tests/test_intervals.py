@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from hw_models.efficiency import DecodeTerms, Efficiency, GemmTerms, Spread
 from sim import Scenario, Workload, run
-from sim.calibrate.calibrate import errors, spreads
-from sim.calibrate.frames import is_held, pieces
-from sim.catalogue import load_device
-from sim.intervals import (
+from sim.account.intervals import (
     DRAWS,
     Interval,
     beats,
@@ -24,13 +21,16 @@ from sim.intervals import (
     quantile,
     stretches,
 )
+from sim.fidelity.calibrate.calibrate import errors, spreads
+from sim.fidelity.calibrate.frames import is_held, pieces
+from sim.fidelity.validate.session import read
+from sim.inputs.catalogue import load_device
 from sim.serve.config import Serving, Traffic
 from sim.serve.knobs import Knobs
 from sim.serve.serving import serve
 from sim.serve.session import summary
-from sim.validate.session import read
-from sim.whatif.chance import chance
-from sim.whatif.subjects import subject
+from sim.studies.whatif.chance import chance
+from sim.studies.whatif.subjects import subject
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 WIDE = Spread(rows=100, p10=0.8, p25=0.9, p50=1.0, p75=1.1, p90=1.2)

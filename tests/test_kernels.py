@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from hw_models.device import Device
 from hw_models.efficiency import GemmTerms
 from sim import load_device
-from sim.arith import SCALAR, VECTOR
-from sim.kernels import RESOURCES, priced
-from sim.kernels.asked import Asked
-from sim.kernels.attention import attention_times
-from sim.kernels.gemm import gemm_times
-from sim.kernels.price import Moved
-from sim.kernels.rates import rates_of
-from sim.kernels.stream import stream_times
+from sim.cost.arith import SCALAR, VECTOR
+from sim.cost.kernels import RESOURCES, priced
+from sim.cost.kernels.asked import Asked
+from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.gemm import gemm_times
+from sim.cost.kernels.price import Moved
+from sim.cost.kernels.rates import rates_of
+from sim.cost.kernels.stream import stream_times
 from tests.strategies import devices, gemm_terms
 from workloads.ops import Gemm
 

@@ -18,13 +18,13 @@ from strategies import BF16, cases
 from hw_models.efficiency import Efficiency, KernelTerms
 from hw_models.system import Link, System
 from sim import Result, Scenario, Workload, run
-from sim.catalogue import Machine
-from sim.cost import RESOURCES
-from sim.mapping import Parallelism, shard
+from sim.account.timeline import spans
+from sim.cost.model import RESOURCES
+from sim.inputs.catalogue import Machine
+from sim.mapping.parallelism import Parallelism, shard
 from sim.scenario import Resolved
 from sim.simulation import simulate
 from sim.states import BUBBLE, COMPUTE, IDLE, LAUNCH, NOTHING, STATES, Ticks, add, total
-from sim.timeline import spans
 from workloads.graph import build_graph
 
 ROOT = Path(__file__).parents[1]

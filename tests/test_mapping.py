@@ -22,11 +22,11 @@ from strategies import (
     tier,
 )
 
-from sim.catalogue import catalogue, load_device, load_model
 from sim.errors import Infeasible, OutOfMemory
-from sim.mapping import Parallelism, check_devices, shard, stage_bounds
-from sim.memory import check_memory, footprints
-from sim.plan import Plan, make_plan
+from sim.inputs.catalogue import catalogue, load_device, load_model
+from sim.mapping.memory import check_memory, footprints
+from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
+from sim.mapping.plan import Plan, make_plan
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.counts import kv_bytes_per_token, parameters

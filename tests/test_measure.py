@@ -11,22 +11,22 @@ import pytest
 from typer.testing import CliRunner
 
 from hw_models.device import Device
-from sim.calibrate.device_file import save_device
-from sim.catalogue import load_device
-from sim.commands import app
+from sim.cli.app import app
 from sim.errors import InputError
-from sim.measure import session
-from sim.measure.bodies import kernel_name
-from sim.measure.buffers import Body
-from sim.measure.cases import GRIDS, KERNELS, MODULES, grid
-from sim.measure.cpu import keep_freed_memory, library_function
-from sim.measure.host import Host, slug, this_host
-from sim.measure.models import RealModel
-from sim.measure.starting import cpu_device
-from sim.measure.tables import Tables, Timing
-from sim.measure.timer import cpu_timing, summary
-from sim.validate.formats import format_of
-from sim.validate.points import Bench, Source
+from sim.fidelity.calibrate.device_file import save_device
+from sim.fidelity.measure import session
+from sim.fidelity.measure.bodies import kernel_name
+from sim.fidelity.measure.buffers import Body
+from sim.fidelity.measure.cases import GRIDS, KERNELS, MODULES, grid
+from sim.fidelity.measure.cpu import keep_freed_memory, library_function
+from sim.fidelity.measure.host import Host, slug, this_host
+from sim.fidelity.measure.models import RealModel
+from sim.fidelity.measure.starting import cpu_device
+from sim.fidelity.measure.tables import Tables, Timing
+from sim.fidelity.measure.timer import cpu_timing, summary
+from sim.fidelity.validate.formats import format_of
+from sim.fidelity.validate.points import Bench, Source
+from sim.inputs.catalogue import load_device
 
 FORMAT_OF = {"attention_prefill": "attention", "attention_decode": "attention"}
 FORMAT_OF["copy"] = "elementwise"

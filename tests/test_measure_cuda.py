@@ -16,16 +16,16 @@ import msgspec
 import polars as pl
 import pytest
 
-from sim.catalogue import load_device
 from sim.errors import InputError
-from sim.measure import session
-from sim.measure.bench import MOST_FAILURES
-from sim.measure.buffers import Body, Buffers
-from sim.measure.cases import Case, grid
-from sim.measure.cuda import Cuda, CudaGraphs, driver
-from sim.measure.exchanges import Broken, all_reduces, library, run_rank
-from sim.measure.tables import Tables, Timing
-from sim.measure.timer import LEAST, LEAST_CALLS, MOST, graph_timing
+from sim.fidelity.measure import session
+from sim.fidelity.measure.bench import MOST_FAILURES
+from sim.fidelity.measure.buffers import Body, Buffers
+from sim.fidelity.measure.cases import Case, grid
+from sim.fidelity.measure.cuda import Cuda, CudaGraphs, driver
+from sim.fidelity.measure.exchanges import Broken, all_reduces, library, run_rank
+from sim.fidelity.measure.tables import Tables, Timing
+from sim.fidelity.measure.timer import LEAST, LEAST_CALLS, MOST, graph_timing
+from sim.inputs.catalogue import load_device
 
 COLD, WARM, GAP, FLUSH = 9e-6, 4e-6, 30e-6, 50e-6  # seconds
 L2 = 8 * 2**20
@@ -226,7 +226,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     torch = torch_of(found)
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(session, "require", lambda *names: None)
-    monkeypatch.setattr("sim.measure.bench.body", lambda buffers, case, modules: made(found))
+    monkeypatch.setattr(
+        "sim.fidelity.measure.bench.body", lambda buffers, case, modules: made(found)
+    )
     monkeypatch.setattr(Buffers, "pass_by", lambda self: found.flush())
     return found
 
@@ -263,7 +265,7 @@ def test_an_interrupt_keeps_what_is_measured_and_the_same_command_goes_on(
             raise KeyboardInterrupt
         return made(gpu)
 
-    monkeypatch.setattr("sim.measure.bench.body", third)
+    monkeypatch.setattr("sim.fidelity.measure.bench.body", third)
     first = session.measure(plan(tmp_path, "gemm", "copy"))
     assert (first.interrupted, first.measured) == (True, 3)
     second = session.measure(plan(tmp_path, "gemm", "copy"))
@@ -282,7 +284,7 @@ def test_a_shape_that_runs_out_of_memory_is_named_and_left_out(
             return out_of_memory(buffers, case, modules)
         return made(gpu)
 
-    monkeypatch.setattr("sim.measure.bench.body", body)
+    monkeypatch.setattr("sim.fidelity.measure.bench.body", body)
     said: list[str] = []
     done = session.measure(plan(tmp_path, "gemm"), said.append)
     assert (done.measured, done.left_out) == (5, 1)
@@ -301,7 +303,7 @@ def test_where_nothing_runs_measuring_ends_in_a_sentence_and_keeps_what_it_has(
     def body(buffers: Buffers, case: Case, modules: str) -> Body:
         return made(gpu) if next(calls) < 3 else out_of_memory(buffers, case, modules)
 
-    monkeypatch.setattr("sim.measure.bench.body", body)
+    monkeypatch.setattr("sim.fidelity.measure.bench.body", body)
     with pytest.raises(InputError, match=rf"^{MOST_FAILURES} kernels in a row cannot be run"):
         session.measure(plan(tmp_path, "gemm"))
     assert len(pl.read_parquet(tmp_path / "kernels/gemm.parquet")) == 1

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 
 from sim import Scenario, Workload, load_device, run
-from sim.calibrate.calibrate import Calibration
 from sim.errors import InputError
-from sim.measure import loop
-from sim.measure.cases import Case
-from sim.measure.loop import Study, Subject, close_loop, compared, in_order
-from sim.measure.loop_plot import draw
-from sim.measure.models import Timed
-from sim.measure.tables import Timing
+from sim.fidelity.calibrate.calibrate import Calibration
+from sim.fidelity.measure import loop
+from sim.fidelity.measure.cases import Case
+from sim.fidelity.measure.loop import Study, Subject, close_loop, compared, in_order
+from sim.fidelity.measure.loop_plot import draw
+from sim.fidelity.measure.models import Timed
+from sim.fidelity.measure.tables import Timing
 from workloads.block import Lowering
 
 GPT2 = Subject(model="gpt2", modules="gpt2", lengths=(64,), small={"n_embd": 24})
@@ -179,5 +179,5 @@ def test_the_loop_closes_on_miniature_models(
     draw(table, study.folder / "loop")
     # Again: nothing is measured that is known.
     monkeypatch.setattr(loop, "RealModel", None)
-    monkeypatch.setattr("sim.measure.bench.body", None)
+    monkeypatch.setattr("sim.fidelity.measure.bench.body", None)
     assert close_loop(study, small).equals(table)

@@ -8,7 +8,7 @@ import pytest
 
 import workloads
 from sim.errors import InputError
-from sim.inputs import convert, read_document
+from sim.inputs.documents import convert, read_document
 from workloads import counts
 from workloads.entry import CatalogueModel, model_from_entry
 from workloads.model import Attention, Experts, Latent, Model

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sim.paper import Cell, PaperReport, Section, print_report, reproduce
-from sim.paper.accelerator import encode_cycles, priced, survey_device
-from sim.paper.cells import Printed, load_printed
-from sim.paper.convention import (
+from sim.studies.paper import Cell, PaperReport, Section, print_report, reproduce
+from sim.studies.paper.accelerator import encode_cycles, priced, survey_device
+from sim.studies.paper.cells import Printed, load_printed
+from sim.studies.paper.convention import (
     ROWS,
     Count,
     Counts,
@@ -23,8 +23,8 @@ from sim.paper.convention import (
     paper_model,
     stepwise_counts,
 )
-from sim.paper.cpu import cpu_latency, latencies
-from sim.paper.trends import Point, fit, load_points, without_experts
+from sim.studies.paper.cpu import cpu_latency, latencies
+from sim.studies.paper.trends import Point, fit, load_points, without_experts
 from workloads.batch import Batch
 from workloads.model import Attention, Dense, Embedding, Layer, Model, Stack
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sim import Parallelism, Result, Scenario, Workload, run
-from sim.perfetto import choose_passes, events, write_trace
-from sim.stalls import WAIT
+from sim.account.stalls import WAIT
+from sim.output.perfetto import choose_passes, events, write_trace
 from sim.states import NOTHING, STATES
 
 SCENARIOS = {
@@ -185,7 +185,7 @@ def test_a_long_run_is_cut_to_its_first_and_last_pass(
 ) -> None:
     long = run(SCENARIOS["decoder"])
     assert choose_passes(long.record) is None
-    monkeypatch.setattr("sim.perfetto.MOST_SPANS", 10)
+    monkeypatch.setattr("sim.output.perfetto.MOST_SPANS", 10)
     assert choose_passes(long.record) == {0, 2}
     document = json.loads(write_trace(long, tmp_path / "t.json").read_bytes())
     assert document["otherData"]["passes_left_out"] == "1"

@@ -7,10 +7,10 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.cost import Cost
-from sim.emit import CORE, Emitter
-from sim.engine import Program, Task, run
-from sim.pipeline import Pipeline
+from sim.cost.model import Cost
+from sim.cost.pipeline import Pipeline
+from sim.engine.des import Program, Task, run
+from sim.mapping.emit import CORE, Emitter
 
 times = st.integers(0, 100)
 pipelines = st.builds(Pipeline, st.integers(1, 9), times, times, times, st.booleans())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from sim import Parallelism, Result, Scenario, Workload, run
-from sim.plots import STATE_COLOURS, plot_account, plot_roofline, plot_timeline
-from sim.plots.account import class_bars, phase_bars, stage_bars
-from sim.plots.labels import spread
-from sim.plots.lane_data import Intervals, lay_out, pass_window, pixels
-from sim.plots.roofline import points
-from sim.plots.style import heading_lines
+from sim.output.plots import STATE_COLOURS, plot_account, plot_roofline, plot_timeline
+from sim.output.plots.account import class_bars, phase_bars, stage_bars
+from sim.output.plots.labels import spread
+from sim.output.plots.lane_data import Intervals, lay_out, pass_window, pixels
+from sim.output.plots.roofline import points
+from sim.output.plots.style import heading_lines
 from sim.states import STATES
 
 SPLIT = Scenario(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sim.catalogue import catalogue
-from sim.plots.style import Kind, look
-from sim.whatif.sensitivity import Row, Sensitivity, sensitivity
-from sim.whatif.subjects import RunSubject, document_of, subject
-from sim.whatif.tornado import draw_tornado
+from sim.inputs.catalogue import catalogue
+from sim.output.plots.style import Kind, look
+from sim.studies.whatif.sensitivity import Row, Sensitivity, sensitivity
+from sim.studies.whatif.subjects import RunSubject, document_of, subject
+from sim.studies.whatif.tornado import draw_tornado
 
 TIMES = {"link latency", "launch overhead", "kernels' fixed times", "host time"}
 PEAKS = ["matrix.TFLOPS.bf16", "vector.TFLOPS.fp32", "vector.TFLOPS.bf16"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serving import Case, Prices, Run, cases, random_case, replica, run, uneven, uneven_prices
 
 from sim.errors import InputError
-from sim.mapping import Parallelism
+from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, resolve
 from sim.serve.knobs import Knobs
 from sim.serve.live import PARTS, QUEUE

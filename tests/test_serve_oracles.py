@@ -28,13 +28,13 @@ from serving import (
 )
 
 from sim.errors import InputError
+from sim.inputs.traces import read_trace
 from sim.scenario import Scenario, resolve
 from sim.serve.knobs import Knobs
 from sim.serve.policies import policy
 from sim.serve.pricing import Prefill, Pricer
 from sim.serve.replica import Replica
 from sim.serve.routing import Feedback, Router, dispatch, router
-from sim.traces import read_trace
 from workloads.request import Request
 
 CONVERSATION = Path(__file__).parents[2] / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"

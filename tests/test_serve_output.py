@@ -25,8 +25,9 @@ from serving import run as served_by
 
 from sim import Scenario
 from sim.errors import InputError
-from sim.inputs import convert
-from sim.mapping import Parallelism
+from sim.inputs.documents import convert
+from sim.inputs.traces import read_trace
+from sim.mapping.parallelism import Parallelism
 from sim.scenario import resolve
 from sim.serve import columns
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, RequestColumns, StepColumns
@@ -43,7 +44,6 @@ from sim.serve.replica import Replica
 from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
-from sim.traces import read_trace
 from workloads.request import Request
 
 S = 10**12  # ticks a second

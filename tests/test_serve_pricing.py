@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.catalogue import Value
-from sim.mapping import Parallelism
+from sim.inputs.catalogue import Value
+from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, resolve
 from sim.serve.curve import DecodeCurve
 from sim.serve.prices import Price

@@ -19,23 +19,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim import InputError, run
-from sim.mapping import Parallelism
+from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, Workload
 from sim.serve.config import Serving, Traffic
 from sim.serve.serving import serve
 from sim.serve.session import summary
 from sim.serve.summary import Slo
 from sim.states import STATES
-from sim.sweep.axes import parse_values
-from sim.sweep.expression import Expression
-from sim.sweep.fronts import Metric, pareto
-from sim.sweep.grid import Sweep, document, points_of, sweep_of
-from sim.sweep.log import Keys
-from sim.sweep.pools import compute, run_jobs
-from sim.sweep.rates import at_rate
-from sim.sweep.registry import kind_of
-from sim.sweep.session import base_of, write_sweep
-from sim.sweep.study import Swept, run_sweep
+from sim.studies.sweep.axes import parse_values
+from sim.studies.sweep.expression import Expression
+from sim.studies.sweep.fronts import Metric, pareto
+from sim.studies.sweep.grid import Sweep, document, points_of, sweep_of
+from sim.studies.sweep.log import Keys
+from sim.studies.sweep.pools import compute, run_jobs
+from sim.studies.sweep.rates import at_rate
+from sim.studies.sweep.registry import kind_of
+from sim.studies.sweep.session import base_of, write_sweep
+from sim.studies.sweep.study import Swept, run_sweep
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 SMALL = ["tp=1,2,3", "batch=1:4:x2", "prompt=64,640", "output=3"]
@@ -314,7 +314,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, monkeypatch: pytest.Mo
         asked.extend(job)
         return compute(kind, option, job)
 
-    monkeypatch.setattr("sim.sweep.pools.compute", counted)
+    monkeypatch.setattr("sim.studies.sweep.pools.compute", counted)
     resumed = run_sweep(sweep, folder=tmp_path / "b", workers=1)
     assert len(asked) == len(resumed.points) - 5
     assert resumed.known == 5
@@ -374,7 +374,9 @@ def suicidal(flag: Path, kind: str, option: str, job: Any) -> Any:
 def test_a_local_worker_that_dies_loses_no_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sim.sweep.pools.compute_away", partial(suicidal, tmp_path / "died"))
+    monkeypatch.setattr(
+        "sim.studies.sweep.pools.compute_away", partial(suicidal, tmp_path / "died")
+    )
     sweep = small(LONG_WAY)
     ready = [kind_of("run").prepare(document(sweep, p)) for p in points_of(sweep)]
     jobs = [[(n, one)] for n, one in enumerate(ready)]
@@ -402,7 +404,7 @@ def test_ctrl_c_leaves_a_table_and_the_rest_for_later(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_do_not_write_one_folder(tmp_path: Path) -> None:
-    from sim.sweep.log import Log
+    from sim.studies.sweep.log import Log
 
     log = Log(tmp_path / "points.jsonl")
     try:
@@ -477,7 +479,7 @@ def test_a_scheduler_that_does_not_answer_is_told_first(
 ) -> None:
     """Also where every point has a closed form, and nothing would be sent to it."""
     pytest.importorskip("distributed")
-    monkeypatch.setattr("sim.sweep.pools.ANSWER", "500ms")
+    monkeypatch.setattr("sim.studies.sweep.pools.ANSWER", "500ms")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import devices, lowerings, models, splits, systems
 
-from sim.catalogue import Machine
 from sim.errors import InputError
+from sim.inputs.catalogue import Machine
 from sim.scenario import Scenario, Workload, lengths_of, precision_of
-from sim.sweep.closed import closed_rows, covered
-from sim.sweep.grid import document, points_of, sweep_of
-from sim.sweep.kinds import REFUSED
-from sim.sweep.points import Point, prepare
-from sim.sweep.pools import compute
+from sim.studies.sweep.closed import closed_rows, covered
+from sim.studies.sweep.grid import document, points_of, sweep_of
+from sim.studies.sweep.kinds import REFUSED
+from sim.studies.sweep.points import Point, prepare
+from sim.studies.sweep.pools import compute
 
 # model, machine, and the axes that are drawn from beside lengths
 SETTINGS: dict[str, tuple[str, str, dict[str, list[Any]]]] = {

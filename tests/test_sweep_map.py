@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from sim import Infeasible, InputError, Scenario, Workload, run
-from sim.mapping import Parallelism
-from sim.plots.style import STATE_COLOURS
+from sim.mapping.parallelism import Parallelism
+from sim.output.plots.style import STATE_COLOURS
 from sim.states import COMPUTE, HBM, SRAM, STATES
-from sim.sweep.grid import sweep_of
-from sim.sweep.recommend import splits, verdicts
-from sim.sweep.session import recommend_scenario
-from sim.sweep.study import run_sweep
-from sim.sweep.wall import WallMap, map_wall
-from sim.sweep.wall_plot import draw_walls
+from sim.studies.sweep.grid import sweep_of
+from sim.studies.sweep.recommend import splits, verdicts
+from sim.studies.sweep.session import recommend_scenario
+from sim.studies.sweep.study import run_sweep
+from sim.studies.sweep.wall import WallMap, map_wall
+from sim.studies.sweep.wall_plot import draw_walls
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 

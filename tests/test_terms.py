@@ -14,17 +14,17 @@ from strategies import SOURCE, system, tier
 from hw_models.device import Device
 from hw_models.efficiency import CollectiveTerms, ExpertTerms, Protocol, VectorTerms
 from sim import Parallelism, Scenario, Workload, simulate
-from sim.arith import SCALAR, VECTOR
-from sim.catalogue import load_device
 from sim.clock import ticks
-from sim.collectives import Network, Send
-from sim.cost import CostModel
-from sim.kernels import priced
-from sim.kernels.collective import OPS, exchange_seconds, way_seconds
-from sim.kernels.experts import expert_times
-from sim.kernels.price import Moved
-from sim.kernels.rates import rates_of
-from sim.kernels.stream import stream_times
+from sim.cost.arith import SCALAR, VECTOR
+from sim.cost.collectives import Network, Send
+from sim.cost.kernels import priced
+from sim.cost.kernels.collective import OPS, exchange_seconds, way_seconds
+from sim.cost.kernels.experts import expert_times
+from sim.cost.kernels.price import Moved
+from sim.cost.kernels.rates import rates_of
+from sim.cost.kernels.stream import stream_times
+from sim.cost.model import CostModel
+from sim.inputs.catalogue import load_device
 from sim.scenario import resolve
 from sim.simulation import Result
 from workloads.ops import activation, grouped, lookup, norm, residual

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.tiling import ACCUMULATOR_BITS, all_stays, best_tiling, fixed_tiling
+from sim.cost.tiling import ACCUMULATOR_BITS, all_stays, best_tiling, fixed_tiling
 from workloads.ops import Gemm
 from workloads.precision import packed
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from strategies import cases
 
 from sim import InputError
-from sim.cli_timeline import span
-from sim.critical import critical_path
-from sim.plots.style import look
-from sim.plots.timeline_view import View, draw_view
+from sim.account.critical import critical_path
+from sim.cli.timeline import span
+from sim.output.plots.style import look
+from sim.output.plots.timeline_view import View, draw_view
 from sim.scenario import Resolved
 from sim.simulation import Result, simulate
-from sim.whatif.subjects import RunSubject, subject
+from sim.studies.whatif.subjects import RunSubject, subject
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.traces import FORMATS, read_trace
+from sim.inputs.traces import FORMATS, read_trace
 from workloads.request import Request
 from workloads.synthetic import ClosedLoop, Constant, Piecewise, Poisson
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sim import InputError
-from sim.whatif.trend import Course, Moment, Rates, Trend, crossing, trend
-from sim.whatif.trend_report import table_of, wall
+from sim.studies.whatif.trend import Course, Moment, Rates, Trend, crossing, trend
+from sim.studies.whatif.trend_report import table_of, wall
 
 READS = ["batch=8", "seq=128"]
 

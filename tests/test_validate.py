@@ -8,15 +8,15 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from sim.catalogue import load_device
-from sim.commands import app
-from sim.cost import CostModel
+from sim.cli.app import app
+from sim.cost.model import CostModel
 from sim.errors import InputError
+from sim.fidelity.validate.names import device_of, dtype_of, model_of, system_of
+from sim.fidelity.validate.points import Bench
+from sim.fidelity.validate.serving import config_of, engine_of, means, parts
+from sim.inputs.catalogue import load_device
 from sim.serve.host import engines
 from sim.serve.serving import serve
-from sim.validate.names import device_of, dtype_of, model_of, system_of
-from sim.validate.points import Bench
-from sim.validate.serving import config_of, engine_of, means, parts
 from workloads.ops import linear
 from workloads.precision import parse_precision
 

@@ -11,11 +11,11 @@ import pytest
 
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency, VectorTerms
-from sim.catalogue import load_device, load_model
-from sim.cost import CostModel
-from sim.validate.eager import HOST_US, SOFTMAX, Eager, eager, passes_of
-from sim.validate.points import Bench
-from sim.validate.session import read
+from sim.cost.model import CostModel
+from sim.fidelity.validate.eager import HOST_US, SOFTMAX, Eager, eager, passes_of
+from sim.fidelity.validate.points import Bench
+from sim.fidelity.validate.session import read
+from sim.inputs.catalogue import load_device, load_model
 from workloads.ops import activation, norm, vector
 from workloads.precision import parse_precision
 

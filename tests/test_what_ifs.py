@@ -13,12 +13,12 @@ import pytest
 from sim import InputError, Scenario, Workload
 from sim.scenario import Resolved, resolve
 from sim.simulation import simulate
-from sim.whatif.answers import shown
-from sim.whatif.buffers import local_bytes, matmul_time
-from sim.whatif.evaluate import exited, speculated
-from sim.whatif.mechanisms import Area, Buffers, Exits, Sparsity, Speculative, Tiers
-from sim.whatif.named import Answer, answer, load, studies
-from sim.whatif.runs import break_down
+from sim.studies.whatif.answers import shown
+from sim.studies.whatif.buffers import local_bytes, matmul_time
+from sim.studies.whatif.evaluate import exited, speculated
+from sim.studies.whatif.mechanisms import Area, Buffers, Exits, Sparsity, Speculative, Tiers
+from sim.studies.whatif.named import Answer, answer, load, studies
+from sim.studies.whatif.runs import break_down
 from workloads.ops import Gemm
 
 COMMAND = Path(sys.executable).with_name("memorywall")

@@ -81,7 +81,7 @@ def build_graph(
     *,
     ways: int = 1,
 ) -> Graph:
-    """The graph of one pass. `model` may be one rank's share of `ways` (see sim.mapping).
+    """The graph of one pass. `model` may be one rank's share of `ways`.
 
     Of an encoder-decoder the encoder runs over the batch's source tokens (if any), then the
     decoder over its new tokens. Raises ValueError if the batch does not fit the model.

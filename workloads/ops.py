@@ -3,7 +3,7 @@
 One function an operator. All counts are exact integers of one rank's share: FLOPs
 (2 a multiply-add), vector FLOPs, and bytes by kind. Every operator reads each input once
 and writes its output once, the compulsory traffic; what a finite on-chip memory adds to
-that is the business of `sim.tiling`.
+that is the business of `sim.cost.tiling`.
 
 The FLOPs an element of the vector operators are those that make the "Other" rows of
 Tables 3, 10 and 11 of Kim et al. 2023 (arXiv 2302.14017) come out: 4 a score, and

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
-from sim.files import whole
+from sim.output.files import whole
 from sim.serve.live import PARTS, Finished, StageRow, StepRow
 from sim.states import STATES
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sim.catalogue import Value
-from sim.mapping import Parallelism
+from sim.inputs.catalogue import Value
+from sim.mapping.parallelism import Parallelism
 from sim.serve.knobs import Knobs, Positive
 from sim.serve.summary import Slo
 from workloads.block import Lowering

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim.arith import SCALAR
 from sim.clock import TICKS_PER_SECOND, ticks
-from sim.cost import CostModel
-from sim.kernels.asked import Asked
-from sim.kernels.attention import attention_seconds
-from sim.kernels.decode import decode_line, decode_terms
-from sim.kernels.stream import FINEST
+from sim.cost.arith import SCALAR
+from sim.cost.kernels.asked import Asked
+from sim.cost.kernels.attention import attention_seconds
+from sim.cost.kernels.decode import decode_line, decode_terms
+from sim.cost.kernels.stream import FINEST
+from sim.cost.model import CostModel
 from sim.serve.prices import FREE, Price
 from workloads.model import Attention
 from workloads.ops import SOFTMAX_FLOPS

@@ -19,7 +19,7 @@ import msgspec
 from hw_models.efficiency import Spread
 from sim.clock import ticks
 from sim.errors import InputError, hint
-from sim.inputs import convert, read_document
+from sim.inputs.documents import convert, read_document
 from sim.serve.prices import Price
 from workloads.model import Record
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 from hw_models.efficiency import Spread
-from sim.catalogue import Machine
-from sim.collectives import Network
-from sim.cost import CostModel
-from sim.intervals import Class, Interval, interval
-from sim.mapping import Parallelism, shard
-from sim.priced import price_blocks
+from sim.account.intervals import Class, Interval, interval
+from sim.cost.collectives import Network
+from sim.cost.model import CostModel
+from sim.inputs.catalogue import Machine
+from sim.mapping.parallelism import Parallelism, shard
+from sim.mapping.priced import price_blocks
 from sim.serve.host import Engine, host_of, load_engine
 from sim.serve.serving import Served
 from sim.serve.summary import column, exact_sum

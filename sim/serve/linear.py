@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sim.cost import CostModel
-from sim.passes import Ints, amounts, graph_of
-from sim.priced import Step
+from sim.cost.model import CostModel
+from sim.mapping.passes import Ints, amounts, graph_of
+from sim.mapping.priced import Step
 from sim.serve.prices import FREE, Price, add, price_of
 from workloads.block import Lowering
 from workloads.latent import PER_CONTEXT
@@ -29,8 +29,8 @@ Exchanger = Callable[[int, str, str, int], Step]  # (stage, kind, operator, byte
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A block of one stage, `times` over: amounts (rows as `sim.passes.AMOUNTS`) by token count,
-    and the bytes of its exchanges."""
+    """A block of one stage, `times` over: amounts by token count, with rows as in
+    `sim.mapping.passes.AMOUNTS`, and the bytes of its exchanges."""
 
     stage: int
     times: int

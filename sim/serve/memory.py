@@ -12,7 +12,7 @@ from collections import OrderedDict
 import msgspec
 
 from sim.errors import OutOfMemory
-from sim.memory import footprints
+from sim.mapping.memory import footprints
 from sim.scenario import Resolved
 from workloads.batch import Batch
 

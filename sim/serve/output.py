@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.clock import seconds
-from sim.export import TABLE_FORMATS
-from sim.files import clear, whole
-from sim.mapping import Parallelism
-from sim.report import STATE_HEADS, counted, duration, plain_table, quantity
+from sim.mapping.parallelism import Parallelism
+from sim.output.export import TABLE_FORMATS
+from sim.output.files import clear, whole
+from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns, collect_steps
 from sim.serve.live import PARTS
 from sim.serve.summary import LATENCIES, PERCENTILES

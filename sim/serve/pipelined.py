@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from sim.collectives import Send
+from sim.cost.collectives import Send
 from sim.serve.live import Live, Outcome, StageRow
 from sim.serve.policies import Work
 from sim.serve.prices import Price

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.plots.style import (
+from sim.output.plots.style import (
     INK,
     SERIES,
     STATE_COLOURS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.priced import Step
+from sim.mapping.priced import Step
 
 # compute, hbm, sram, link, launch; then FLOPs and HBM bytes of one rank
 Price = tuple[int, int, int, int, int, int, int]

@@ -14,16 +14,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from sim.arith import SCALAR
-from sim.collectives import Network
-from sim.cost import CostModel
-from sim.kernels import priced
-from sim.kernels.asked import Asked
-from sim.kernels.attention import attention_times
-from sim.kernels.price import Moved
-from sim.mapping import shard
-from sim.plan import stage_table
-from sim.priced import Step, Work, output_exchange, price_blocks
+from sim.cost.arith import SCALAR
+from sim.cost.collectives import Network
+from sim.cost.kernels import priced
+from sim.cost.kernels.asked import Asked
+from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.price import Moved
+from sim.cost.model import CostModel
+from sim.mapping.parallelism import shard
+from sim.mapping.plan import stage_table
+from sim.mapping.priced import Step, Work, output_exchange, price_blocks
 from sim.scenario import Resolved
 from sim.serve.linear import Linear
 from sim.serve.prices import FREE, Price, add, price_of

@@ -14,23 +14,23 @@ import msgspec
 from rich.console import Console
 
 from sim.clock import ticks
-from sim.cost import matrix_rate
+from sim.cost.model import matrix_rate
 from sim.errors import InputError
-from sim.inputs import convert
-from sim.report import counted, terminal
+from sim.inputs.documents import convert
+from sim.inputs.overlay import overlay
+from sim.inputs.traces.files import count_rows
+from sim.output.report import counted, terminal
 from sim.serve.config import Serving
 from sim.serve.intervals import in_summary
 from sim.serve.output import print_summary, write_serve
 from sim.serve.serving import Served, serve
 from sim.serve.setup import Progress
 from sim.serve.summary import Slo, summarise
-from sim.session import laid_over
-from sim.traces.files import count_rows
 
 
 def serving_of(model: str, flags: dict[str, Any], changes: list[str]) -> Serving:
     """A serving run from a file or a model name, with flags that were given laid over it."""
-    return convert(laid_over(model, flags, changes, Serving), Serving, "command line")
+    return convert(overlay(model, flags, changes, Serving), Serving, "command line")
 
 
 def serve_scenario(

@@ -10,8 +10,9 @@ import msgspec
 
 from sim.clock import ticks
 from sim.errors import InputError, hint
-from sim.inputs import checked
-from sim.mapping import check_devices
+from sim.inputs.documents import checked
+from sim.inputs.traces import read_trace
+from sim.mapping.parallelism import check_devices
 from sim.scenario import Scenario, resolve
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving, Traffic
@@ -23,7 +24,6 @@ from sim.serve.policies import ORDERS, policy
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Replica
 from sim.serve.routing import Feedback, dispatch, router
-from sim.traces import read_trace
 from workloads.request import Request
 from workloads.synthetic import (
     ClosedLoop,

@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.files import whole
-from sim.mapping import Parallelism
-from sim.perfetto import micros, process_event, slice_event, thread_event
+from sim.mapping.parallelism import Parallelism
+from sim.output.files import whole
+from sim.output.perfetto import micros, process_event, slice_event, thread_event
 from sim.serve.columns import STATE_COLUMNS, Column, RequestColumns, StageColumns, StepColumns
 from sim.serve.live import PARTS
 from sim.serve.presence import presence

@@ -1,0 +1,136 @@
+"""Numbers that people compare: latencies, throughput, MFU next to MBU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from hw_models.device import Device
+from sim.account.intervals import Interval
+from sim.account.timeline import Record
+from sim.clock import seconds
+from sim.cost.model import matrix_rate
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """Of a whole run. Times in seconds; NaN-free: what does not apply is None.
+
+    ttft: mean over sequences of the end of their first pass. tpot: mean over sequences of
+    (end - ttft) / (output - 1), 0 with one output token. mfu: FLOPs done over the matrix peak
+    of all devices; mbu: HBM bytes moved over the bandwidth of all devices.
+    """
+
+    makespan_s: float
+    ttft_s: float | None
+    tpot_s: float | None
+    tokens_in: int
+    tokens_out: int
+    tokens_per_s: float
+    tokens_per_s_per_device: float
+    tokens_per_s_per_user: float | None
+    flops: int
+    hbm_bytes: int
+    link_bytes: int
+    mfu: float
+    mbu: float
+
+
+def ends(metrics: Metrics, found: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
+    """(low, high) of 80 % intervals by metric, of those that have a value and known residuals."""
+    values = {"makespan": metrics.makespan_s, "ttft": metrics.ttft_s, "tpot": metrics.tpot_s}
+    made = {f"{n}_s": found[n].of(v) for n, v in values.items() if v and n in found}
+    if "makespan" in found:
+        made["tokens_per_s"] = found["makespan"].inverse.of(metrics.tokens_per_s)
+    return made
+
+
+def measure(record: Record) -> Metrics:
+    """Metrics of a finished run, from its plan and its times alone."""
+    plan = record.compiled.plan
+    split = plan.split
+    flops = hbm = link = 0
+    for job in plan.jobs:
+        for work in job.work:
+            flops += split.tp * work.block.flops
+            hbm += split.tp * work.block.hbm_bytes
+            link += work.block.link_bytes
+        link += job.handover.nbytes if job.handover else 0
+    first, last = group_ends(record, 0), group_ends(record, len(plan.passes) - 1)
+    sizes = group_sizes(record)
+    batch = plan.passes[0].batch
+    return metrics_of(
+        device=plan.device,
+        dtype=plan.precision.activations,
+        devices=split.devices,
+        generates=plan.model.decoder is not None,
+        passes=len(plan.passes),
+        batch=batch.size,
+        tokens_in=batch.tokens + batch.source_tokens,
+        makespan=record.makespan,
+        waited=sum(sizes[k] * first[k] for k in first),
+        decoded=sum(sizes[k] * (last[k] - first[k]) for k in first),
+        amounts=(flops, hbm, link),
+    )
+
+
+def metrics_of(
+    *,
+    device: Device,
+    dtype: str,
+    devices: int,
+    generates: bool,
+    passes: int,
+    batch: int,
+    tokens_in: int,
+    makespan: int,
+    waited: int,
+    decoded: int,
+    amounts: tuple[int, int, int],
+) -> Metrics:
+    """The same from sums: `waited` ticks to the end of the first pass and `decoded` ticks from
+    there to the end of the last, summed over the sequences of the batch; `amounts` are FLOPs,
+    HBM bytes and link bytes of all devices."""
+    flops, hbm, link = amounts
+    span = seconds(makespan)
+    rate = matrix_rate(device, dtype) * devices
+    bandwidth = device.hbm.bandwidth * devices
+    outputs = passes * batch if generates else 0
+    steps = passes - 1
+    tpot = decoded / batch / steps if steps else 0.0
+    per_s = (outputs or tokens_in) / span if span else 0.0
+    return Metrics(
+        makespan_s=span,
+        ttft_s=waited / batch * 1e-12 if generates else None,
+        tpot_s=tpot * 1e-12 if generates else None,
+        tokens_in=tokens_in,
+        tokens_out=outputs,
+        tokens_per_s=per_s,
+        tokens_per_s_per_device=per_s / devices,
+        tokens_per_s_per_user=1e12 / tpot if generates and tpot else None,
+        flops=flops,
+        hbm_bytes=hbm,
+        link_bytes=link,
+        mfu=flops / (rate * span) if span else 0.0,
+        mbu=hbm / (bandwidth * span) if span else 0.0,
+    )
+
+
+def group_sizes(record: Record) -> dict[tuple[int, int], int]:
+    """Sequences by (replica, micro-batch)."""
+    plan = record.compiled.plan
+    return {
+        (replica, micro): part.size
+        for replica, share in enumerate(plan.passes[0].batch.split(plan.split.dp))
+        for micro, part in enumerate(share.split(plan.split.microbatches))
+    }
+
+
+def group_ends(record: Record, number: int) -> dict[tuple[int, int], int]:
+    """End of a pass by (replica, micro-batch), in ticks."""
+    ends: dict[tuple[int, int], int] = {}
+    for slot in record.compiled.slots:
+        if slot.job.number == number:
+            key = (slot.job.replica, slot.job.micro)
+            ends[key] = max(ends.get(key, 0), record.slot_end(slot))
+    return ends

@@ -1,0 +1,172 @@
+"""What each device did when: the spans of a finished run, a pure function of its records.
+
+A span is one step on one rank, or a wait between steps. On each rank the spans follow one
+another without a gap from 0 to the makespan, and the states of a span sum to its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from sim.engine.des import Timeline
+from sim.mapping.priced import Step
+from sim.mapping.program import Compiled, Piece, Slot
+from sim.states import BUBBLE, IDLE, NOTHING, Ticks, only
+from workloads.graph import Placed
+
+
+class Span(msgspec.Struct, frozen=True):
+    """[begin, end) ticks on a rank of a stage. `step` is None while it waits."""
+
+    replica: int
+    stage: int
+    rank: int
+    number: int  # of the pass; -1 behind the last
+    phase: str
+    micro: int
+    placed: Placed | None
+    step: Step | None
+    begin: int
+    end: int
+    states: Ticks
+    launched: int = 0  # ticks of `states` that were its launch, at its beginning
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A finished run: the program with its meaning, and the times that the engine gave."""
+
+    compiled: Compiled
+    timeline: Timeline
+
+    @property
+    def makespan(self) -> int:
+        return self.timeline.makespan
+
+    def replica_end(self, replica: int) -> int:
+        """When the last task of a replica ended."""
+        mine = (s for s in self.compiled.slots if s.job.replica == replica)
+        return max(map(self.slot_end, mine), default=0)
+
+    def slot_end(self, slot: Slot) -> int:
+        """When a job ended on a rank."""
+        return max(self.timeline.end[i] for i in slot.pieces[-1].ends)
+
+    def silence(self, replica: int, clock: int) -> Iterator[tuple[int, int, int]]:
+        """(state, begin, end) behind the last job of a rank: a bubble while its replica goes on,
+        then idle."""
+        for until, state in ((self.replica_end(replica), BUBBLE), (self.makespan, IDLE)):
+            if until > clock:
+                yield state, clock, until
+                clock = until
+
+
+def ranks(record: Record) -> dict[tuple[int, int, int], list[Slot]]:
+    """Slots by (replica, stage, rank) in the order in which the rank runs them."""
+    found: dict[tuple[int, int, int], list[Slot]] = {}
+    for slot in record.compiled.slots:
+        found.setdefault((slot.job.replica, slot.job.stage, slot.rank), []).append(slot)
+    return found
+
+
+def spans(record: Record, passes: frozenset[int] | None = None) -> Iterator[Span]:
+    """All spans rank by rank; only those of some passes if `passes` says so."""
+    for (replica, stage, rank), slots in ranks(record).items():
+        clock = 0
+        for slot in slots:
+            begin, wait = waiting(record, slot, clock)
+            wanted = passes is None or slot.job.number in passes
+            if wanted and begin > clock:
+                yield _wait_span(slot, rank, clock, begin, wait)
+            clock = begin
+            if wanted:
+                for span in slot_spans(record, slot, begin):
+                    yield span
+                    clock = span.end
+            clock = record.slot_end(slot)
+        if passes is None:
+            for state, begin, until in record.silence(replica, clock):
+                wait = only(state, until - begin)
+                yield Span(replica, stage, rank, -1, "end", 0, None, None, begin, until, wait)
+
+
+def _wait_span(slot: Slot, rank: int, begin: int, end: int, states: Ticks) -> Span:
+    job = slot.job
+    return Span(
+        job.replica,
+        job.stage,
+        rank,
+        job.number,
+        job.phase,
+        job.micro,
+        None,
+        None,
+        begin,
+        end,
+        states,
+    )
+
+
+def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
+    """(when the slot begins, how the time since `clock` is spent).
+
+    While what it waits for is on a link, that is `link`, and `launch` while the send is being
+    launched; before, it is a `bubble`: work exists, but on another stage.
+    """
+    start = record.timeline.start
+    first = slot.pieces[0]
+    begin = max(clock, start[first.launch if first.launch >= 0 else first.ends[0]])
+    if begin == clock:
+        return begin, NOTHING
+    tasks = record.compiled.program.tasks
+    sent = [start[i] for i in slot.arrival if tasks[i].loads or tasks[i].latency]
+    left = max(clock, min(min(sent), begin)) if sent else begin
+    launched = 0
+    if sent:
+        launched = max(0, min(begin, min(sent) + record.compiled.plan.costs.launch) - left)
+    flight = begin - left - launched
+    return begin, (0, 0, 0, flight, launched, left - clock, 0)
+
+
+def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:
+    """The spans of one job on one rank, one a step."""
+    job, clock = slot.job, begin
+    for piece in slot.pieces:
+        if slot.whole or (slot.folded and piece.step.exchange is None):
+            end, states = clock + piece.step.duration, piece.step.states
+            launched = piece.step.launch
+        else:
+            end = max(record.timeline.end[i] for i in piece.ends)
+            launched, states = _split(record, piece, clock, end)
+        yield Span(
+            job.replica,
+            job.stage,
+            slot.rank,
+            job.number,
+            job.phase,
+            job.micro,
+            piece.placed,
+            piece.step,
+            clock,
+            end,
+            states,
+            launched,
+        )
+        clock = end
+
+
+def _split(record: Record, piece: Piece, begin: int, end: int) -> tuple[int, Ticks]:
+    """(launch ticks, states) of a step that the engine timed, from what it was seen to do."""
+    length, step = end - begin, piece.step
+    if step.cost is None:
+        launched = min(length, step.launch)
+        return launched, (0, 0, 0, length - launched, launched, 0, 0)
+    times = record.timeline
+    launched = 0
+    if piece.launch >= 0:
+        launched = max(0, times.end[piece.launch] - max(begin, times.start[piece.launch]))
+    wait = length - launched - step.cost.compute
+    # What finer tiles would remove first; the rest is HBM, own or of a prefetch in the way.
+    sram = min(wait, step.cost.sram)
+    return launched, (step.cost.compute, wait - sram, sram, 0, launched, 0, 0)

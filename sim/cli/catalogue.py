@@ -1,0 +1,172 @@
+"""`memorywall models|devices|systems list|show`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+
+def catalogue_app(kind: str) -> typer.Typer:
+    """The `list` and `show` commands of one part of the catalogue."""
+    app = typer.Typer(help=f"The {kind}s of the catalogue.", invoke_without_command=True)
+
+    @app.callback()
+    def default(ctx: typer.Context) -> None:
+        if ctx.invoked_subcommand is None:
+            list_them()
+
+    @app.command("list")
+    def list_them() -> None:
+        """List them in a table."""
+        _print(TABLES[kind]())
+
+    @app.command()
+    def show(
+        name: Annotated[str, typer.Argument(help="A name of the catalogue, or a file")],
+    ) -> None:
+        """Show one with all its numbers and their sources."""
+        from sim.errors import printable
+        from sim.inputs.catalogue import locate
+
+        load(kind, name)
+        typer.echo(printable(locate(kind, name).read_text(encoding="utf-8").rstrip()))
+        for line in DERIVED[kind](name):
+            typer.echo(f"# {line}")
+
+    return app
+
+
+def load(kind: str, name: str) -> object:
+    """Load an entry, so that a broken one is refused before it is shown."""
+    from sim.inputs import catalogue
+
+    loaders: dict[str, Callable[[str], object]] = {
+        "model": catalogue.load_model,
+        "device": catalogue.load_device,
+        "system": catalogue.load_machine,
+    }
+    return loaders[kind](name)
+
+
+def _print(rows: tuple[list[str], list[list[str]]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from sim.output.report import terminal
+
+    heads, lines = rows
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    terminal().print(table)
+
+
+def _models() -> tuple[list[str], list[list[str]]]:
+    from sim.inputs.catalogue import catalogue, load_model
+    from workloads.counts import active_parameters, kv_bytes_per_token, parameters
+
+    lines = []
+    for name in catalogue("model"):
+        m = load_model(name)
+        stack = m.decoder or m.encoder
+        assert stack is not None
+        attention = stack.layers[0].attention
+        kv = kv_bytes_per_token(m, 16) if m.decoder else 0
+        whole, active = parameters(m), active_parameters(m)
+        lines.append(
+            [
+                name,
+                m.architecture,
+                f"{whole / 1e9:.3f}",
+                f"{active / 1e9:.3f}" if active != whole else "",
+                str(m.num_layers),
+                str(m.hidden),
+                f"{attention.heads}/{attention.kv_heads}" if not attention.latent else "MLA",
+                f"{kv / 1024:.0f}" if kv else "",
+            ]
+        )
+    heads = ["model", "architecture", "params, B", "active, B", "layers", "width", "heads/KV"]
+    return [*heads, "KV KiB/token"], lines
+
+
+def _devices() -> tuple[list[str], list[list[str]]]:
+    from sim.inputs.catalogue import catalogue, load_device
+
+    lines = []
+    for name in catalogue("device"):
+        d = load_device(name)
+        best = {k: v for k, v in d.matrix.TFLOPS.items() if k in ("bf16", "fp16", "fp8", "int8")}
+        sixteen = d.matrix.TFLOPS.get("bf16") or d.matrix.TFLOPS.get("fp16")
+        rate = sixteen or max(d.matrix.TFLOPS.values())
+        lines.append(
+            [
+                name,
+                f"{sixteen:g}" if sixteen else "",
+                f"{best['fp8']:g}" if "fp8" in best else "",
+                f"{best['int8']:g}" if "int8" in best else "",
+                f"{d.hbm.capacity_GB:g}",
+                f"{d.hbm.bandwidth_GBps:g}",
+                f"{d.reuse_capacity / 2**20:.4g}",
+                f"{rate * 1e3 / d.hbm.bandwidth_GBps:.0f}",
+            ]
+        )
+    heads = ["device", "16-bit TFLOP/s", "fp8", "int8", "GB", "GB/s", "chip MiB"]
+    return [*heads, "FLOP/byte"], lines
+
+
+def _systems() -> tuple[list[str], list[list[str]]]:
+    from sim.inputs.catalogue import catalogue, load_machine
+
+    lines = []
+    for name in catalogue("system"):
+        m = load_machine(name)
+        rates = sorted({link.bandwidth_GBps for link in m.system.links}, reverse=True)
+        lines.append(
+            [
+                name,
+                f"{len(m.system.devices)} x {m.device.name}",
+                str(len(m.system.links)),
+                ", ".join(f"{r:g}" for r in rates),
+            ]
+        )
+    return ["system", "devices", "links", "GB/s a link and direction"], lines
+
+
+def _derived_model(name: str) -> list[str]:
+    from sim.inputs.catalogue import load_model
+    from workloads.counts import kv_bytes_per_token, parameters
+
+    m = load_model(name)
+    lines = [f"parameters: {parameters(m):,}"]
+    if m.decoder:
+        lines.append(f"KV cache: {kv_bytes_per_token(m, 16):,} bytes a token at 16 bit")
+    return lines
+
+
+def _derived_device(name: str) -> list[str]:
+    from sim.inputs.catalogue import load_device
+
+    d = load_device(name)
+    return [
+        f"{dtype}: {rate * 1e12 / d.hbm.bandwidth:.0f} FLOP a byte to be compute-bound"
+        for dtype, rate in d.matrix.TFLOPS.items()
+    ]
+
+
+def _derived_system(name: str) -> list[str]:
+    from sim.inputs.catalogue import load_machine
+
+    m = load_machine(name)
+    nodes = [*m.system.devices, *m.system.switches]
+    return [
+        f"nodes: {', '.join(nodes)}",
+        *(f"{x.a} - {x.b}: {x.bandwidth_GBps:g} GB/s, {x.latency_us:g} us" for x in m.system.links),
+    ]
+
+
+TABLES = {"model": _models, "device": _devices, "system": _systems}
+DERIVED = {"model": _derived_model, "device": _derived_device, "system": _derived_system}

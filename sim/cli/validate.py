@@ -1,0 +1,86 @@
+"""`memorywall validate` and `memorywall calibrate`: the flags of what deals with measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.errors import InputError
+
+Paths = Annotated[
+    list[Path],
+    typer.Argument(help="Tables of measurements (CSV, Parquet), folders of them, or of vLLM runs"),
+]
+
+
+def validate(
+    paths: Paths,
+    device: Annotated[
+        str | None, typer.Option(help="Predict for this device: a name or a TOML")
+    ] = None,
+    max_median: Annotated[
+        float | None,
+        typer.Option(min=0, help="Exit with 1 if the median error of a set exceeds this, in %"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rows a table, drawn with a fixed seed; all")
+    ] = None,
+    detail: Annotated[bool, typer.Option(help="The errors by regime, too")] = True,
+    out: Annotated[Path | None, typer.Option(help="Write rows, scores and plot here")] = None,
+    table_format: Annotated[str, typer.Option("--format", help="csv or parquet")] = "csv",
+    pictures: Annotated[bool, typer.Option(help="Draw PNG and SVG into --out")] = True,
+) -> None:
+    """Predict measured times, and print how far off the predictions are."""
+    from sim.fidelity.validate.session import validate_paths
+
+    if table_format not in ("csv", "parquet"):
+        raise InputError(f"--format {table_format!r}: use csv or parquet")
+    good = validate_paths(
+        paths,
+        device=device,
+        max_median=max_median,
+        limit=limit,
+        out=out,
+        table_format=table_format,
+        pictures=pictures,
+        detail=detail,
+    )
+    if not good:
+        raise typer.Exit(1)
+
+
+def calibrate(
+    paths: Paths,
+    device: Annotated[str | None, typer.Option(help="The device to fit: a name or a TOML")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Fit the host time of this backend of benchmarks: vllm-0.12"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The TOML to write; NAME-calibrated.toml")
+    ] = None,
+    holdout: Annotated[
+        float,
+        typer.Option(min=0, max=0.9, help="Share of the shapes kept from the fit, and scored"),
+    ] = 0.25,
+    date: Annotated[str | None, typer.Option(help="Date to write, YYYY-MM-DD; today")] = None,
+) -> None:
+    """Fit the terms of a device to measured kernels, or of an engine to runs; write its TOML."""
+    from datetime import date as calendar
+
+    from sim.fidelity.calibrate.session import calibrate_engine_paths, calibrate_paths
+
+    if (device is None) == (engine is None):
+        raise InputError("say what to fit: either --device NAME or --engine NAME")
+
+    try:
+        day = calendar.fromisoformat(date) if date else calendar.today()
+    except ValueError:
+        raise InputError(f"--date {date!r}: write it as YYYY-MM-DD") from None
+    said = day.isoformat()
+    if engine is not None:
+        calibrate_engine_paths(paths, engine=engine, out=out, holdout=holdout, date=said)
+    elif device is not None:
+        calibrate_paths(paths, device=device, out=out, holdout=holdout, date=said)

@@ -1,0 +1,91 @@
+"""Attention of chunks of many rows, and of decoding sequences among them: tiles over the cores.
+
+A tile is some query rows of a head; a core walks all keys that the tile sees. Work is counted in
+whole numbers, so that the order of the sequences does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hw_models.efficiency import PrefillTerms
+from sim.cost.arith import Arith
+from sim.cost.kernels.asked import Asked, attention_peak, score_flops, times_of
+from sim.cost.kernels.price import Times
+from sim.cost.kernels.rates import Rates, vector_rate
+from workloads.ops import SOFTMAX_FLOPS, least, most
+
+WIDE = 2**31  # a window that hides nothing
+LANES = 512  # threads of the kernel that appends a token, an element of a key each
+RESIDENT = 2  # tiles that a core holds at once
+
+
+class Tiles(NamedTuple):
+    """Tiles of one head over all sequences.
+
+    keys: keys that each tile walks, together, x `each`; longest: those of the longest one.
+    each: query rows a token in one tile column (all that share the keys, or one).
+    heads: tile columns. slots: tiles that the launch has room for.
+    """
+
+    count: Any
+    keys: Any
+    longest: Any
+    each: Any
+    heads: Any
+    slots: Any
+
+
+def tiles_of(xp: Arith, terms: PrefillTerms, asked: Asked) -> Tiles:
+    """A chunk behind c cached tokens has tiles i = 1 ... q of t rows, which see c + i t / each keys
+    (the last one all), at most a window and a tile; without a mask each sees all."""
+    rows = terms.tile_rows
+    group = asked.heads // asked.kv_heads
+    each, heads = (group, asked.kv_heads) if terms.packed else (1, asked.heads)
+    window = each * xp.where(asked.window > 0, asked.window, WIDE) + rows
+    deep = -(-each // rows)
+    count = asked.decoding * deep
+    keys = asked.seen * deep * each
+    longest = each * asked.seen / xp.max(1, asked.decoding)
+    sequences, wide = asked.decoding, deep
+    for some, new, context in asked.chunks:
+        q = -(-new * each // rows)
+        whole = q * each * context
+        if asked.causal:
+            whole = whole + rows * (q * (q - 1) // 2) - (q - 1) * (new * each)
+        count = count + some * q
+        keys = keys + some * least(whole, q * window)
+        longest = xp.max(longest, least(each * context, window))
+        sequences, wide = sequences + some, most(wide, q)
+    return Tiles(count, keys, longest, each, heads, sequences * wide)
+
+
+def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, asked: Asked) -> Times:
+    """One kernel over chunks and decoding sequences.
+
+    Query heads that do not share tiles read the keys once each where the sequences that run at
+    the same time do not leave them in the shared memory for the next head.
+    """
+    tiles = tiles_of(xp, terms, asked)
+    cores, start = rates.cores, terms.tile_us * 1e-6
+    matrix = score_flops(asked) / (attention_peak(rates) * terms.matrix)
+    pace = terms.tile_rows * (matrix + SOFTMAX_FLOPS / (vector_rate(rates.device) * terms.softmax))
+    over = tiles.count * start + (tiles.slots - tiles.count) * (terms.empty_us * 1e-6)
+    spread = tiles.heads * (tiles.keys / tiles.each * pace + over / cores)
+    longest = tiles.longest / tiles.each * (pace * cores) + start
+    compute = xp.max(spread, longest) + terms.tail * xp.min(spread, longest)
+
+    peak = rates.device.hbm.bandwidth
+    sequences = asked.decoding + sum(some for some, _, _ in asked.chunks)
+    group = asked.heads // asked.kv_heads
+    passes = 1
+    if not terms.packed:
+        far = (asked.kv > rates.reuse * asked.kv_heads) & (sequences * group > RESIDENT * cores)
+        passes = xp.where(far, group, 1)
+    load = (asked.queries + asked.kv * passes) / (peak * terms.hbm)
+    store = asked.written / (peak * terms.hbm)
+    slow = xp.min(1.0, LANES / (asked.kv_heads * (asked.width / 2)))
+    append = asked.appended * (1.0 + terms.append * slow) / peak
+    append = 0.0 * append if "hbm" in rates.free else append
+    floor = rates.floor(terms.floor_us) + append
+    return times_of(xp, rates, floor, load, compute, store, terms.depth)

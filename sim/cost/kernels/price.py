@@ -1,0 +1,113 @@
+"""From times in seconds to a tile pipeline in ticks, and what the device does in them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sim.cost.arith import Arith
+from sim.cost.kernels.rates import Rates
+from sim.cost.pipeline import makespan
+
+
+class Times(NamedTuple):
+    """A kernel in seconds, numbers or arrays. All tiles together, `tiles` of them.
+
+    memory: seconds that HBM is busy; load and store may be longer where an on-chip level is.
+    inner: seconds that the on-chip path is busy.
+    """
+
+    floor: Any
+    load: Any
+    compute: Any
+    store: Any
+    tiles: Any
+    memory: Any
+    inner: Any
+
+
+class Priced(NamedTuple):
+    """A kernel in ticks, numbers or arrays: a tile's load, compute and store, and the states.
+
+    compute + hbm + sram + launch is the whole duration.
+    """
+
+    tiles: Any
+    load: Any
+    busy: Any
+    store: Any
+    launch: Any
+    compute: Any
+    hbm: Any
+    sram: Any
+    hbm_time: Any  # ticks that HBM is busy, hidden or not
+    sram_time: Any
+
+    @property
+    def duration(self) -> Any:
+        return self.launch + self.compute + self.hbm + self.sram
+
+
+class Moved(NamedTuple):
+    """Bytes read from HBM, written to it, and passed through the inner on-chip levels."""
+
+    reads: Any
+    writes: Any
+    inner: Any
+
+
+def times(
+    xp: Arith,
+    rates: Rates,
+    floor: Any,
+    moved: Moved,
+    compute: Any,
+    tiles: Any,
+    *,
+    bandwidth: Any = None,
+    ramp: Any = None,
+    memory: Any = None,
+) -> Times:
+    """The times of moving bytes and computing for `compute` seconds in `tiles` steps.
+
+    `bandwidth` (bytes/s) and `ramp` (bytes that a stream costs on top) are the device's unless a
+    family has its own, or it says how long memory is busy in all. What is free has no part.
+    """
+    reads, writes, inner = moved
+    if memory is not None:  # as much for a byte read as for one written
+        whole = reads + writes
+        bandwidth = xp.where(whole > 0, whole, 1) / xp.where(memory > 0, memory, 1.0)
+        ramp = 0.0
+    bandwidth = rates.bandwidth if bandwidth is None else bandwidth
+    ramp = rates.ramp if ramp is None else ramp
+    more = xp.where(reads + writes > 0, ramp, 0.0)
+    load, store = (reads + more) / bandwidth, writes / bandwidth
+    memory = 0.0 * load if "hbm" in rates.free else load + store
+    near = inner / rates.inner_rate if rates.inner_rate else 0.0 * load
+    if rates.inner_rate or "hbm" in rates.free:
+        # The two levels as one load and one store; bytes are split as `load` to `store`.
+        whole = memory + near if rates.series else xp.max(memory, near)
+        both = load + store
+        share = xp.where(both > 0, load / xp.where(both > 0, both, 1.0), 1.0)
+        load, store = whole * share, whole * (1 - share)
+    if "compute" in rates.free:
+        compute = 0.0 * compute
+    return Times(floor, load, compute, store, tiles, memory, near)
+
+
+def priced(xp: Arith, rates: Rates, t: Times) -> Priced:
+    """Equal tiles in whole ticks. `hbm` is waiting for HBM past what overlaps; `sram` the rest of
+    the waiting: fill and drain of the pipeline, on-chip bandwidth."""
+    load, busy = xp.ticks(t.load / t.tiles), xp.ticks(t.compute / t.tiles)
+    store = xp.ticks(t.store / t.tiles)
+    compute = t.tiles * busy
+    wait = makespan(xp, t.tiles, load, busy, store, rates.perfect) - compute
+    memory = xp.ticks(t.memory)
+    hbm = xp.min(wait, xp.max(0, memory - compute))
+    launch, near = xp.ticks(t.floor), xp.ticks(t.inner)
+    return Priced(t.tiles, load, busy, store, launch, compute, hbm, wait - hbm, memory, near)
+
+
+def span(xp: Arith, rates: Rates, t: Times) -> Any:
+    """Seconds from launch to end, before they are rounded to ticks."""
+    n = t.tiles
+    return t.floor + makespan(xp, n, t.load / n, t.compute / n, t.store / n, rates.perfect)

@@ -1,0 +1,67 @@
+"""The closed form of the tile pipeline: `tile` and `op` are one model at two resolutions.
+
+An operator is cut into n equal tiles: load l, compute c, store s (ticks each). Two input and
+two output buffers; HBM serves loads and stores in the order L0 L1 S0 L2 S1 ... S(n-1).
+
+    n = 1:   l + c + s
+    n >= 2:  l + max(l, c) + (n - 2) max(l + s, c) + max(c, s) + s
+
+Without stores that is l + (n - 1) max(l, c) + c. `tests/test_pipeline.py` holds the engine's
+own run of the tiles against it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sim.cost.arith import SCALAR, Arith
+
+
+def body(xp: Arith, tiles: Any, load: Any, compute: Any, store: Any) -> Any:
+    """Ticks from the first load's end to the last compute's start; numbers or arrays."""
+    inside = xp.max(load, compute) + (tiles - 2) * xp.max(load + store, compute)
+    return xp.where(tiles == 1, 0, inside)
+
+
+def makespan(
+    xp: Arith, tiles: Any, load: Any, compute: Any, store: Any, perfect: bool = False
+) -> Any:
+    """Ticks from the first load's start to the last store's end; numbers or arrays."""
+    if perfect:
+        return xp.max(tiles * (load + store), tiles * compute)
+    tail = xp.where(tiles == 1, compute, xp.max(compute, store))
+    return load + body(xp, tiles, load, compute, store) + tail + store
+
+
+class Pipeline(msgspec.Struct, frozen=True):
+    """n tiles of (load, compute, store) ticks; `perfect` hides all that can be hidden."""
+
+    tiles: int
+    load: int
+    compute: int
+    store: int
+    perfect: bool = False
+
+    @property
+    def hbm_busy(self) -> int:
+        """Ticks that the memory side works."""
+        return self.tiles * (self.load + self.store)
+
+    @property
+    def compute_busy(self) -> int:
+        """Ticks that the arithmetic works."""
+        return self.tiles * self.compute
+
+    @property
+    def body(self) -> int:
+        """From the first load's end to the last compute's start."""
+        return body(SCALAR, self.tiles, self.load, self.compute, self.store)  # type: ignore[no-any-return]
+
+    @property
+    def makespan(self) -> int:
+        """Ticks from the first load's start to the last store's end."""
+        return makespan(  # type: ignore[no-any-return]
+            SCALAR, self.tiles, self.load, self.compute, self.store, self.perfect
+        )

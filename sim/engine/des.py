@@ -1,0 +1,268 @@
+"""The discrete-event engine: tasks, lanes and links. It knows no transformer.
+
+A lane serves one task at a time, in the order of the program (a stream). A task starts when
+all it comes after has ended, its release has passed and it heads each of its lanes; a
+transfer waits its latency and then shares its links with all others (`sim.engine.fluid`).
+
+Simultaneous events are handled in the order (time, priority, sequence) of simpy, in which
+sequence counts scheduling; with lanes in program order the result does not depend on it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import simpy
+
+from sim.engine.fluid import Loads, max_min
+from sim.errors import Deadlock
+
+
+class Task(msgspec.Struct, frozen=True, gc=False):
+    """One unit of work. Times in ticks; `after` and `lanes` are indices.
+
+    With `loads` it is a transfer: `latency`, then `duration` at nominal rate, longer where
+    links are shared.
+    """
+
+    name: str
+    duration: int
+    lanes: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    latency: int = 0
+    loads: Loads = ()
+    release: int = 0
+
+
+class Program(msgspec.Struct, frozen=True):
+    """What the engine runs: tasks, names of lanes, names and bytes/s of directed links."""
+
+    tasks: Sequence[Task]
+    lanes: Sequence[str] = ()
+    links: Sequence[tuple[str, float]] = ()
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """When each task of a program started and ended, in ticks."""
+
+    program: Program
+    start: list[int]
+    end: list[int]
+
+    @property
+    def makespan(self) -> int:
+        return max(self.end, default=0)
+
+
+def run(program: Program, on_progress: Callable[[int], None] | None = None) -> Timeline:
+    """Run every task once. Raises Deadlock naming the tasks that wait for one another."""
+    # Nothing here makes reference cycles, and the collector would walk all tasks again and again.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _Run(program, on_progress).result()
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Run:
+    def __init__(self, program: Program, on_progress: Callable[[int], None] | None) -> None:
+        self.program, self.tasks = program, program.tasks
+        self.on_progress = on_progress
+        count = len(self.tasks)
+        self.env = simpy.Environment()
+        self.start = [-1] * count
+        self.end = [-1] * count
+        self.missing = [len(t.after) + (1 if t.release else 0) for t in self.tasks]
+        self.then: list[list[int]] = [[] for _ in range(count)]
+        self.queues: list[deque[int]] = [deque() for _ in program.lanes]
+        self.idle = [True] * len(program.lanes)
+        self.flows = _Flows(self)
+        self.done = 0
+        for i, task in enumerate(self.tasks):
+            for before in task.after:
+                self.then[before].append(i)
+            for lane in task.lanes:
+                self.queues[lane].append(i)
+
+    def result(self) -> Timeline:
+        for i, task in enumerate(self.tasks):
+            if task.release:
+                self._at(task.release, i, self._released)
+            elif not self.missing[i]:
+                self._try(i)
+        self.env.run()
+        if self.done < len(self.tasks):
+            raise Deadlock(_explain(self))
+        return Timeline(self.program, self.start, self.end)
+
+    @property
+    def now(self) -> int:
+        return int(self.env.now)
+
+    def _at(self, delay: int, value: int, call: Callable[[Any], None]) -> None:
+        # A bare callback: a process for each task would cost four times as much.
+        simpy.Timeout(self.env, delay, value).callbacks.append(call)
+
+    def _released(self, event: Any) -> None:
+        self._met(event.value)
+
+    def _met(self, i: int) -> None:
+        self.missing[i] -= 1
+        if not self.missing[i]:
+            self._try(i)
+
+    def _try(self, i: int) -> None:
+        """Start task i if nothing holds it back any more."""
+        if self.missing[i] or self.start[i] >= 0:
+            return
+        task = self.tasks[i]
+        queues, idle = self.queues, self.idle
+        for lane in task.lanes:
+            if not idle[lane] or queues[lane][0] != i:
+                return
+        for lane in task.lanes:
+            idle[lane] = False
+            queues[lane].popleft()
+        self.start[i] = self.now
+        if task.loads:
+            self._at(task.latency, i, self.flows.begin)
+        else:
+            self._at(task.latency + task.duration, i, self._finished)
+
+    def _finished(self, event: Any) -> None:
+        self.finish(event.value)
+
+    def finish(self, i: int) -> None:
+        self.end[i] = self.now
+        self.done += 1
+        if self.on_progress and not self.done & 1023:
+            self.on_progress(self.done)
+        lanes = self.tasks[i].lanes
+        for lane in lanes:
+            self.idle[lane] = True
+        for after in self.then[i]:
+            self._met(after)
+        for lane in lanes:
+            queue = self.queues[lane]
+            if queue:
+                self._try(queue[0])
+
+
+LATE = 2  # simpy's priority of events behind all others of their tick
+
+
+class _Flows:
+    """Transfers in flight. Progress is counted in ticks at nominal rate.
+
+    Rates are reckoned once a tick, after all that starts or ends in it, and only for the
+    transfers that a change can reach over shared links.
+    """
+
+    def __init__(self, owner: _Run) -> None:
+        self.owner = owner
+        self.capacity = [bandwidth for _, bandwidth in owner.program.links]
+        self.users: list[set[int]] = [set() for _ in self.capacity]
+        self.left: dict[int, float] = {}
+        self.rate: dict[int, float] = {}
+        self.since: dict[int, int] = {}
+        self.turn: dict[int, int] = {}
+        self.changed: set[int] = set()  # links whose users changed in this tick
+
+    def begin(self, event: Any) -> None:
+        i = event.value
+        task = self.owner.tasks[i]
+        self.left[i], self.rate[i] = float(task.duration), 0.0
+        self.since[i], self.turn[i] = self.owner.now, 0
+        alone = True
+        for link, load in task.loads:
+            self.users[link].add(i)
+            alone = alone and len(self.users[link]) == 1 and load <= self.capacity[link]
+        if alone:
+            self.rate[i] = 1.0
+            self._schedule(i, task.duration)
+        else:
+            self._change(link for link, _ in task.loads)
+
+    def _change(self, links: Iterable[int]) -> None:
+        if not self.changed:
+            event = simpy.Event(self.owner.env)
+            event._ok, event._value = True, None
+            event.callbacks.append(self._share)
+            self.owner.env.schedule(event, priority=LATE)  # type: ignore[arg-type]
+        self.changed.update(links)
+
+    def _share(self, _: Any) -> None:
+        """Give every transfer that a change reaches its fair rate."""
+        now, tasks = self.owner.now, self.owner.tasks
+        reached = self._reached()
+        self.changed.clear()
+        for i, rate in max_min({i: tasks[i].loads for i in reached}, self.capacity).items():
+            if rate == self.rate[i]:
+                continue
+            self.left[i] = max(0.0, self.left[i] - (now - self.since[i]) * self.rate[i])
+            self.rate[i], self.since[i] = rate, now
+            self._schedule(i, round(self.left[i] / rate))
+
+    def _reached(self) -> list[int]:
+        """Transfers connected to a changed link, in the order of their numbers."""
+        seen: set[int] = set()
+        links = list(self.changed)
+        known = set(links)
+        while links:
+            for i in self.users[links.pop()] - seen:
+                seen.add(i)
+                for link, _ in self.owner.tasks[i].loads:
+                    if link not in known:
+                        known.add(link)
+                        links.append(link)
+        return sorted(seen)
+
+    def _schedule(self, i: int, delay: int) -> None:
+        self.turn[i] += 1
+        turn = self.turn[i]
+
+        def arrive(event: Any) -> None:
+            if self.turn.get(i) == turn:
+                self._arrive(i)
+
+        self.owner._at(delay, i, arrive)
+
+    def _arrive(self, i: int) -> None:
+        shared = []
+        for link, _ in self.owner.tasks[i].loads:
+            self.users[link].discard(i)
+            if self.users[link]:
+                shared.append(link)
+        for table in (self.left, self.rate, self.since, self.turn):
+            del table[i]
+        if shared:
+            self._change(shared)
+        self.owner.finish(i)
+
+
+def _explain(state: _Run) -> str:
+    """Follow what each stuck task waits for until a task comes up twice."""
+    heads = {i for queue in state.queues for i in list(queue)[:1]}
+    stuck = next(i for i, end in enumerate(state.end) if end < 0)
+    path: list[int] = []
+    i = stuck
+    while i not in path:
+        path.append(i)
+        task = state.tasks[i]
+        before = [b for b in task.after if state.end[b] < 0]
+        ahead = [
+            state.queues[lane][0]
+            for lane in task.lanes
+            if i not in heads or state.queues[lane][0] != i
+        ]
+        i = (before + [a for a in ahead if a != i])[0]
+    cycle = [*path[path.index(i) :], i]
+    names = " -> ".join(state.tasks[j].name or f"task {j}" for j in cycle[:12])
+    waiting = len(state.tasks) - state.done
+    return f"deadlock: {waiting} tasks never start; they wait in a circle: {names}"

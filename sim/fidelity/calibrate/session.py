@@ -1,0 +1,145 @@
+"""What `memorywall calibrate` does: read, fit, print, write."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from hw_models.device import Device
+from sim.errors import InputError
+from sim.fidelity.calibrate.calibrate import Calibration, Outcome, calibrate
+from sim.fidelity.calibrate.device_file import save_device, save_record
+from sim.fidelity.calibrate.engines import EngineFit, calibrate_engine, terms_of
+from sim.fidelity.validate.points import Source
+from sim.fidelity.validate.session import read
+from sim.inputs.catalogue import load_device
+from sim.output.report import terminal
+from sim.serve.host import load_engine
+
+
+def calibrate_paths(
+    paths: list[Path],
+    *,
+    device: str,
+    out: Path | None,
+    holdout: float,
+    date: str,
+) -> Calibration:
+    """Fit a device's terms to measurements, print the errors, and write its TOML."""
+    console = terminal()
+    base = load_device(device)
+    unknown: list[Path] = []
+    sources = list(read(paths, device, None, unknown))
+    for path in unknown:
+        console.print(f"  {path}: left out, its columns are of no known format")
+    if not sources:
+        raise InputError(f"{', '.join(map(str, paths))}: no table of a known format was read")
+    with spinner() as progress:
+        made = calibrate(sources, base, holdout=holdout, date=date, progress=progress)
+    print_calibration(made, console)
+    if not any(o.fit for o in made.outcomes):
+        raise InputError(f"no term of {base.name} was fitted; the table above says why")
+    path = out or Path(f"{base.name}-calibrated.toml")
+    save_device(made.device, path, heading(base, sources, date))
+    console.print(f"  written to {path}; use it as --on {path}")
+    return made
+
+
+def calibrate_engine_paths(
+    paths: list[Path], *, engine: str, out: Path | None, holdout: float, date: str
+) -> EngineFit:
+    """Fit an engine's host time to closed-loop benchmarks, and write its TOML."""
+    console = terminal()
+    wanted = ("e2e/silicon", "e2e/splitwise")
+    sources = [s for s in read(paths, None, None, []) if s.format in wanted]
+    if not sources:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no table of serving benchmarks (columns backend, "
+            "model, system, isl, osl, tp, ttft_ms, tpot_ms)"
+        )
+    alike = [s.frame for s in sources if s.format == sources[0].format]
+    whole = msgspec.structs.replace(sources[0], frame=pl.concat(alike, how="diagonal_relaxed"))
+    with spinner() as progress:
+        made = calibrate_engine(whole, engine, holdout=holdout, date=date, progress=progress)
+    table = Table(title=made.engine.source, title_justify="left")
+    for name in terms_of(made.engine):
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{v:g}" for v in terms_of(made.engine).values()))
+    console.print(table)
+    for term, why in made.undetermined.items():
+        console.print(f"  not told: {term}: {why}")
+    for reason, rows in made.left.items():
+        console.print(f"  {rows:,} rows left out: {reason}")
+    path = out or Path(f"{engine}-calibrated.toml")
+    save_record(made.engine, path, f"{engine}, calibrated {date} by memorywall calibrate.")
+    load_engine(str(path))
+    console.print(f"  written to {path}; use it as serve --engine {path}")
+    return made
+
+
+def heading(base: Device, sources: list[Source], date: str) -> str:
+    files = ", ".join(dict.fromkeys("/".join(s.path.parts[-2:]) for s in sources))
+    return f"{base.vendor} {base.name}, calibrated {date} by memorywall calibrate\nfrom {files}."
+
+
+def print_calibration(made: Calibration, console: Console) -> None:
+    """Errors before and after by family, and what the rows could not tell."""
+    table = Table(title="Fitted, and scored on rows held out", title_justify="left")
+    for name, side in (
+        ("family", "left"),
+        ("of", "left"),
+        ("fitted", "right"),
+        ("held out", "right"),
+        ("before, median/p90 %", "right"),
+        ("after", "right"),
+        ("remarks", "left"),
+    ):
+        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for o in made.outcomes:
+        family, key = o.key
+        table.add_row(
+            family,
+            key,
+            f"{o.fit.rows if o.fit else o.rows:,}",
+            f"{o.held:,}" if o.held else "none",
+            _pair(o.before),
+            _pair(o.after),
+            _remarks(o),
+        )
+    console.print(table)
+    for reason, rows in made.left.items():
+        console.print(f"  {rows:,} rows left out: {reason}")
+
+
+def _pair(errors: tuple[float, float] | None) -> str:
+    return f"{errors[0]:.1f}/{errors[1]:.1f}" if errors else "-"
+
+
+def _remarks(o: Outcome) -> str:
+    if o.fit is None:
+        return o.reason
+    said = [] if o.held else ["scored on the fitted rows"]
+    if o.fit.family != o.key[0]:
+        said.append(f"terms of {o.fit.family}")
+    if untold := [f"{term}: {why}" for term, why in o.fit.undetermined.items()]:
+        said.append("not told: " + "; ".join(untold))
+    return "; ".join(said)
+
+
+@contextmanager
+def spinner() -> Iterator[Any]:
+    """What is being fitted, on the error stream, if that is a terminal."""
+    console = Console(stderr=True)
+    if not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    with console.status("reading") as status:
+        yield lambda what: status.update(f"fitting {what}")

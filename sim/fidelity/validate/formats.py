@@ -1,0 +1,113 @@
+"""Which reader reads which table: told by its columns, the most demanding first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from sim.errors import InputError
+from sim.fidelity.validate.exchanges import collectives, vidur_network
+from sim.fidelity.validate.kernels import attention, encoder_attention, experts, gemm
+from sim.fidelity.validate.layers import llmcompass, vidur_mlp
+from sim.fidelity.validate.measured import attention_mixed, elementwise
+from sim.fidelity.validate.passes import neusight_passes, splitwise
+from sim.fidelity.validate.points import Format
+from sim.fidelity.validate.runs import has_run
+from sim.fidelity.validate.serving import silicon
+
+FORMATS: list[Format] = [
+    Format(
+        "e2e/silicon",
+        ("backend", "model", "system", "isl", "osl", "tp", "ttft_ms", "tpot_ms"),
+        silicon,
+    ),
+    Format(
+        "e2e/splitwise",
+        ("model", "hardware", "tensor_parallel", "prompt_size", "prompt_time", "token_time"),
+        splitwise,
+    ),
+    Format(
+        "neusight passes", ("device", "model", "batch", "seq_len", "latency_ms"), neusight_passes
+    ),
+    Format("moe", ("device", "dtype", "num_tokens", "topk", "num_experts", "latency_us"), experts),
+    Format(
+        "attention",
+        ("device", "dtype", "batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "latency_us"),
+        attention,
+    ),
+    Format(
+        "attention_mixed",
+        ("device", "dtype", "prefill_chunk", "kv_prefill", "n_decode", "num_heads", "latency_us"),
+        attention_mixed,
+    ),
+    Format(
+        "elementwise",
+        ("device", "dtype", "op", "rows", "width", "read", "written", "latency_us"),
+        elementwise,
+    ),
+    Format(
+        "encoder_attention",
+        ("device", "dtype", "batch", "seq_len", "num_heads", "head_dim", "latency_us"),
+        encoder_attention,
+    ),
+    Format("vidur/mlp", ("device", "op", "n_head", "n_embd", "num_tokens", "tp"), vidur_mlp),
+    Format(
+        "vidur/network",
+        ("network", "op", "num_workers", "devices_per_node", "bytes", "latency_us"),
+        vidur_network,
+    ),
+    Format(
+        "collectives",
+        ("device", "mode", "op", "num_gpus", "bytes", "dtype", "latency_us"),
+        collectives,
+    ),
+    Format("neusight", ("device", "op", "b", "m", "n", "k", "dtype", "latency_us"), gemm),
+    Format("gemm", ("device", "dtype", "m", "n", "k", "latency_us"), gemm),
+    Format("llmcompass", ("device", "op", "m", "n", "k", "latency_us"), llmcompass),
+]
+TABLES = (".parquet", ".csv")
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A CSV or Parquet file. Raises InputError."""
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path}: cannot be read as a table ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def format_of(frame: pl.DataFrame) -> Format | None:
+    """The format whose columns a table has."""
+    return next((f for f in FORMATS if set(f.columns) <= set(frame.columns)), None)
+
+
+def files_of(path: Path) -> list[Path]:
+    """A file, or the tables and runs of a folder. A folder with a meta.json is one run."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_file():
+        return [path]
+    if has_run(path):
+        return [path]
+    found: list[Path] = []
+    for inside in sorted(path.iterdir()):
+        if inside.is_dir() or inside.suffix in TABLES:
+            found += files_of(inside)
+    return found
+
+
+def sources(paths: list[Path]) -> Iterator[tuple[Path, pl.DataFrame | None, Format | None]]:
+    """Every table of `paths` with its format, None where none fits; runs have no frame."""
+    for path in paths:
+        for one in files_of(path):
+            if one.is_dir():
+                yield one, None, None
+            else:
+                frame = read_table(one)
+                yield one, frame, format_of(frame)

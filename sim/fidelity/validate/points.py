@@ -1,0 +1,210 @@
+"""What a comparison is made of: a measured time, what was predicted, and where it belongs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from hw_models.device import Device
+from hw_models.system import System
+from sim.cost.collectives import Network
+from sim.cost.model import CostModel
+from sim.errors import InputError, MemorywallError
+from sim.fidelity.validate.names import device_of, system_of
+from sim.inputs.catalogue import Machine, load_device, load_machine
+from workloads.model import Model
+from workloads.ops import Op
+
+TICKS_A_SECOND = 1e12
+LLM = "LLM shapes"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a row belongs in the tables of errors.
+
+    shapes: "LLM shapes" or "other shapes" where the difference is made, else "".
+    shape: rows of one shape stand or fall together when some are held out.
+    """
+
+    set: str
+    device: str
+    dtype: str
+    regime: str
+    shapes: str = ""
+    shape: str = ""
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One measured quantity of one row, in seconds. `predicted` is None where `reason` says why."""
+
+    row: int
+    quantity: str
+    place: Place
+    measured: float
+    predicted: float | None
+    reason: str = ""
+
+
+class Profiled(msgspec.Struct, frozen=True):
+    """What a profile of one model on one device was made of."""
+
+    model: Model
+    device: str
+    dtype: str
+    tp: int = 1
+
+
+LONGEST_S = 100_000  # no kernel and no request takes longer
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One table of measurements, and the format that its columns tell."""
+
+    path: Path
+    form: Format
+    frame: pl.DataFrame
+    profile: Profiled | None = None
+
+    @property
+    def profiled(self) -> Profiled:
+        """Of a table of a run, what it was made of."""
+        assert self.profile is not None
+        return self.profile
+
+    @property
+    def format(self) -> str:
+        return self.form.name
+
+
+class Format(msgspec.Struct, frozen=True):
+    """A kind of table: its name, the columns that tell it, and its reader."""
+
+    name: str
+    columns: tuple[str, ...]
+    read: Callable[[Source, Bench], Iterator[Point]]
+
+
+class Bench:
+    """The devices that rows are priced on: by catalogue name, or the one that is asked for.
+
+    `own` is a device at hand that all rows are priced on.
+    """
+
+    def __init__(self, device: str | None = None, own: Device | None = None) -> None:
+        self.asked, self.own = device, own
+        self._costs: dict[tuple[str, str], CostModel] = {}
+        self._machines: dict[tuple[str, int], Machine] = {}
+        self._networks: dict[tuple[str, int], Network] = {}
+
+    def device(self, name: str) -> str:
+        """The catalogue's name, or the path, of a device that a table names."""
+        return self.own.name if self.own else device_of(self.asked or name)
+
+    def load(self, device: str) -> Device:
+        """The record of a device by `self.device(name)`."""
+        return self.own or load_device(device)
+
+    def costs(self, device: str, dtype: str) -> CostModel:
+        """The cost model of a device by `self.device(name)`."""
+        key = (device, dtype)
+        if key not in self._costs:
+            self._costs[key] = CostModel(self.load(device), dtype)
+        return self._costs[key]
+
+    def seconds(self, device: str, dtype: str, *ops: Op) -> float:
+        """Operators one after the other on one device."""
+        costs = self.costs(device, dtype)
+        return sum(costs(op).duration for op in ops) / TICKS_A_SECOND
+
+    def machine(self, device: str, gpus: int) -> Machine:
+        """A system of `gpus` of a device. A device from a file takes the links of its namesake."""
+        key = (device, gpus)
+        if key not in self._machines:
+            own = self.load(device)
+            if gpus == 1:
+                self._machines[key] = Machine(own.name, System(own.name, 1, (), ()), own)
+            else:
+                machine = load_machine(system_of(own.name, gpus))
+                self._machines[key] = msgspec.structs.replace(machine, device=own)
+        return self._machines[key]
+
+    def network(self, device: str, gpus: int) -> Network:
+        key = (device, gpus)
+        if key not in self._networks:
+            machine = self.machine(device, gpus)
+            libraries = machine.device.efficiency.collectives
+            self._networks[key] = Network(machine.system, libraries=libraries)
+        return self._networks[key]
+
+    def cluster(self, device: str) -> Machine:
+        """Several nodes of a device."""
+        key = (device, -1)
+        if key not in self._machines:
+            own = self.load(device)
+            machine = load_machine(system_of(own.name, 9))
+            self._machines[key] = msgspec.structs.replace(machine, device=own)
+        return self._machines[key]
+
+    def forget(self) -> None:
+        """Drop what was priced; a table has many operators that no other has."""
+        self._costs.clear()
+
+
+Row = dict[str, Any]
+PlaceOf = Callable[[Row, str], Place]  # of a row on a device
+Price = Callable[[Row, str], float]  # seconds
+
+
+def priced(
+    source: Source,
+    bench: Bench,
+    place: PlaceOf,
+    price: Price,
+    *,
+    device: Callable[[Row], str] = lambda row: str(row["device"]),
+    measured: Callable[[Row], float] = lambda row: float(row["latency_us"]) * 1e-6,
+    quantity: str = "latency",
+) -> Iterator[Point]:
+    """A point a row; what keeps a row from being priced becomes its reason."""
+    for number, row in enumerate(source.frame.iter_rows(named=True)):
+        where = Place(source.format, "", "", "")
+        try:
+            where = Place(source.format, str(device(row)), "", "")
+            name = bench.device(where.device)
+            where = Place(source.format, name, "", "")
+            sound(row, source.form.columns)
+            where = place(row, name)
+            time = measured(row)
+            if not 0 < time < LONGEST_S:
+                raise InputError(f"the measured time is not between 0 and {LONGEST_S:,} s")
+            yield Point(number, quantity, where, time, price(row, name))
+        except MemorywallError as error:
+            yield Point(number, quantity, where, float("nan"), None, str(error))
+        except TypeError:
+            bad = [c for c in source.form.columns if isinstance(row.get(c), str | None)]
+            said = f"a cell is no number: one of the columns {', '.join(bad)}"
+            yield Point(number, quantity, where, float("nan"), None, said)
+        except (KeyError, ValueError) as error:
+            yield Point(number, quantity, where, float("nan"), None, f"{error or type(error)}")
+
+
+def sound(row: Row, columns: tuple[str, ...]) -> None:
+    """Raise InputError for a number that is negative or not finite. No value is told, so that rows
+    with the same fault are counted together."""
+    for column in columns:
+        value = row.get(column)
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise InputError(f"column {column!r} has a number below 0, or none that is finite")
+
+
+def between(value: float, *bounds: tuple[float, str]) -> str:
+    """The name of the first bound that `value` does not exceed."""
+    for bound, name in bounds:
+        if value <= bound:
+            return name
+    return bounds[-1][1]

@@ -1,0 +1,59 @@
+"""Tables of errors on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from sim.fidelity.validate.score import reasons, scores
+
+NUMBERS = ("rows", "coverage_pct", "median_pct", "mean_pct", "p90_pct", "bias_pct")
+HEADS = ("rows", "coverage", "median", "mean", "p90", "bias")
+
+
+def print_scores(points: pl.DataFrame, console: Console, detail: bool = True) -> None:
+    """Errors by set, device and number format; then by regime; then what was not predicted."""
+    by = ["set", "quantity", "device", "dtype", "shapes"]
+    console.print(_table("Absolute error, %", scores(points, by), by))
+    if detail:
+        by = ["set", "device", "dtype", "regime"]
+        console.print(_table("By regime", scores(points.sort("set", "regime"), by), by))
+    missing = reasons(points)
+    if len(missing):
+        table = Table(
+            "set", "rows", "not predicted, because", title="Left out", title_justify="left"
+        )
+        for name, reason, rows in missing.iter_rows():
+            table.add_row(name, f"{rows:,}", reason)
+        console.print(table)
+
+
+def _table(title: str, found: pl.DataFrame, by: list[str]) -> Table:
+    kept = [c for c in by if found[c].n_unique() > 1 or c in ("set", "device")]
+    table = Table(title=title, title_justify="left")
+    for name in kept:
+        table.add_column(name, overflow="fold")
+    for head in HEADS:
+        table.add_column(head, justify="right")
+    for row in found.iter_rows(named=True):
+        names = [Path(str(row[c])).stem if c == "device" else str(row[c]) for c in kept]
+        table.add_row(*names, *(_cell(c, row[c]) for c in NUMBERS))
+    return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "rows":
+        return f"{value:,}"
+    return (
+        f"{value:.0f} %"
+        if name == "coverage_pct"
+        else f"{value:+.1f}"
+        if name == "bias_pct"
+        else f"{value:.1f}"
+    )

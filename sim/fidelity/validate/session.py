@@ -1,0 +1,175 @@
+"""What `memorywall validate` does: read, predict, print, write, and hold against a bound."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from sim.errors import InputError
+from sim.fidelity.validate.formats import sources
+from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.validate.report import print_scores
+from sim.fidelity.validate.runs import run_tables
+from sim.fidelity.validate.score import scores, table
+from sim.output.files import clear, whole
+from sim.output.report import terminal
+
+BY = ["set", "quantity", "device", "dtype", "shapes", "regime"]
+
+
+def validate_paths(
+    paths: list[Path],
+    *,
+    device: str | None,
+    max_median: float | None,
+    limit: int | None,
+    out: Path | None,
+    table_format: str,
+    pictures: bool,
+    detail: bool,
+) -> bool:
+    """Score measurements against the model. False if `max_median` is exceeded.
+
+    After Ctrl-C the same, with the rows that were predicted.
+    """
+    console = terminal()
+    bench = Bench(device)
+    made: list[tuple[Source, pl.DataFrame]] = []
+    unknown: list[Path] = []
+    interrupted = False
+    with progress_bar() as advance:
+        try:
+            for source in read(paths, device, limit, unknown):
+                made.append((source, points_of(source, bench, advance)))
+                bench.forget()
+        except KeyboardInterrupt:
+            interrupted = True
+    for path in unknown:
+        console.print(f"  {path}: left out, its columns are of no known format")
+    if not made:
+        raise InputError(
+            f"{', '.join(map(str, paths))}: no table of a known format was read; the formats are "
+            "those of ../shared/data/README.md"
+        )
+    points = pl.concat([found for _, found in made])
+    print_scores(points, console, detail)
+    if interrupted:
+        console.print("  interrupted: what stands above is of the tables read until then")
+    if out:
+        write(out, made, points, table_format, pictures)
+        console.print(f"  written to {out}/")
+    return within(points, max_median, console)
+
+
+def read(
+    paths: list[Path], device: str | None, limit: int | None, unknown: list[Path]
+) -> Iterator[Source]:
+    """Every table with its format; the others are put into `unknown`. `limit` rows a table are
+    drawn evenly over it."""
+    for path, frame, form in sources(paths):
+        if frame is None:
+            for source in run_tables(path, device):
+                whole_run = source.path.name == "requests.csv"  # its means are of all of them
+                yield source if whole_run else drawn(source, limit)
+        elif form is None:
+            unknown.append(path)
+        else:
+            yield drawn(Source(path, form, frame), limit)
+
+
+def drawn(source: Source, limit: int | None) -> Source:
+    """A source with `limit` of its rows at most, in their order."""
+    frame = source.frame
+    if not limit or len(frame) <= limit:
+        return source
+    frame = frame.with_row_index("drawn").sample(limit, seed=42).sort("drawn").drop("drawn")
+    return msgspec.structs.replace(source, frame=frame)
+
+
+def points_of(source: Source, bench: Bench, advance: Any) -> pl.DataFrame:
+    """Predict every row of a table."""
+
+    def counted() -> Iterator[Any]:
+        for number, point in enumerate(source.form.read(source, bench)):
+            if not number % 256:
+                advance(str(source.path), number, len(source.frame))
+            yield point
+
+    return table(counted())
+
+
+def within(points: pl.DataFrame, most: float | None, console: Any) -> bool:
+    """Whether every set's median error is at most `most` per cent."""
+    if most is None:
+        return True
+    found = scores(points, ["set", "device", "dtype"])
+    worst = found.filter(pl.col("median_pct").is_null() | (pl.col("median_pct") > most))
+    for row in worst.iter_rows(named=True):
+        value = row["median_pct"]
+        said = "no row was predicted" if value is None else f"the median error is {value:.1f} %"
+        console.print(
+            f"memorywall validate: {row['set']} on {row['device']} in {row['dtype']}: {said}, "
+            f"more than --max-median {most:g}"
+        )
+    return not len(worst)
+
+
+def write(
+    out: Path,
+    made: list[tuple[Source, pl.DataFrame]],
+    points: pl.DataFrame,
+    table_format: str,
+    pictures: bool,
+) -> None:
+    """Rows with their predictions (a table a source), scores, and the picture."""
+    clear(out, ["scores.csv", "scores.parquet", "predicted.png", "predicted.svg"])
+    known: dict[str, int] = {}
+    for source, found in made:
+        stem = "-".join(source.path.with_suffix("").parts[-2:])
+        known[stem] = known.get(stem, 0) + 1
+        name = stem if known[stem] == 1 else f"{stem}-{known[stem]}"
+        rows = source.frame.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+        doubled = [c for c in rows.columns if c in found.columns and c != "row"]
+        rows = rows.rename({c: f"source_{c}" for c in doubled})
+        save_table(rows.join(found, on="row", how="right"), out / name, table_format)
+    save_table(scores(points, BY), out / "scores", table_format)
+    if pictures and points["error"].is_not_null().any():
+        from sim.fidelity.validate.plots import plot_sets
+
+        plot_sets(points, out / "predicted")
+
+
+def save_table(frame: pl.DataFrame, stem: Path, table_format: str) -> None:
+    """Whole or not at all."""
+    path = stem.with_name(f"{stem.name}.{table_format}")
+    with whole(path) as temporary:
+        if table_format == "parquet":
+            frame.write_parquet(temporary)
+        else:
+            frame.write_csv(temporary)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A bar a table on the error stream, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    bar = Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    jobs: dict[str, Any] = {}
+
+    def advance(what: str, done: int, total: int) -> None:
+        if what not in jobs:
+            for job in jobs.values():
+                bar.update(job, visible=False)
+            jobs[what] = bar.add_task(Path(what).name, total=total)
+        bar.update(jobs[what], completed=done)
+
+    with bar:
+        yield advance

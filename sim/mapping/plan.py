@@ -1,0 +1,197 @@
+"""The plan of a run: which micro-batch passes which stage when, and what it does there.
+
+A `Plan` is the mapping applied: for every replica, micro-batch, pass and stage the priced work
+of one rank. It has no times yet; `sim.mapping.program` turns it into tasks for the engine.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import lru_cache
+
+import msgspec
+
+from hw_models.device import Device
+from hw_models.system import System
+from sim.cost.collectives import Exchange, Network, Send
+from sim.cost.model import CostModel
+from sim.errors import Infeasible
+from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
+from sim.mapping.priced import Rewrite, Work, price_blocks
+from workloads.batch import Batch
+from workloads.block import Lowering
+from workloads.graph import Graph, build_graph
+from workloads.model import Model
+from workloads.precision import Precision, packed
+
+ID_BYTES = 4  # a sampled token id, int32
+
+
+class Pass(msgspec.Struct, frozen=True):
+    """One forward pass of the whole batch."""
+
+    phase: str
+    batch: Batch
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One micro-batch in one stage in one pass: its work, and how it hands on.
+
+    handover: to the next stage of the pass, or (from the last stage) back to the first stage
+    of the next pass; None when nothing follows or the same devices go on.
+    """
+
+    replica: int
+    stage: int
+    number: int  # of the pass
+    phase: str
+    micro: int
+    work: tuple[Work, ...]
+    handover: Exchange | None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All jobs, in an order in which each comes after those that it depends on."""
+
+    model: Model
+    device: Device
+    split: Parallelism
+    precision: Precision
+    passes: tuple[Pass, ...]
+    network: Network
+    costs: CostModel
+    jobs: tuple[Job, ...]
+
+    @property
+    def serial(self) -> bool:
+        """Whether within a replica nothing ever runs beside anything else."""
+        return self.split.pp == 1 or self.split.microbatches == 1
+
+
+def make_plan(
+    model: Model,
+    device: Device,
+    system: System,
+    split: Parallelism,
+    passes: tuple[Pass, ...],
+    precision: Precision,
+    lowering: Lowering,
+    free: frozenset[str] = frozenset(),
+    on_pass: Callable[[int], None] | None = None,
+    rewrite: Rewrite | None = None,
+) -> Plan:
+    """Apply the split to the passes and price everything; `on_pass` hears of each, and `rewrite`
+    changes operators before they are priced.
+
+    Raises Infeasible with the arithmetic when the model, the batch or the system cannot be
+    split so.
+    """
+    check_devices(split, len(system.devices), system.name)
+    costs = CostModel(device, precision.activations, free)
+    network = Network(system, "link" in free, device.efficiency.collectives)
+    local = shard(model, split.tp)
+    stage_of = stage_table(model, split)
+
+    @lru_cache(maxsize=256)
+    def graph_of(batch: Batch) -> Graph:
+        return build_graph(local, batch, precision, lowering, ways=split.tp)
+
+    @lru_cache(maxsize=1024)
+    def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[Work, ...]:
+        graph = graph_of(batch)
+        here = [p for p in graph.placed if stage_of[p.stack, p.layer] == stage]
+        return price_blocks(here, costs, network, group, split.collective, rewrite)
+
+    jobs: list[Job] = []
+    for number, one in enumerate(passes):
+        if on_pass:
+            on_pass(number)
+        later = passes[number + 1 : number + 2]
+        back = _entry(model, later[0].batch, stage_of) if later else None
+        for replica, share in enumerate(_split(one.batch, split.dp, "dp")):
+            for micro, batch in enumerate(_split(share, split.microbatches, "microbatches")):
+                work = [
+                    work_of(batch, split.group(replica, s) if split.tp > 1 else (), s)
+                    for s in range(split.pp)
+                ]
+                used = [s for s in range(split.pp) if work[s]]
+                for stage in used:
+                    encodes = model.decoder is not None and all(
+                        w.placed.stack == "encoder" for w in work[stage]
+                    )
+                    handed = _handover(
+                        split, replica, stage, used, batch, model, precision, back, encodes
+                    )
+                    handover = network.send(tuple(handed)) if handed else None
+                    jobs.append(
+                        Job(replica, stage, number, one.phase, micro, work[stage], handover)
+                    )
+    return Plan(model, device, split, precision, passes, network, costs, tuple(jobs))
+
+
+def stage_table(model: Model, split: Parallelism) -> dict[tuple[str, int], int]:
+    """Stage by (stack, layer). Embeddings go with the first layer of their stack, heads with
+    the last."""
+    bounds = stage_bounds(model.num_layers, split, model.name)
+    table: dict[tuple[str, int], int] = {}
+    index = 0
+    for name, stack in model.stacks:
+        for layer in range(len(stack.layers)):
+            table[name, layer] = bisect_right(bounds, index) - 1
+            index += 1
+        table[name, -1] = table[name, 0]
+        table[name, -2] = table[name, len(stack.layers) - 1]
+    return table
+
+
+def _entry(model: Model, batch: Batch, stage_of: dict[tuple[str, int], int]) -> int:
+    """The stage in which a pass begins: past the encoder if that has nothing to read."""
+    both = model.encoder is not None and model.decoder is not None
+    first = "decoder" if both and not batch.source_tokens else model.stacks[0][0]
+    return stage_of[first, 0]
+
+
+def _split(batch: Batch, parts: int, name: str) -> list[Batch]:
+    try:
+        return batch.split(parts)
+    except ValueError as error:
+        raise Infeasible(f"{name} = {parts}: {error}") from None
+
+
+def _handover(
+    split: Parallelism,
+    replica: int,
+    stage: int,
+    used: list[int],
+    batch: Batch,
+    model: Model,
+    precision: Precision,
+    back: int | None,
+    encodes: bool,
+) -> list[Send]:
+    """Hidden states to the next stage; from the last stage the sampled ids to stage `back`.
+
+    A stage of nothing but encoder layers has source rows alone; behind it the encoder's output
+    travels on for the cross-attentions.
+    """
+    if stage != used[-1]:
+        following = used[used.index(stage) + 1]
+        rows = batch.source_tokens if encodes else batch.tokens + batch.source_tokens
+        return sends(split, replica, stage, following, hidden_bytes(model, precision, rows))
+    if back is not None and back != stage:
+        return sends(split, replica, stage, back, ID_BYTES * batch.size)
+    return []
+
+
+def hidden_bytes(model: Model, precision: Precision, rows: int) -> int:
+    """Of the hidden states of `rows` tokens; an array for an array."""
+    return packed(rows * model.hidden, precision.activation_bits)
+
+
+def sends(split: Parallelism, replica: int, stage: int, following: int, nbytes: int) -> list[Send]:
+    """Every rank of a stage sends `nbytes` to its like in another stage."""
+    return [
+        Send(split.device(replica, stage, rank), split.device(replica, following, rank), nbytes)
+        for rank in range(split.tp)
+    ]

@@ -1,0 +1,135 @@
+"""A run as a folder of files: what was asked, what came out, tables, pictures, a trace."""
+
+from __future__ import annotations
+
+import csv
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import to_builtins
+
+from sim.account.metrics import ends
+from sim.output.files import clear, whole
+from sim.output.tables import Table, operators, passes, time_account
+from sim.scenario import save_scenario
+from sim.simulation import Result
+from sim.states import STATES
+
+TABLE_FORMATS = ("csv", "parquet")
+# What a run leaves in its folder; summary.json comes last, so that its presence says: complete.
+OURS = (
+    "scenario.toml",
+    "resolved.json",
+    "summary.json",
+    "trace.json.gz",
+    *(f"{name}.{kind}" for name in ("ops", "account", "passes") for kind in TABLE_FORMATS),
+    *(f"{name}.{kind}" for name in ("timeline", "account", "roofline") for kind in ("png", "svg")),
+)
+
+
+def write_result(
+    result: Result,
+    folder: Path,
+    table_format: str = "csv",
+    pictures: bool = True,
+    trace: bool = True,
+    counterfactual: bool = False,
+) -> list[Path]:
+    """Write everything that a run tells into `folder`; returns the files in the order of writing.
+
+    Every file is there whole or not at all, and the same input gives the same bytes. What an
+    earlier run left under the same names is removed first; other files stay.
+    `counterfactual` makes the run again, once a resource.
+    """
+    if table_format not in TABLE_FORMATS:
+        raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
+    clear(folder, OURS)
+    written = []
+    with whole(folder / "scenario.toml") as path:
+        save_scenario(result.resolved.scenario, path)
+    written.append(folder / "scenario.toml")
+    written.append(write_json(folder / "resolved.json", resolved(result)))
+    for name, make in (("ops", operators), ("account", time_account), ("passes", passes)):
+        written.append(write_table(make(result), folder / f"{name}.{table_format}"))
+    if trace:
+        from sim.output.perfetto import write_trace
+
+        written.append(write_trace(result, folder / "trace.json.gz"))
+    if pictures:
+        from sim.output.plots import plot_account, plot_roofline, plot_timeline
+
+        written += plot_timeline(result, folder / "timeline")
+        written += plot_account(result, folder / "account", counterfactual)
+        written += plot_roofline(result, folder / "roofline")
+    written.append(write_json(folder / "summary.json", summary(result, counterfactual)))
+    return written
+
+
+def write_table(table: Table, path: Path) -> Path:
+    """A table as CSV or Parquet, by the name of the file."""
+    with whole(path) as temporary:
+        if path.suffix == ".parquet":
+            _parquet(table, temporary)
+        else:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(table.columns)
+                writer.writerows(table.rows)
+    return path
+
+
+def _parquet(table: Table, path: Path) -> None:
+    import polars as pl
+
+    kinds: dict[type, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String}
+    schema = {name: kinds[kind] for name, kind in table.columns.items()}
+    pl.DataFrame(table.rows, schema=schema, orient="row").write_parquet(path)
+
+
+def resolved(result: Result) -> dict[str, Any]:
+    """Everything that decided the result, with names looked up and defaults filled in."""
+    one = result.resolved
+    system = one.machine.system
+    return {
+        "memorywall": version("memorywall"),
+        "seed": one.scenario.seed,
+        "scenario": to_builtins(one.scenario),
+        "model": to_builtins(one.model),
+        "device": to_builtins(one.machine.device),
+        "system": {
+            "name": system.name,
+            "devices": len(system.devices),
+            "switches": list(system.switches),
+            "links": to_builtins(system.links),
+        },
+        "precision": to_builtins(one.precision),
+        "context_tokens": one.context,
+        "memory_bytes": [
+            {**to_builtins(print_), "total": print_.total, "fits": print_.fits}
+            for print_ in result.memory
+        ],
+    }
+
+
+def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
+    """The numbers that people compare; units stand in the keys."""
+    account = result.account
+    found: dict[str, Any] = {
+        "makespan_ps": result.makespan,
+        "devices": account.devices,
+        **to_builtins(result.metrics),
+        "interval_80": ends(result.metrics, result.intervals),
+        "account_ps": dict(zip(STATES, account.total, strict=True)),
+        "account_share": {state: account.share(state) for state in STATES},
+    }
+    if counterfactual:
+        found["makespan_ps_if_free"] = dict(result.counterfactual)
+    return found
+
+
+def write_json(path: Path, value: Any) -> Path:
+    with whole(path) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    return path

@@ -1,0 +1,121 @@
+"""The axes of a grid: which key of a scenario, and which values it takes.
+
+`tp=1,2,4`, `batch=1:256:x2` (times 2 up to 256), `prompt=0:8192:+1024`, `pp=1:4` (steps of 1),
+`hbm.bandwidth_GBps=2000,3350`, `prompt=fixed:512,lognormal:mean=500,cv=1`. Bars part values,
+too, and must where they hold commas of their own: `stages=[40,40]|[41,39]`, brackets being lists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from sim.errors import InputError, hint
+from sim.inputs.catalogue import parse_change
+
+Path = tuple[str, ...]
+MOST_VALUES = 1_000_000
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_RANGE = re.compile(rf"^({_NUMBER}):({_NUMBER})(?::([x+])({_NUMBER}))?$")
+
+
+class Axis(msgspec.Struct, frozen=True):
+    """`name` as the user wrote it, its place in the document of a scenario, its values."""
+
+    name: str
+    path: Path
+    values: tuple[Any, ...]
+
+
+def keys_of(kind: type[msgspec.Struct], extra: dict[str, Path]) -> dict[str, Path]:
+    """Every key of a scenario by its short name (`tp`) and by its dotted one (`parallelism.tp`)."""
+    found: dict[str, Path] = {}
+    for field in msgspec.structs.fields(kind):
+        inner = field.type
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            for leaf in msgspec.structs.fields(inner):
+                path = (field.encode_name, leaf.encode_name)
+                found.setdefault(leaf.encode_name, path)
+                found[".".join(path)] = path
+        elif field.encode_name != "set":
+            found[field.encode_name] = (field.encode_name,)
+    return {**found, **extra}
+
+
+def parse_axis(text: str, keys: dict[str, Path]) -> Axis:
+    """`KEY=VALUES` of --grid. Raises InputError."""
+    key, found, raw = text.partition("=")
+    key, raw = key.strip(), raw.strip()
+    if not found or not key or not raw:
+        raise InputError(
+            f"--grid {text!r}: write it as KEY=VALUES, e.g. tp=1,2,4 or batch=1:256:x2"
+        )
+    return Axis(key, path_of(key, keys, "--grid"), tuple(parse_values(raw, f"--grid {text!r}")))
+
+
+def path_of(key: str, keys: Mapping[str, Path], flag: str) -> Path:
+    """Where a key that `flag` names lies in the document; a dotted one that is no scenario's own is
+    a set-path, of the hardware or of the model."""
+    if key in keys:
+        return keys[key]
+    if "." in key:
+        return ("set", key)
+    short = [name for name in keys if "." not in name]
+    raise InputError(
+        f"{flag} {key}: no such key of a scenario{hint(key, short)}; a number of the hardware is "
+        "named by its path, e.g. hbm.bandwidth_GBps"
+    )
+
+
+def parse_values(raw: str, where: str) -> list[Any]:
+    """The values of an axis, in the order in which they are written."""
+    match = _RANGE.match(raw)
+    if match:
+        return _range(match, where)
+    bars = "|" in raw or raw.startswith("[")
+    parts = [part.strip() for part in (raw.split("|") if bars else _split(raw))]
+    if not all(parts):
+        raise InputError(f"{where}: an empty value among {', '.join(map(repr, parts))}")
+    return [_value(part, where) for part in parts]
+
+
+def _split(raw: str) -> list[str]:
+    """At commas, but for those within `lognormal:mean=500,cv=1` or `piecewise:60@2,60@8`."""
+    parts: list[str] = []
+    for piece in raw.split(","):
+        if parts and ":" in parts[-1] and ":" not in piece and ("=" in piece or "@" in piece):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    return parts
+
+
+def _value(part: str, where: str) -> Any:
+    if part.startswith("["):
+        try:
+            return msgspec.json.decode(part)
+        except msgspec.DecodeError as error:
+            raise InputError(f"{where}: {part!r} is no list ({error})") from None
+    return parse_change(f"value={part}")[1]
+
+
+def _range(match: re.Match[str], where: str) -> list[int | float]:
+    """Exact in decimal, so that 0.1:0.5:+0.1 ends at 0.5."""
+    first, last = Decimal(match[1]), Decimal(match[2])
+    times, step = match[3] == "x", Decimal(match[4] or 1)
+    if last < first or (times and (step <= 1 or first <= 0)) or (not times and step <= 0):
+        rule = "a factor above 1 from above 0" if times else "a step above 0"
+        raise InputError(f"{where}: a range goes up, by {rule}: FIRST:LAST:x2 or FIRST:LAST:+8")
+    whole = all("." not in t and "e" not in t.lower() for t in match.group(1, 4) if t)
+    found: list[int | float] = []
+    at = first
+    while at <= last:
+        found.append(int(at) if whole else float(at))
+        at = at * step if times else at + step
+        if len(found) > MOST_VALUES:
+            raise InputError(f"{where}: more than {MOST_VALUES:,} values; take a larger step")
+    return found

@@ -1,0 +1,99 @@
+"""A sweep as it is asked: a scenario, the axes along which it changes, the points of their grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import product
+from math import prod
+from typing import Any
+
+import msgspec
+
+from sim.errors import InputError
+from sim.studies.sweep.axes import Axis, parse_axis
+from sim.studies.sweep.expression import Expression
+from sim.studies.sweep.log import fingerprint
+from sim.studies.sweep.registry import kind_of
+
+MOST_POINTS = 10_000_000
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """What is asked: a document of a scenario, and axes along which it changes.
+
+    where: a condition over the values of a point. option: what else a kind can do with a point
+    (`max-rate`).
+    """
+
+    kind: str
+    base: dict[str, Any]
+    axes: tuple[Axis, ...]
+    where: str = ""
+    option: str = ""
+
+
+def sweep_of(
+    kind: str,
+    base: dict[str, Any],
+    grids: Iterable[str],
+    where: str = "",
+    option: str = "",
+) -> Sweep:
+    """A sweep from the texts of --grid and --where. Raises InputError."""
+    axes = [parse_axis(text, kind_of(kind).keys) for text in grids]
+    paths = [axis.path for axis in axes]
+    for axis in axes:
+        if paths.count(axis.path) > 1:
+            raise InputError(f"--grid {axis.name}: this key has two axes; put all values on one")
+    size = prod(len(axis.values) for axis in axes)
+    if size > MOST_POINTS:
+        raise InputError(f"a grid of {size:,} points; {MOST_POINTS:,} at most, take larger steps")
+    return Sweep(kind, base, tuple(axes), where, option)
+
+
+def points_of(sweep: Sweep) -> list[tuple[Any, ...]]:
+    """The values of every point that `where` lets through, in the order of the axes as given."""
+    found = product(*(axis.values for axis in sweep.axes))
+    if not sweep.where:
+        return list(found)
+    condition = Expression(sweep.where, "--where")
+    known = _named(sweep)
+    names = [axis.name for axis in sweep.axes]
+    points = [v for v in found if condition({**known, **dict(zip(names, v, strict=True))})]
+    if not points:
+        raise InputError(f"--where {sweep.where!r}: no point of the grid is left")
+    return points
+
+
+def _named(sweep: Sweep) -> dict[str, Any]:
+    """Values of the scenario by the names of its keys, for conditions."""
+    kind = kind_of(sweep.kind)
+    whole = msgspec.to_builtins(msgspec.convert(sweep.base, kind.record))
+    found = dict(sweep.base.get("set", {}))
+    for name, path in kind.keys.items():
+        place: Any = whole
+        for step in path:
+            place = place.get(step) if isinstance(place, dict) else None
+        found[name] = place
+    return found
+
+
+def document(sweep: Sweep, values: tuple[Any, ...]) -> dict[str, Any]:
+    """The document of one point."""
+    made = dict(sweep.base)
+    fresh: set[str] = set()
+    for axis, value in zip(sweep.axes, values, strict=True):
+        head = axis.path[0]
+        if len(axis.path) == 1:
+            made[head] = value
+            continue
+        if head not in fresh:
+            fresh.add(head)
+            made[head] = dict(made.get(head, {}))
+        made[head][axis.path[1]] = value
+    return made
+
+
+def described(sweep: Sweep) -> dict[str, Any]:
+    """The request as plain data, with the version that answers it."""
+    return {"memorywall": fingerprint(), **msgspec.to_builtins(sweep)}

@@ -1,0 +1,170 @@
+"""What a sweep prints: how many points are what, the best, the front."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sim.output.report import STATE_HEADS, duration, plain_table
+from sim.states import STATES
+from sim.studies.sweep.fronts import Metric, Record, pareto, ranked, usable
+from sim.studies.sweep.grid import Sweep
+from sim.studies.sweep.kinds import Kind
+from sim.studies.sweep.registry import kind_of
+from sim.studies.sweep.study import Swept
+
+MOST_ROWS = 24
+HEADS = {
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "ttft_p90_s": "TTFT p90",
+    "tpot_p90_s": "TPOT p90",
+    "tokens_per_s": "tokens/s",
+    "tokens_per_s_per_device": "/s/device",
+    "tokens_per_s_per_user": "/s/user",
+    "request_throughput": "requests/s",
+    "max_rate": "max /s",
+    "mfu": "MFU",
+    "mbu": "MBU",
+    "makespan_ps": "makespan",
+}
+# What tells one reason from another of its sort.
+_FIGURES = re.compile(r"[\d,.]+")
+_PERCENT = {"mfu", "mbu", "attainment"}
+
+
+def cell(name: str, value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if name in _PERCENT:
+        return f"{value:.1%}"
+    if name.endswith("_ps"):
+        return duration(value * 1e-12)
+    if name.endswith("_s") and "_per_" not in name:
+        return duration(value)
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:,.4g}"
+        if value < 1e4
+        else f"{value:,.0f}"
+    )
+
+
+def name_of(values: dict[str, Any]) -> str:
+    """A point in a few words: `tp 4, pp 2, batch 64`."""
+    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values.items())
+
+
+def shares(record: Record) -> dict[str, float]:
+    """Share of the device time by state."""
+    parts = {state: record.get(f"{state}_ps") or 0 for state in STATES}
+    whole = sum(parts.values())
+    return {state: part / whole if whole else 0.0 for state, part in parts.items()}
+
+
+def heading(swept: Swept) -> str:
+    """The sweep in one line: what, and its axes."""
+    return heading_of(swept.sweep)
+
+
+def heading_of(sweep: Sweep, skip: tuple[str, ...] = ()) -> str:
+    """As `heading`; axes named in `skip` are told elsewhere."""
+    axes = [axis for axis in sweep.axes if axis.name not in skip]
+    own = {axis.name for axis in sweep.axes}
+    base = [_short(sweep.base[key]) for key in ("model", "on") if key not in own]
+    fixed = [f"{a.name} {a.values[0]}" for a in axes if len(a.values) == 1]
+    sizes = " x ".join(f"{a.name} ({len(a.values)})" for a in axes if len(a.values) > 1)
+    said = ", ".join([*fixed, sizes] if sizes else fixed) or ("" if skip else "one point")
+    return ": ".join(part for part in (" on ".join(base), said) if part)
+
+
+def _short(name: Any) -> str:
+    """A model or a machine by its name, also where it is a file."""
+    path = Path(str(name))
+    if path.name == "config.json":
+        return path.parent.name
+    return path.stem if path.suffix in (".toml", ".json") else path.name
+
+
+def print_sweep(
+    swept: Swept, console: Console, objective: Metric, front: tuple[Metric, Metric], having: str
+) -> None:
+    """The counts, a table of points, the Pareto front."""
+    kind, records = kind_of(swept.sweep.kind), swept.records()
+    console.print()
+    console.print(heading(swept), style="bold")
+    counts = Counter(r["status"] for r in records)
+    noun = "point" if len(swept.points) == 1 else "points"
+    said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    console.print(f"  {len(swept.points):,} {noun}: {said}")
+    if swept.known:
+        console.print(f"  {swept.known:,} of them were computed before")
+    good = usable(records, having)
+    if having:
+        console.print(f"  {len(good):,} with {having}")
+    names = [axis.name for axis in swept.sweep.axes if len(axis.values) > 1]
+    if len(records) <= MOST_ROWS:
+        console.print(point_table("Points", kind, names, records, objective))
+    elif good:
+        best = ranked(good, objective)[: MOST_ROWS // 2]
+        title = f"The best by {objective.sense} {objective.name}"
+        console.print(point_table(title, kind, names, best, objective))
+    failed = [r for r in records if r["status"] != "ok"]
+    if failed:
+        console.print(reason_table(names, failed))
+    edge = pareto(good, *front)
+    if len(edge) > 1:
+        title = f"Pareto front: {front[0].name} against {front[1].name}"
+        console.print(point_table(title, kind, names, edge[:MOST_ROWS], objective))
+
+
+def point_table(
+    title: str, kind: Kind, axes: list[str], records: list[Record], objective: Metric
+) -> Table:
+    """Axes, the columns that people compare, and where the time went."""
+    shown = [n for n in kind.shown if any(r.get(n) is not None for r in records)]
+    shown += [objective.name] if objective.name not in shown and objective.name not in axes else []
+    # A state that takes less than a twentieth everywhere is left to the file, as is the fifth.
+    most = {s: max(shares(r)[s] for r in records) for s in STATES}
+    largest = sorted(STATES, key=lambda s: -most[s])[:4]
+    states = [s for s in STATES if s in largest and most[s] >= 0.05]
+    first = axes[0] if axes else "point"
+    names = [HEADS.get(n, n) for n in shown]
+    heads = [*(a.rpartition(".")[2] for a in axes[1:]), *names, *(STATE_HEADS[s] for s in states)]
+    table = plain_table(title, first, heads)
+    for r in records:
+        values = [cell(n, r[n]) for n in axes] or ["1"]
+        if r["status"] != "ok":
+            table.add_row(*values, f"({r['status']})")
+            continue
+        part = shares(r)
+        cells = [f"{part[s]:.0%}" if part[s] else "-" for s in states]
+        table.add_row(*values, *(cell(n, r.get(n)) for n in shown), *cells)
+    return table
+
+
+def reason_table(axes: list[str], failed: list[Record]) -> Table:
+    """Why points cannot be, a row a reason's beginning, with the first such point."""
+    table = Table(
+        title="Points that cannot be", title_justify="left", title_style="italic", box=None
+    )
+    for name in ("points", "status", "the first"):
+        table.add_column(
+            name, justify="right" if name == "points" else "left", no_wrap=name != "the first"
+        )
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for r in failed:
+        groups.setdefault((r["status"], _FIGURES.sub("", r["reason"])), []).append(r)
+    for (status, _), rows in list(groups.items())[:8]:
+        point = name_of({n: rows[0][n] for n in axes})
+        table.add_row(f"{len(rows):,}", status, f"{point}: {rows[0]['reason']}")
+    return table

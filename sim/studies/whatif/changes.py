@@ -1,0 +1,114 @@
+"""Changes of a scenario: any of its keys, to a value, by a factor or by a percentage.
+
+`hbm.bandwidth_GBps=*2`, `batch=16`, `tp=*2`, `launch.overhead_us=-50%`, `dtype=w4a16`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from sim.errors import InputError
+from sim.inputs.catalogue import Value, look_up, parse_change, split_changes, stated
+from sim.studies.sweep.axes import Path, path_of
+from sim.studies.sweep.registry import kind_of
+
+_FACTOR = re.compile(r"^([*/])\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)$")
+_PERCENT = re.compile(r"^([+-]\d+\.?\d*)\s*%$")
+
+
+def changed(kind: str, document: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """The document of a scenario of a kind (run or serve) with KEY=VALUE texts laid over it."""
+    made = dict(document)
+    for text in texts:
+        key, value = parse_change(text)
+        path = path_of(key, kind_of(kind).keys, "--set")
+        if isinstance(value, str) and (by := factor(value)) is not None:
+            value = _times(current(kind, made, path), by, text)
+        made = laid(made, path, value)
+    return made
+
+
+def laid(document: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    """A copy with one value replaced."""
+    if len(path) == 1:
+        return {**document, path[0]: value}
+    return {**document, path[0]: {**document.get(path[0], {}), path[1]: value}}
+
+
+def factor(text: str) -> float | None:
+    """2.0 of `*2`, 0.5 of `/2`, 1.1 of `+10%`; None for anything else."""
+    if match := _FACTOR.match(text):
+        number = float(match[2])
+        if number <= 0:
+            raise InputError(f"--set ...={text}: a factor lies above 0")
+        return number if match[1] == "*" else 1 / number
+    if match := _PERCENT.match(text):
+        by = 1 + float(match[1]) / 100
+        if by <= 0:
+            raise InputError(f"--set ...={text}: nothing is left of the value")
+        return by
+    return None
+
+
+def current(kind: str, document: Mapping[str, Any], path: Path) -> Value:
+    """The value that a scenario has now, defaults and earlier changes included."""
+    if path[0] == "set":
+        return number_of(document, path[1])
+    whole = msgspec.to_builtins(msgspec.convert(document, kind_of(kind).record))
+    place: Any = whole
+    for step in path:
+        place = place[step] if isinstance(place, dict) else None
+    if not isinstance(place, int | float):
+        raise InputError(
+            f"--set {'.'.join(path)}: a factor needs a number to begin with; now it is {place!r}"
+        )
+    return place
+
+
+def number_of(document: Mapping[str, Any], key: str) -> Value:
+    """A value of the files that a scenario names, by its `--set` key."""
+    changes = split_changes(document.get("set", {}))
+    kind = next(name for name, mine in split_changes({key: 0}).items() if mine)
+    ref = document["model"] if kind == "model" else document["on"]
+    found, where = stated(kind, ref, changes[kind])
+    inner = key.removeprefix(f"{kind}.")
+    return look_up(found, inner, where)
+
+
+def _times(value: Value, by: float, text: str) -> Value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"--set {text}: a factor needs a number; now it is {value!r}")
+    found = value * by
+    if isinstance(value, int):
+        if abs(found - round(found)) > 1e-9 * abs(found):
+            raise InputError(f"--set {text}: {value} becomes {found:g}, but a whole number is due")
+        return round(found)
+    return found
+
+
+def from_flags(args: Sequence[str]) -> list[str]:
+    """`--batch 16 --tp=2 --no-fusion` as KEY=VALUE texts."""
+    found: list[str] = []
+    left = list(args)
+    while left:
+        flag = left.pop(0)
+        if not flag.startswith("--") or len(flag) < 3:
+            raise InputError(
+                f"{flag!r}: not expected here; a change is --set KEY=VALUE or --KEY VALUE"
+            )
+        name, given, value = flag[2:].partition("=")
+        if not given and left and not left[0].startswith("--"):
+            value = left.pop(0)
+        elif not given:
+            name, value = (name[3:], "false") if name.startswith("no-") else (name, "true")
+        found.append(f"{name.replace('-', '_') if '.' not in name else name}={value}")
+    return found
+
+
+def from_value(value: Value) -> str:
+    """A value as `parse_change` reads it back."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,219 @@
+"""Named what-ifs: a scenario, what changes in its variants, and what others claim of it.
+
+One TOML each in `sim/studies/whatif/studies`; a file of your own works wherever a name does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from sim.errors import InputError, hint
+from sim.inputs.catalogue import Value
+from sim.inputs.documents import checked, convert, read_document
+from sim.output.plots.style import title
+from sim.scenario import Resolved
+from sim.studies.paper.convention import counted, grouped
+from sim.studies.sweep.study import Watch
+from sim.studies.whatif.changes import changed, from_value
+from sim.studies.whatif.evaluate import evaluate
+from sim.studies.whatif.mechanisms import Area, Buffers, Exits, Sparsity, Speculative, Tiers
+from sim.studies.whatif.parts import Breakdown
+from sim.studies.whatif.subjects import RunSubject, subject_of
+from workloads.batch import Batch
+from workloads.model import Record
+
+
+class Variant(Record, frozen=True, kw_only=True):
+    """A case: keys that change (with factors, as of --set), and a mechanism if it needs one.
+
+    against: the variant that it is held against, the first one if left out.
+    """
+
+    name: str
+    against: str = ""
+    changes: dict[str, Value] = msgspec.field(default_factory=dict)
+    sparsity: Sparsity | None = None
+    tiers: Tiers | None = None
+    speculative: Speculative | None = None
+    exits: Exits | None = None
+    area: Area | None = None
+    buffers: Buffers | None = None
+
+
+class Claim(Record, frozen=True, kw_only=True):
+    """A number that somebody printed, beside which ours is put.
+
+    of: "speed-up" and "less time" against the first variant, "as long as" against the variant
+    `against`; "intensity" (FLOPs a byte) and "gigabytes" of the transformer blocks as the survey
+    counts them (`sim.studies.paper.convention`).
+    """
+
+    variant: str
+    of: Literal["speed-up", "less time", "as long as", "intensity", "gigabytes"]
+    printed: str
+    source: str
+    against: str = ""
+    note: str = ""
+
+
+class WhatIf(Record, frozen=True, kw_only=True):
+    """A question. The first variant is what the others are held against."""
+
+    title: str
+    question: str
+    how: str
+    source: str
+    metric: str
+    scenario: dict[str, Any]
+    variants: tuple[Variant, ...]
+    claims: tuple[Claim, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [v.name for v in self.variants]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError("`variants` needs two at least, each with a name of its own")
+        for variant in self.variants:
+            if variant.against and variant.against not in names:
+                known = hint(variant.against, names)
+                raise ValueError(f"against = {variant.against!r}: no such variant{known}")
+        for claim in self.claims:
+            for name in (claim.variant, claim.against or names[0]):
+                if name not in names:
+                    raise ValueError(f"claim of {name!r}: no such variant{hint(name, names)}")
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A variant that was run; without a breakdown, why it cannot be."""
+
+    variant: Variant
+    name: str
+    breakdown: Breakdown | None
+    resolved: Resolved | None
+    reason: str = ""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A claim with our number, None where its variant cannot be."""
+
+    claim: Claim
+    ours: float | None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came out. `asked` says that model, machine or keys are not the file's."""
+
+    what: WhatIf
+    outcomes: tuple[Outcome, ...]
+    claims: tuple[Told, ...]
+    asked: bool
+
+    @property
+    def base(self) -> Breakdown | None:
+        return self.outcomes[0].breakdown
+
+    def base_of(self, outcome: Outcome) -> Breakdown | None:
+        """What a variant is held against."""
+        found = {o.variant.name: o.breakdown for o in self.outcomes}
+        return found.get(outcome.variant.against, self.base)
+
+    def speed_up(self, outcome: Outcome) -> float | None:
+        """How many times as fast as that."""
+        base = self.base_of(outcome)
+        if base is None or outcome.breakdown is None or not outcome.breakdown.whole:
+            return None
+        return float(base.whole / outcome.breakdown.whole)
+
+
+def studies() -> dict[str, Path]:
+    """Name -> file of all named what-ifs."""
+    root = Path(str(resources.files("sim.studies.whatif"))) / "studies"
+    return {path.stem: path for path in sorted(root.glob("*.toml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a name or path. Raises InputError."""
+    known = studies()
+    if name in known:
+        return known[name]
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise InputError(f"no what-if is called {name!r}{hint(name, known)}")
+
+
+def load(name: str) -> WhatIf:
+    """A what-if by name or by path. Raises InputError."""
+    path = find(name)
+    return convert(read_document(path), WhatIf, str(path))
+
+
+def answer(
+    what: WhatIf,
+    *,
+    model: str | None = None,
+    on: str | None = None,
+    changes: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> Answer:
+    """Run every variant; with another model, machine or other keys where they are given."""
+    base = dict(what.scenario)
+    base |= {key: value for key, value in (("model", model), ("on", on)) if value}
+    base = changed("run", {"allow_oom": True, **base}, changes)
+    outcomes = []
+    for done, variant in enumerate(what.variants, 1):
+        outcomes.append(_outcome(base, variant, what.metric))
+        if watch:
+            watch(done, len(what.variants))
+    if outcomes[0].breakdown is None:
+        raise InputError(f"{what.title}: {outcomes[0].reason}")
+    by_name = {o.variant.name: o for o in outcomes}
+    asked = bool(model or on or changes)
+    told = [] if asked else [Told(c, _ours(c, by_name, outcomes[0])) for c in what.claims]
+    return Answer(what, tuple(outcomes), tuple(told), asked)
+
+
+def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> Outcome:
+    from sim.errors import Infeasible
+
+    try:
+        texts = [f"{key}={from_value(value)}" for key, value in variant.changes.items()]
+        document = changed("run", base, texts)
+        if variant.area:
+            one = subject_of("run", document)
+            assert isinstance(one, RunSubject)
+            area, device = variant.area, one.resolved.machine.device
+            moved = checked(f"variant {variant.name}", lambda: area.changes(device))
+            document = changed("run", document, moved)
+        subject = subject_of("run", document)
+        assert isinstance(subject, RunSubject)
+        resolved = subject.resolved
+        found = evaluate(resolved, document, variant, metric)
+    except (Infeasible, InputError) as error:
+        return Outcome(variant, variant.name, None, None, str(error))
+    return Outcome(variant, title(resolved), found, resolved)
+
+
+def _ours(claim: Claim, outcomes: dict[str, Outcome], first: Outcome) -> float | None:
+    one, other = outcomes[claim.variant], outcomes.get(claim.against, first)
+    if one.breakdown is None or one.resolved is None or other.breakdown is None:
+        return None
+    ratio = one.breakdown.whole / other.breakdown.whole
+    if claim.of == "speed-up":
+        return float(1 / ratio)
+    if claim.of == "less time":
+        return float(1 - ratio)
+    if claim.of == "as long as":
+        return float(ratio)
+    r, size = one.resolved, one.resolved.passes[0].batch.size
+    length = r.context
+    if r.model.decoder is None:
+        counts = grouped(counted(r.model, r.passes[0].batch, r.precision))["Total"]
+    else:
+        step = counted(r.model, Batch.decode(size, length // 2), r.precision)
+        counts = grouped(step, length)["Total"]
+    return counts.intensity if claim.of == "intensity" else counts.mops / 1e9

@@ -1,0 +1,206 @@
+"""What the commands do: find the subjects, run them, print, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from sim.errors import InputError, hint, printable
+from sim.inputs.documents import read_text
+from sim.output.export import write_json, write_table
+from sim.output.files import clear
+from sim.output.plots.style import Kind
+from sim.output.report import plain_table, terminal
+from sim.output.tables import Table
+from sim.studies.sweep.session import progress
+from sim.studies.whatif.answers import described_answer, print_answer
+from sim.studies.whatif.chance import chance, sentence
+from sim.studies.whatif.compare import Comparison, compare
+from sim.studies.whatif.named import Answer, answer, find, load, studies
+from sim.studies.whatif.report import (
+    described,
+    described_sensitivity,
+    print_comparison,
+    print_sensitivity,
+)
+from sim.studies.whatif.sensitivity import Sensitivity, sensitivity
+from sim.studies.whatif.subjects import Subject, document_of, subject
+from sim.studies.whatif.trend import Rates, Trend, trend
+from sim.studies.whatif.trend_report import plot_trend, print_trend
+from sim.studies.whatif.trend_report import table_of as trend_table
+
+
+def size_of(text: str) -> Kind:
+    """column, paper or slide. Raises InputError."""
+    for kind in get_args(Kind):
+        if text == kind:
+            found: Kind = kind
+            return found
+    raise InputError(f"--size {text!r}: no such size{hint(text, get_args(Kind))}")
+
+
+def compare_scenarios(
+    first: str,
+    second: str | None,
+    *,
+    on: str | None,
+    metric: str | None,
+    both: Sequence[str],
+    changes: Sequence[str],
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Comparison:
+    """Explain the difference of two, or of one and itself with changes."""
+    kind = size_of(size)
+    if second is None and not changes:
+        raise InputError(
+            "compare: give a second scenario or result, or what changes, e.g. --set "
+            "hbm.bandwidth_GBps=*2 or --batch 16"
+        )
+    before = subject(first, on, both)
+    after = subject(second or first, on, [*both, *changes])
+    if before.kind != after.kind:
+        raise InputError(
+            f"compare: {first} is a {before.kind}, {second} a {after.kind}; take two alike"
+        )
+    asked = metric or _shared(before, after)
+    found = compare(before.break_down(asked), after.break_down(asked))
+    names = names_of(before, after, changes if second is None else ())
+    console = terminal()
+    print_comparison(found, names, console)
+    share = chance(before, after, found.before, found.after)
+    if share is not None and found.change.whole:
+        console.print(f"  {sentence(share)} of the residuals of measured kernels")
+    if out:
+        pictured = [f"compare.{suffix}" for suffix in ("png", "svg")]
+        clear(out, ["compare.json", "compare.csv", *pictured])
+        write_json(out / "compare.json", {**described(found, names), "after_is_shorter_in": share})
+        write_table(table_of(found), out / "compare.csv")
+        if pictures:
+            from sim.studies.whatif.plots import plot_waterfall
+
+            plot_waterfall(found, names, out / "compare", kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def sense_scenario(
+    scenario: str,
+    *,
+    on: str | None,
+    metric: str | None,
+    changes: Sequence[str],
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Sensitivity:
+    """What a metric hangs on."""
+    kind = size_of(size)
+    name, base = document_of(scenario, on, changes)
+    with progress("runs") as watch:
+        found = sensitivity(name, base, metric, watch)
+    console = terminal()
+    print_sensitivity(found, console)
+    if out:
+        clear(out, [f"sensitivity.{suffix}" for suffix in ("json", "png", "svg")])
+        write_json(out / "sensitivity.json", described_sensitivity(found))
+        if pictures:
+            from sim.studies.whatif.tornado import plot_tornado
+
+            plot_tornado(found, out / "sensitivity", kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def answer_what_if(
+    name: str,
+    *,
+    model: str | None,
+    on: str | None,
+    changes: Sequence[str],
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Answer:
+    """Run a named what-if, or one's own file."""
+    kind, what = size_of(size), load(name)
+    with progress("variants") as watch:
+        found = answer(what, model=model, on=on, changes=changes, watch=watch)
+    console = terminal()
+    print_answer(found, console)
+    if out:
+        stem = Path(name).stem
+        clear(out, [f"{stem}.{suffix}" for suffix in ("json", "png", "svg")])
+        write_json(out / f"{stem}.json", described_answer(found))
+        if pictures:
+            from sim.studies.whatif.answer_plot import plot_answer
+
+            plot_answer(found, out / stem, kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def list_what_ifs() -> None:
+    """Names with their questions."""
+    table = plain_table("What if", "name", [])
+    table.add_column("question")
+    for name in studies():
+        table.add_row(name, load(name).question)
+    terminal().print(table)
+
+
+def show_what_if(name: str) -> None:
+    """The file as it is, which one can copy and change."""
+    print(printable(read_text(find(name))), end="")
+
+
+def trend_scenarios(
+    scenarios: Sequence[str],
+    *,
+    on: str | None,
+    changes: Sequence[str],
+    metric: str | None,
+    rates: Rates,
+    years: float,
+    step: float,
+    out: Path | None,
+    pictures: bool,
+    size: str,
+) -> Trend:
+    """Carry a device forward."""
+    kind = size_of(size)
+    with progress("workloads") as watch:
+        found = trend(scenarios, on, changes, metric, rates, years, step, watch)
+    console = terminal()
+    print_trend(found, console)
+    if out:
+        clear(out, [f"trend.{suffix}" for suffix in ("csv", "png", "svg")])
+        write_table(trend_table(found), out / "trend.csv")
+        if pictures:
+            plot_trend(found, out / "trend", kind)
+        console.print(f"  written to {out}/")
+    return found
+
+
+def _shared(before: Subject, after: Subject) -> str:
+    """The usual metric of both."""
+    return before.default if before.default == after.default else "makespan"
+
+
+def names_of(before: Subject, after: Subject, changes: Sequence[str]) -> tuple[str, str]:
+    """Both in a line; what was changed is told of the second."""
+    return before.name, f"the same with {', '.join(changes)}" if changes else after.name
+
+
+def table_of(comparison: Comparison) -> Table:
+    """A row a cause, picoseconds."""
+    columns: dict[str, type] = {
+        **dict.fromkeys(("state", "what", "class"), str),
+        **dict.fromkeys(("before_ps", "after_ps", "change_ps"), float),
+    }
+    rows = comparison.rows("state", "what", "kind")
+    return Table(
+        columns, [(c.state, c.what, c.kind, float(a), float(b), float(x)) for c, a, b, x in rows]
+    )

@@ -1,0 +1,167 @@
+"""The trend as a table and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sim.output.plots.style import INK, SERIES, Kind, figure, heading_lines, look, save
+from sim.output.report import duration, plain_table, quantity
+from sim.output.tables import Table
+from sim.studies.whatif.compare import metric_name
+from sim.studies.whatif.trend import EARLIEST, Course, Trend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHORT = 32  # characters of a name that fits into the table
+
+
+def print_trend(found: Trend, console: Console) -> None:
+    """Now, the year of the wall, and the last year."""
+    console.print()
+    console.print(heading(found), style="bold")
+    last = found.courses[0].moments[-1].year
+    heads = ["metric", "now", "HBM", "wall", f"in {last:g} years", "HBM", "has", "needs"]
+    table = plain_table(
+        "When it meets the memory wall, and the bandwidth it needs", "workload", heads
+    )
+    for number, course in enumerate(found.courses):
+        now, then = course.moments[0], course.moments[-1]
+        # A scenario's own name is long: it stands below.
+        short = course.name if len(course.name) <= SHORT else f"workload {number + 1}"
+        table.add_row(
+            short,
+            metric_name(course.metric),
+            duration(float(now.time) * 1e-12),
+            f"{now.shares.get('hbm', 0):.0%}",
+            wall(course),
+            duration(float(then.time) * 1e-12),
+            f"{then.shares.get('hbm', 0):.0%}",
+            quantity(then.bandwidth * 1e9, "B/s"),
+            quantity(then.needed * 1e9, "B/s"),
+        )
+    console.print(table)
+    for number, course in enumerate(found.courses):
+        now, then = course.moments[0], course.moments[-1]
+        faster = float(now.time / then.time)
+        label = (
+            course.name if len(course.name) <= SHORT else f"workload {number + 1}, {course.name}"
+        )
+        told = f"{faster:.1f} times as fast in {then.year:g} years"
+        if course.met_at:
+            told += f"; the wall stands at {course.met_at:,.0f} FLOP a byte"
+        console.print(f"  {label}: {told} (the device now: {course.balance:,.0f}).")
+
+
+def heading(found: Trend) -> str:
+    """The device and its rates."""
+    r = found.rates
+    return (
+        f"{found.machine} carried forward: FLOP/s x {r.flops:g}, HBM x {r.hbm:g}, "
+        f"links x {r.link:g}, fixed times / {r.fixed:g} every two years"
+    )
+
+
+def wall(course: Course) -> str:
+    """When, in words."""
+    if course.wall is not None:
+        return f"{abs(course.wall):.1f} years {'ago' if course.behind else 'on'}"
+    return f"over {-EARLIEST:g} years ago" if course.behind else "not yet"
+
+
+def table_of(found: Trend) -> Table:
+    """A row a workload and year."""
+    columns: dict[str, type] = {
+        "workload": str,
+        "metric": str,
+        "year": float,
+        "time_ps": float,
+        **{f"{state}_share": float for state in ("compute", "hbm", "sram", "link", "launch")},
+        "bandwidth_GBps": float,
+        "needed_GBps": float,
+        "wall_year": float,
+    }
+    names = [name.removesuffix("_share") for name in columns if name.endswith("_share")]
+    rows = [
+        (
+            course.name,
+            course.metric,
+            m.year,
+            float(m.time),
+            *(m.shares.get(name, 0.0) for name in names),
+            m.bandwidth,
+            m.needed,
+            course.wall,
+        )
+        for course in found.courses
+        for m in course.moments
+    ]
+    return Table(columns, rows)
+
+
+def plot_trend(found: Trend, stem: Path, kind: Kind = "paper") -> list[Path]:
+    """Write the picture as PNG and SVG."""
+    with look():
+        fig = draw_trend(found, kind)
+    return save(fig, stem)
+
+
+def draw_trend(found: Trend, kind: Kind = "paper") -> Figure:
+    """Share of the time that waits for HBM, and bandwidth that is needed beside what there is."""
+    lines = heading_lines(heading(found), kind)
+    stacked = kind == "column"
+    names = len(found.courses) + 1
+    rows = names if stacked else -(-names // 2)
+    height = (4.2 if stacked else 2.3) + 0.14 * len(lines) + 0.16 * rows
+    fig = figure(kind, height)
+    shape = (2, 1) if stacked else (1, 2)
+    left, right = fig.subplots(*shape, squeeze=False).flat
+    for course, colour in zip(found.courses, SERIES, strict=False):
+        years = [m.year for m in course.moments]
+        left.plot(
+            years,
+            [100 * m.shares.get("hbm", 0.0) for m in course.moments],
+            color=colour,
+            label="\n".join(wrap(course.name, 40)),
+        )
+        right.plot(years, [m.needed for m in course.moments], color=colour)
+        if course.wall is not None and 0 <= course.wall <= years[-1]:
+            after = next(m for m in course.moments if m.year >= course.wall)
+            before = [m for m in course.moments if m.year <= course.wall][-1]
+            span = after.year - before.year
+            part = (course.wall - before.year) / span if span else 0.0
+            a, b = (100 * m.shares.get("hbm", 0.0) for m in (before, after))
+            left.plot([course.wall], [a + part * (b - a)], "o", color=colour, ms=5)
+    first = found.courses[0].moments
+    right.plot(
+        [m.year for m in first],
+        [m.bandwidth for m in first],
+        color=INK,
+        ls="--",
+        label="bandwidth of the device",
+    )
+    right.set_yscale("log")
+    left.set_ylim(0, 100)
+    left.set_title("waits for HBM (dot: as long as it computes)")
+    left.set_ylabel("share of the time (%)")
+    right.set_title("bandwidth that keeps arithmetic busy")
+    right.set_ylabel("GB/s")
+    for ax in (left, right):
+        ax.set_xlabel("years from the device as it is")
+        ax.set_xlim(first[0].year, first[-1].year)
+        ax.grid(True, which="major")
+    fig.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8)
+    handles, words = left.get_legend_handles_labels()
+    more, other = right.get_legend_handles_labels()
+    fig.legend(
+        [*handles, *more],
+        [*words, *other],
+        loc="outside lower center",
+        ncols=1 if stacked else 2,
+        fontsize=7,
+    )
+    return fig

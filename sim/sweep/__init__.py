@@ -1,1 +1,0 @@
-"""Many scenarios at once: grids, fronts, capacities, memory-wall maps, recommendations."""
