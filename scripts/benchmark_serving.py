@@ -15,11 +15,14 @@ from pathlib import Path
 
 import msgspec
 
+from sim.engine.processes import Engine
 from sim.serve.config import Serving, Traffic
 from sim.serve.live import Finished
 from sim.serve.pricing import Pricer
+from sim.serve.replica import Recorder
 from sim.serve.serving import serve
 from sim.serve.setup import Setup
+from sim.serve.shard import arrivals_of
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 TRACE = Path(__file__).resolve().parents[2] / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"
@@ -38,14 +41,13 @@ def azure(limit: int | None = None, shortcuts: bool = True) -> Serving:
 def loop(serving: Serving, pricer: Pricer) -> tuple[float, int]:
     """(CPU seconds of the loop with its full account, requests), the stream read before."""
     setup = Setup(serving)
-    requests = list(setup.requests())
+    requests = list(setup.source)
     rows: list[Finished] = []
-    replica = setup.replica(0, pricer, None, rows.append)
+    replica = setup.replica(0, pricer, Recorder(on_finish=rows.append))
+    engine = Engine()
     start = time.process_time()
-    for request in requests:
-        replica.run_until(request.arrival)
-        replica.push(request)
-    replica.drain()
+    arrivals_of(setup, [replica], lambda _: None).start(engine, requests)
+    engine.run()
     return time.process_time() - start, len(rows)
 
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
+from sim.engine.processes import Engine
 from sim.mapping.parallelism import Parallelism
+from sim.serve.arrivals import OpenStream
+from sim.serve.host import Host
 from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, StageRow, StepRow
 from sim.serve.memory import Blocks
-from sim.serve.pipelined import PipelinedReplica
+from sim.serve.pipeline import Pipeline
 from sim.serve.policies import ORDERS, Work, policy
 from sim.serve.prices import Price
 from sim.serve.pricing import Prefill
-from sim.serve.replica import Replica
+from sim.serve.queue import RequestQueue
+from sim.serve.replica import Recorder, Replica, ReplicaParts
+from sim.serve.routing import Router
+from sim.serve.single_stage import SingleStage
 from workloads.request import Request
 
 SCHEDULERS = ("chunked", "prefill-first", "static", "dynamic")
@@ -51,6 +56,12 @@ class Run(msgspec.Struct):
     steps: list[StepRow]
     rows: list[Finished]
     stages: list[StageRow] = msgspec.field(default_factory=list)
+    engine: Engine = msgspec.field(default_factory=Engine)
+
+    def until(self, tick: int) -> None:
+        """Run everything before a tick."""
+        if tick > self.engine.now:
+            self.engine.run(tick)
 
     def __eq__(self, other: object) -> bool:
         """Equal in everything that is written down."""
@@ -128,10 +139,10 @@ def uneven(contexts: list[int], prefills: list[Prefill]) -> int:
 class OneByOne:
     """A batching policy of its own: one request at a time, whole."""
 
-    def plan(self, replica: Replica) -> Work:
-        if replica.running:
-            return Work([], replica.take_decode())
-        admitted = replica.admit(2**62, whole=True)
+    def plan(self, queue: RequestQueue) -> Work:
+        if queue.running:
+            return Work([], queue.take_decode())
+        admitted = queue.admit(2**62, whole=True)
         return Work([admitted] if admitted else [], False)
 
 
@@ -150,21 +161,30 @@ def replica(case: Case, pricer: Any, *, leap: bool = True, number: int = 0) -> R
     blocks = WatchedBlocks(case.blocks, knobs.block_size, knobs.enable_prefix_caching)
     steps, rows = list[StepRow](), list[Finished]()
     stages = list[StageRow]()
-    piped = partial(PipelinedReplica, on_stage=stages.append)
-    made = (piped if case.pp > 1 else Replica)(
-        pricer,
-        policy(case.scheduler),
-        knobs,
-        blocks,
-        host=case.host,
+    parts = ReplicaParts(
+        pricer=pricer,
+        policy=policy(case.scheduler),
+        knobs=knobs,
+        blocks=blocks,
+        host=Host(case.host),
         order=ORDERS[case.order],
-        number=number,
         leap=leap,
-        on_step=steps.append,
-        on_finish=rows.append,
+        kv_bytes=case.block_bytes,
     )
-    made.kv_bytes = case.block_bytes
-    return Run(made, [], steps, rows, stages)
+    worker = Pipeline(parts) if case.pp > 1 else SingleStage(parts)
+    recorder = Recorder(steps.append, rows.append, stages.append)
+    made = Run(Replica(parts, worker, recorder, number), [], steps, rows, stages)
+    made.replica.start(made.engine)
+    return made
+
+
+def dispatch(
+    requests: Sequence[Request], made: Sequence[Run], route: Router, refused: Callable[..., None]
+) -> None:
+    """Send a stream to replicas by a router."""
+    engine = Engine()
+    OpenStream([one.replica for one in made], route, refused).start(engine, requests)
+    engine.run()
 
 
 def run(
@@ -174,14 +194,14 @@ def run(
     made = replica(case, pricer or uneven_prices(case), leap=leap, number=number)
     for request in case.requests:
         for stop in sorted(s for s in stops if s < request.arrival):
-            made.replica.run_until(stop)
-        made.replica.run_until(request.arrival)
+            made.until(stop)
+        made.until(request.arrival)
         if not made.replica.push(request):
             made.refused.append(request)
     for stop in sorted(stops):
         if made.replica.outstanding:
-            made.replica.run_until(stop)
-    made.replica.drain()
+            made.until(stop)
+    made.engine.run()
     return made
 
 

@@ -10,7 +10,18 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import Case, Prices, Run, cases, random_case, replica, run, uneven, uneven_prices
+from serving import (
+    Case,
+    Prices,
+    Run,
+    cases,
+    dispatch,
+    random_case,
+    replica,
+    run,
+    uneven,
+    uneven_prices,
+)
 
 from sim.errors import InputError
 from sim.mapping.parallelism import Parallelism
@@ -18,7 +29,7 @@ from sim.scenario import Scenario, resolve
 from sim.serve.knobs import Knobs
 from sim.serve.live import PARTS, QUEUE
 from sim.serve.pricing import Prefill, Pricer
-from sim.serve.routing import dispatch, round_robin
+from sim.serve.routing import round_robin
 from workloads.request import Request
 
 
@@ -182,7 +193,7 @@ def test_a_run_that_is_broken_off_adds_up(calls: int) -> None:
         found.replica.push(request)
     left = iter(range(calls))
     found.replica.stop = lambda: next(left, None) is None
-    found.replica.run_until(10**6)
+    found.engine.run()
     for number, stage in enumerate((outcome := found.replica.outcome(0, 0)).stages):
         assert sum(stage) == outcome.end
         assert min(stage) >= 0
@@ -269,7 +280,7 @@ def test_chunks_cover_the_prompt(prompt: int, budget: int) -> None:
 @given(case=cases())
 def test_two_replicas_in_turn_equal_two_runs(case: Case) -> None:
     together = [replica(case, uneven_prices(case), number=n) for n in (0, 1)]
-    dispatch(case.requests, [one.replica for one in together], round_robin, lambda _: None)
+    dispatch(case.requests, together, round_robin, lambda _: None)
     for number, one in enumerate(together):
         mine = tuple(q for q in case.requests if q.index % 2 == number)
         alone = run(case.but(requests=mine), number=number)

@@ -18,6 +18,7 @@ from serving import (
     Prices,
     Run,
     cases,
+    dispatch,
     last_first,
     random_case,
     replica,
@@ -27,14 +28,16 @@ from serving import (
     uneven_prices,
 )
 
+from sim.engine.processes import Engine
 from sim.errors import InputError
 from sim.inputs.traces import read_trace
 from sim.scenario import Scenario, resolve
+from sim.serve.arrivals import Feedback
 from sim.serve.knobs import Knobs
 from sim.serve.policies import policy
 from sim.serve.pricing import Prefill, Pricer
 from sim.serve.replica import Replica
-from sim.serve.routing import Feedback, Router, dispatch, router
+from sim.serve.routing import Router, router
 from workloads.request import Request
 
 CONVERSATION = Path(__file__).parents[2] / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"
@@ -132,9 +135,10 @@ def test_lindley_on_random_streams(case: Case) -> None:
 def test_over_capacity_the_queue_grows_at_the_difference_of_the_rates() -> None:
     """A request every 60 ticks, one served in 100: 1/60 - 1/100 more of them a tick."""
     stream = [Request(i, 60 * i, 1, 1) for i in range(3000)]
-    made = replica(alone(stream), Prices(lambda contexts, prefills: 100)).replica
+    run = replica(alone(stream), Prices(lambda contexts, prefills: 100))
+    made = run.replica
     for request in stream:
-        made.run_until(request.arrival)
+        run.until(request.arrival)
         assert made.outstanding == request.arrival // 60 - -(-request.arrival // 100)
         made.push(request)
     assert made.outstanding == pytest.approx(made.now * (1 / 60 - 1 / 100), abs=2)
@@ -240,7 +244,7 @@ def by_prompt(contexts: list[int], prefills: list[Prefill]) -> int:
 
 def served_by(servers: int, stream: Sequence[Request], route: Router) -> list[Run]:
     made = [replica(alone(stream), Prices(by_prompt), number=n) for n in range(servers)]
-    dispatch(stream, [one.replica for one in made], route, lambda _: None)
+    dispatch(stream, made, route, lambda _: None)
     return made
 
 
@@ -324,14 +328,11 @@ def feedback(
     case: Case, replicas: int, concurrency: int | None, think: int, route: str = "round-robin"
 ) -> list[Run]:
     made = [replica(case, uneven_prices(case), number=n) for n in range(replicas)]
+    engine = Engine()
     Feedback(
-        iter(case.requests),
-        [one.replica for one in made],
-        router(route),
-        made[0].refused.append,
-        concurrency,
-        think,
-    ).run()
+        [one.replica for one in made], router(route), made[0].refused.append, concurrency, think
+    ).start(engine, case.requests)
+    engine.run()
     return made
 
 
@@ -418,7 +419,9 @@ def test_waiting_costs_no_turns(scheduler: str, pp: int) -> None:
     case = Case(requests=stream, knobs=knobs, scheduler=scheduler, pp=pp)
     made = [replica(case, Prices(lambda c, p: 10**10, pp), number=n) for n in range(2)]
     replicas = [one.replica for one in made]
-    Feedback(iter(stream), replicas, router("round-robin"), lambda _: None, 3, 0).run()
+    engine = Engine()
+    Feedback(replicas, router("round-robin"), lambda _: None, 3, 0).start(engine, stream)
+    engine.run()
     assert sum(one.replica.finished for one in made) == len(stream)
 
 
@@ -452,7 +455,7 @@ def watched(name: str, seen: list[tuple[list[int], int]]) -> Router:
 
 def routed(case: Case, count: int, route: Router) -> list[Run]:
     made = [replica(case, uneven_prices(case), number=n) for n in range(count)]
-    dispatch(case.requests, [one.replica for one in made], route, made[0].refused.append)
+    dispatch(case.requests, made, route, made[0].refused.append)
     return made
 
 
@@ -496,9 +499,8 @@ def test_prefix_aware_goes_where_the_prefix_is() -> None:
     # The two families of prompts are dealt out in turn first.
     case = Case(requests=stream, knobs=knobs)
     made = [replica(case, uneven_prices(case), number=n) for n in range(2)]
-    replicas = [one.replica for one in made]
-    dispatch(stream[:2], replicas, router("round-robin"), lambda _: None)
-    dispatch(stream[2:], replicas, router("prefix-aware"), lambda _: None)
+    dispatch(stream[:2], made, router("round-robin"), lambda _: None)
+    dispatch(stream[2:], made, router("prefix-aware"), lambda _: None)
     for number, one in enumerate(made):
         assert [row.index for row in one.rows] == [number, number + 2, number + 4]
         assert [row.prefix_hit_tokens for row in one.rows] == [0, 32, 32]

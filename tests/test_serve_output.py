@@ -24,6 +24,7 @@ from serving import Run as Served
 from serving import run as served_by
 
 from sim import Scenario
+from sim.engine.processes import Engine
 from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.inputs.traces import read_trace
@@ -40,7 +41,8 @@ from sim.serve.plots import BINS, PART_COLOURS, binned, plot_time, request_bars
 from sim.serve.policies import policy
 from sim.serve.presence import presence
 from sim.serve.pricing import Pricer
-from sim.serve.replica import Replica
+from sim.serve.replica import Recorder, Replica, ReplicaParts
+from sim.serve.single_stage import SingleStage
 from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
@@ -79,28 +81,23 @@ def serve(scenario: Scenario, stream: list[Request], replicas: int, blocks: int)
         steps[number].append(row)
         rows.append(row)
 
-    made = [
-        Replica(
-            pricer,
-            policy("chunked"),
-            knobs,
-            Blocks(blocks, knobs.block_size, False),
-            number=i,
-            on_step=partial(stepped, i),
-            on_finish=leaves,
+    engine, made = Engine(), []
+    for i in range(replicas):
+        parts = ReplicaParts(
+            pricer=pricer,
+            policy=policy("chunked"),
+            knobs=knobs,
+            blocks=Blocks(blocks, knobs.block_size, False),
         )
-        for i in range(replicas)
-    ]
+        recorder = Recorder(partial(stepped, i), leaves)
+        made.append(Replica(parts, SingleStage(parts), recorder, i))
+        made[-1].start(engine)
     for request in stream:
-        replica = made[request.index % replicas]
-        replica.run_until(request.arrival)
-        replica.push(request)
-    outcomes = []
-    for r in made:
-        r.drain()
-        stages = ((*r.clocks, 0, r.now - sum(r.clocks)),)
-        sizes = (r.steps, r.finished, r.refused, r.preempted, r.flops, r.hbm_bytes, 0, 0)
-        outcomes.append(Outcome(r.number, r.now, stages, *sizes))  # type: ignore[arg-type]
+        if request.arrival > engine.now:
+            engine.run(request.arrival)
+        made[request.index % replicas].push(request)
+    engine.run()
+    outcomes = [r.outcome(0, 0) for r in made]
     run = Run(requests, steps, outcomes, {}, finished, rows)
     run.summary = summary_of(run, blocks)
     return run

@@ -15,6 +15,7 @@ from sim.errors import OutOfMemory
 from sim.mapping.memory import footprints
 from sim.scenario import Resolved
 from workloads.batch import Batch
+from workloads.request import Request
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -96,6 +97,10 @@ class Blocks:
     def needed(self, tokens: int) -> int:
         """Blocks that `tokens` tokens take."""
         return -(-tokens // self.size)
+
+    def per_hash(self, request: Request) -> int:
+        """Blocks that one hash of a request's prompt stands for."""
+        return request.hash_tokens // self.size
 
     def take(self, count: int) -> None:
         """Put `count` blocks to use, dropping kept prefixes where they are in the way."""

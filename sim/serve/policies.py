@@ -1,7 +1,7 @@
 """Batching policies: what the next step of a replica works on.
 
-A policy is a class with `plan(replica)`. It takes requests from `replica.waiting` by
-`replica.admit` and returns a `Work`: chunks of prompts, and whether the decoding requests each
+A policy is a class with `plan(queue)`. It takes requests from `queue.waiting` by `queue.admit` and
+returns a `Work`: chunks of prompts, and whether the decoding requests each
 generate a token. Register one in POLICIES, or name it by its import path ("module:Class").
 """
 
@@ -11,15 +11,13 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from sim.errors import InputError, hint
 from sim.serve.live import Live
-
-if TYPE_CHECKING:
-    from sim.serve.replica import Replica
+from sim.serve.queue import RequestQueue
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -38,7 +36,7 @@ class Work(msgspec.Struct, frozen=True):
 class Policy(Protocol):
     """What a batching policy has to do."""
 
-    def plan(self, replica: Replica) -> Work: ...
+    def plan(self, queue: RequestQueue) -> Work: ...
 
 
 class ChunkedPrefill:
@@ -47,30 +45,30 @@ class ChunkedPrefill:
     Source: Agrawal et al. 2024, arXiv 2403.02310.
     """
 
-    def plan(self, replica: Replica) -> Work:
-        before = replica.preempted
-        short = not replica.make_room(0, None)
-        budget = replica.knobs.max_num_batched_tokens - len(replica.decoding)
+    def plan(self, queue: RequestQueue) -> Work:
+        before = queue.preempted
+        short = not queue.make_room(0, None)
+        budget = queue.knobs.max_num_batched_tokens - len(queue.decoding)
         chunks: list[tuple[Live, int]] = []
-        for live in list(replica.filling):
-            size = min(live.target - live.computed, budget, replica.chunk_limit)
-            if live not in replica.filling or size <= 0:
+        for live in list(queue.filling):
+            size = min(live.target - live.computed, budget, queue.chunk_limit)
+            if live not in queue.filling or size <= 0:
                 continue
-            if not replica.make_room(replica.growth(live, size), live):
+            if not queue.make_room(queue.growth(live, size), live):
                 short = True
                 continue
-            replica.grow(live, size)
+            queue.grow(live, size)
             chunks.append((live, size))
             budget -= size
-        while not short and replica.preempted == before and budget > 0:
-            admitted = replica.admit(min(budget, replica.chunk_limit), whole=False)
+        while not short and queue.preempted == before and budget > 0:
+            admitted = queue.admit(min(budget, queue.chunk_limit), whole=False)
             if admitted is None:
                 break
             if admitted[1]:
                 chunks.append(admitted)
             budget -= admitted[1] or 1  # who is swapped in decodes one
-        chunks = [(live, size) for live, size in chunks if live in replica.filling]
-        return Work(chunks, replica.take_decode())
+        chunks = [(live, size) for live, size in chunks if live in queue.filling]
+        return Work(chunks, queue.take_decode())
 
 
 class PrefillFirst:
@@ -79,13 +77,13 @@ class PrefillFirst:
     Source: Yu et al. 2022 (Orca, OSDI 22); Kwon et al. 2023, arXiv 2309.06180.
     """
 
-    def plan(self, replica: Replica) -> Work:
-        budget = replica.knobs.max_num_batched_tokens
+    def plan(self, queue: RequestQueue) -> Work:
+        budget = queue.knobs.max_num_batched_tokens
         chunks: list[tuple[Live, int]] = []
         while budget > 0:
             # A prompt beyond the budget goes alone; it could not go otherwise.
             room = budget if chunks else 2**62
-            admitted = replica.admit(room, whole=True)
+            admitted = queue.admit(room, whole=True)
             if admitted is None:
                 break
             if admitted[1]:
@@ -93,8 +91,8 @@ class PrefillFirst:
             budget -= admitted[1]
         if chunks:
             return Work(chunks, False)
-        replica.make_room(0, None)
-        return Work([], replica.take_decode())
+        queue.make_room(0, None)
+        return Work([], queue.take_decode())
 
 
 class Static:
@@ -104,14 +102,14 @@ class Static:
     and from then on nobody joins.
     """
 
-    def plan(self, replica: Replica) -> Work:
-        if any(replica.has_decoded(live) for live in replica.running):
-            replica.make_room(0, None)
-            work = Work([], replica.take_decode())
+    def plan(self, queue: RequestQueue) -> Work:
+        if any(queue.has_decoded(live) for live in queue.running):
+            queue.make_room(0, None)
+            work = Work([], queue.take_decode())
         else:
-            work = PrefillFirst().plan(replica)
+            work = PrefillFirst().plan(queue)
         if work.decode:
-            replica.blocked = True
+            queue.blocked = True
         return work
 
 
@@ -123,16 +121,16 @@ class Dynamic:
     token budget counts tokens without their padding. What generates goes on continuously.
     """
 
-    def plan(self, replica: Replica) -> Work:
-        knobs = replica.knobs
-        if replica.decoding or replica.filling or not replica.waiting:
-            return PrefillFirst().plan(replica)
-        due = min(live.since for _, live in replica.waiting) + knobs.max_wait_ticks
-        tokens = sum(live.target for _, live in replica.waiting)
-        full = len(replica.waiting) >= knobs.max_num_seqs or tokens >= knobs.max_num_batched_tokens
-        if not full and replica.now < due:
+    def plan(self, queue: RequestQueue) -> Work:
+        knobs = queue.knobs
+        if queue.decoding or queue.filling or not queue.waiting:
+            return PrefillFirst().plan(queue)
+        due = min(live.since for _, live in queue.waiting) + knobs.max_wait_ticks
+        tokens = sum(live.target for _, live in queue.waiting)
+        full = len(queue.waiting) >= knobs.max_num_seqs or tokens >= knobs.max_num_batched_tokens
+        if not full and queue.now < due:
             return Work([], False, wake=due)
-        work = PrefillFirst().plan(replica)
+        work = PrefillFirst().plan(queue)
         return msgspec.structs.replace(work, padded=knobs.padded)
 
 

@@ -19,7 +19,8 @@ from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving
 from sim.serve.live import Outcome, Refused
 from sim.serve.memory import Capacity
-from sim.serve.setup import Progress, Setup, Shard
+from sim.serve.setup import Setup
+from sim.serve.shard import Progress, Shard, run_shard
 
 # Below this many requests a second process costs more than it saves.
 WORTH_PROCESSES = 20_000
@@ -44,23 +45,23 @@ class Served(msgspec.Struct):
 
     @property
     def makespan(self) -> int:
-        """Ticks until the last replica fell silent."""
+        """Ticks until the last replica finished."""
         return max((o.end for o in self.outcomes), default=0)
 
 
 def serve(serving: Serving, progress: Progress | None = None) -> Served:
     """Serve the traffic. Ctrl-C ends the run early; what is finished is returned."""
     setup = Setup(serving)
-    independent = serving.router == "round-robin" and not setup.feedback
+    independent = serving.router == "round-robin" and not setup.source.feedback
     cores = min(os.cpu_count() or 1, serving.replicas)
-    if independent and cores > 1 and setup.expected() >= WORTH_PROCESSES:
+    if independent and cores > 1 and setup.source.expected() >= WORTH_PROCESSES:
         return _in_processes(setup, cores, progress)
     # Beyond that many requests rows go to parts on disk, so that memory stays bounded.
-    long = setup.expected() >= WORTH_PROCESSES
+    long = setup.source.expected() >= WORTH_PROCESSES
     scratch = tempfile.TemporaryDirectory(prefix="memorywall-") if long else None
     folder = Path(scratch.name) if scratch else None
     with interruptible() as stop:
-        shard = setup.run(list(range(serving.replicas)), progress, stop, folder)
+        shard = run_shard(setup, list(range(serving.replicas)), progress, stop, folder)
     served = put_together(setup, [shard])
     served.scratch = scratch
     return served
@@ -160,7 +161,7 @@ def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:
             told = time.monotonic()
             (folder / f"progress-{numbers[0]}").write_text(f"{finished} {simulated}")
 
-    return Setup(serving).run(numbers, tell, sticky(stop), folder)
+    return run_shard(Setup(serving), numbers, tell, sticky(stop), folder)
 
 
 def sticky(asked: Callable[[], bool]) -> Callable[[], bool]:

@@ -24,7 +24,7 @@ from sim.serve.config import Serving
 from sim.serve.intervals import in_summary
 from sim.serve.output import print_summary, write_serve
 from sim.serve.serving import Served, serve
-from sim.serve.setup import Progress
+from sim.serve.shard import Progress
 from sim.serve.summary import Slo, summarise
 
 

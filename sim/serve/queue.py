@@ -1,8 +1,4 @@
-"""Who waits, who runs, and the KV blocks that they hold: the places of a replica.
-
-Decoding requests all move on together, so that each is kept as its tokens less the decode steps
-so far (`base`): a step touches none of them.
-"""
+"""The queue of a replica: which requests wait, which run, and the KV blocks that they hold."""
 
 from __future__ import annotations
 
@@ -11,36 +7,43 @@ from collections.abc import Callable
 
 from sim.clock import ticks
 from sim.errors import InputError
+from sim.serve.decoding import Decoding
 from sim.serve.knobs import Knobs
 from sim.serve.live import PREEMPTED, QUEUE, Live
 from sim.serve.memory import Blocks
 from workloads.request import Request
 
 
-class Seats:
-    """The requests of a replica and their memory. Time is the business of `Replica`."""
+class RequestQueue:
+    """The requests of a replica and their memory: what a scheduler looks at and changes.
 
-    def __init__(self, knobs: Knobs, blocks: Blocks, order: Callable[[Request], float]) -> None:
+    now: the tick of the last step's end. waiting: a heap of (key, request). filling: running
+    requests whose prompt is not computed yet. swap_ticks: ticks of swaps that the next step waits
+    for. blocked: the first waiting request cannot start before another leaves. wake: nothing can
+    be done before this tick unless a request arrives. kv_bytes: bytes of a block over all layers.
+    """
+
+    def __init__(
+        self,
+        knobs: Knobs,
+        blocks: Blocks,
+        order: Callable[[Request], float],
+        decoding: Decoding,
+        kv_bytes: int = 0,
+    ) -> None:
         self.knobs, self.blocks, self.order = knobs, blocks, order
+        self.decoding, self.kv_bytes = decoding, kv_bytes
         self.chunk_limit = knobs.long_prefill_token_threshold or 2**62
-        self.now = 0
+        self.now = self.wake = 0
         self.waiting: list[tuple[tuple[float, int, int], Live]] = []
         self.running: list[Live] = []
         self.filling: list[Live] = []
-        self.decoding: dict[Live, None] = {}
-        self.tokens = 0  # in the cache, of decoding requests
-        self.turn = 0  # decode steps so far
-        self.growing = [0] * knobs.block_size  # decoding requests by (computed - turn) mod size
-        self.ends: list[tuple[int, int, int, Live]] = []  # (turn, index, epoch) of decoding ones
-        self.clocks = [0] * 5  # ticks of all steps by state
-        self.each = 0  # ticks of decode steps over their tokens
         self.preempted = self.refused = 0
-        self.swapping = 0  # ticks of swaps that the next step has to wait for
-        self.kv_bytes = 0  # a block's, over all its layers; for swaps
-        self.blocked = False  # the first waiting request stays out until another leaves
+        self.swap_ticks = 0
+        self.blocked = False
 
     def push(self, request: Request) -> bool:
-        """A request arrives. False if it can never fit into the KV memory."""
+        """Add a request that arrives. False if it can never fit into the KV memory."""
         longest = request.prompt + max(0, request.output - 1)
         if self.blocks.needed(longest) > self.blocks.total:
             self.refused += 1
@@ -73,20 +76,18 @@ class Seats:
         live.blocks += more
 
     def has_decoded(self, live: Live) -> bool:
-        """Whether a running request has put out more than what its prompt gave."""
-        return live in self.decoding and live.base + self.turn > live.target
-
-    def decode_need(self) -> int:
-        """Blocks that one more token of every decoding request takes."""
-        return self.growing[-self.turn % self.knobs.block_size]
+        """Whether a request has put out more than the token that its prompt gave."""
+        return self.decoding.has_decoded(live)
 
     def make_room(self, more: int, live: Live | None) -> bool:
-        """Preempt the latest requests until a decode step and `more` blocks fit.
+        """Preempt the latest requests until a decode step and `more` blocks of `live` fit.
 
-        False if `live` itself had to go.
+        False if they cannot fit, or if `live` itself was preempted.
         """
-        while self.decode_need() + more > self.blocks.free:
-            victim = self.running[-1]
+        while self.decoding.need() + more > self.blocks.free:
+            victim = self.decoding.victim(self.running, live)
+            if victim is None:
+                return False
             self._preempt(victim)
             if victim is live:
                 return False
@@ -110,14 +111,14 @@ class Seats:
             if whole:
                 return None
             size = room
-        each = request.hash_tokens // self.knobs.block_size
+        per_hash = self.blocks.per_hash(request)
         more = self.blocks.needed(start + size) - self.blocks.needed(start)
-        wanted = more + self.blocks.revived(hits, each) + self.decode_need()
+        wanted = more + self.blocks.revived(hits, per_hash) + self.decoding.need()
         if wanted > self.blocks.free:
             self.blocked = not hits  # it needs less once prefixes that it would use are dropped
             return None
         heapq.heappop(self.waiting)
-        self.blocks.share(hits, each)
+        self.blocks.share(hits, per_hash)
         self.blocks.take(more)
         live.blocks, live.shared, live.computed = more, hits, start
         if live.scheduled < 0:
@@ -128,7 +129,7 @@ class Seats:
     def _swap_in(self, live: Live) -> tuple[Live, int] | None:
         """Bring a request's blocks back; it goes on where it stopped."""
         more = self.blocks.needed(live.computed)
-        if self.blocks.needed(live.computed + 1) + self.decode_need() > self.blocks.free:
+        if self.blocks.needed(live.computed + 1) + self.decoding.need() > self.blocks.free:
             self.blocked = True
             return None
         heapq.heappop(self.waiting)
@@ -138,12 +139,12 @@ class Seats:
         self._resume(live)
         if live.computed >= live.target:  # its prompt was done: it decodes on
             self.filling.remove(live)
-            self._start_decoding(live)
+            self.decoding.add(live)
         return live, 0
 
     def _swap(self, blocks: int) -> None:
         rate = self.knobs.swap_bandwidth_GBps * 1e9
-        self.swapping += ticks(blocks * self.kv_bytes / rate)
+        self.swap_ticks += ticks(blocks * self.kv_bytes / rate)
 
     def _prefix(self, live: Live) -> tuple[int, ...]:
         """The hashes of the prompt that are in memory; the last token is always computed."""
@@ -154,11 +155,8 @@ class Seats:
         return useful[: self.blocks.hits(useful)]
 
     def take_decode(self) -> bool:
-        """Put the blocks of a decode step to use. False if nobody decodes."""
-        if not self.decoding:
-            return False
-        self.blocks.take(self.decode_need())
-        return True
+        """Put the blocks of a decode step to use. False if no request would decode."""
+        return self.decoding.take()
 
     # -- state changes ----------------------------------------------------------------------
 
@@ -167,57 +165,28 @@ class Seats:
         live.account[QUEUE if live.scheduled < 0 else PREEMPTED] += waited
         if live.scheduled < 0:
             live.scheduled = self.now
-        live.snapshot = tuple(self.clocks)
+        self.decoding.resume(live)
         self.running.append(live)
         self.filling.append(live)
 
-    def _book(self, live: Live) -> None:
-        """Add what the replica did since the request began to run."""
-        for i, (new, old) in enumerate(zip(self.clocks, live.snapshot, strict=True)):
-            live.account[1 + i] += new - old
-
-    def _leave(self, live: Live) -> None:
+    def leave(self, live: Live) -> None:
         """Out of the running ones, blocks given back."""
         self.running.remove(live)
         if live in self.decoding:
-            self._stop_decoding(live)
+            self.decoding.remove(live)
         else:
             self.filling.remove(live)
-        self._book(live)
-        each = live.request.hash_tokens // self.knobs.block_size
-        self.blocks.release(live.shared, each)
+        self.decoding.book(live)
+        per_hash = self.blocks.per_hash(live.request)
+        self.blocks.release(live.shared, per_hash)
         self.blocks.give(live.blocks)
         live.blocks, live.shared = 0, ()
-
-    def _stop_decoding(self, live: Live) -> None:
-        live.computed = live.base + self.turn
-        live.share += self.each - live.joined
-        self.tokens -= live.computed
-        self.growing[live.base % self.knobs.block_size] -= 1
-        live.epoch += 1
-        owned = self.blocks.needed(live.computed)
-        live.blocks = owned - len(live.shared) * (live.request.hash_tokens // self.knobs.block_size)
-        del self.decoding[live]
-
-    def _start_decoding(self, live: Live) -> None:
-        live.base = live.computed - self.turn
-        live.joined = self.each
-        self.decoding[live] = None
-        self.tokens += live.computed
-        self.growing[live.base % self.knobs.block_size] += 1
-        end = self.turn + live.request.output - live.generated
-        heapq.heappush(self.ends, (end, live.request.index, live.epoch, live))
-
-    def _generated(self, live: Live) -> int:
-        """Tokens that a decoding request has put out: its end tells how many are to come."""
-        end = next(e for e in self.ends if e[3] is live and e[2] == live.epoch)
-        return live.request.output - (end[0] - self.turn)
 
     def _preempt(self, live: Live) -> None:
         """Give its memory to others; what was computed is computed again later."""
         if live in self.decoding:
-            live.generated = self._generated(live)
-        self._leave(live)
+            live.generated = self.decoding.generated(live)
+        self.leave(live)
         if self.knobs.preemption == "swap":
             self._swap(self.blocks.needed(live.computed))
             live.swapped = True

@@ -1,0 +1,256 @@
+"""The worker of a replica with several pipeline stages: batches of different requests in flight.
+
+A batch leaves one stage for the next as soon as both are ready. The first stage takes the next
+batch when it is free and fewer than pp batches are under way. A request that decodes waits until
+its batch is back. Chunks of one prompt follow one another, since a stage needs only the keys and
+values of earlier chunks that it computed itself. To share the work among the stages, a batch takes
+at most ceil(running / pp) decoding requests, those that wait longest first.
+
+A stage that waits for hidden states is in `link` while they travel, and in `bubble` before. If
+several chunks of a prompt are under way together, the request's time belongs to the first until
+that is back, and from then on to the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import reduce
+
+import msgspec
+
+from sim.cost.collectives import Send
+from sim.engine.processes import Engine, Event, Process
+from sim.serve.decoding import StaggeredDecoding
+from sim.serve.live import Live, StageRow
+from sim.serve.policies import Work
+from sim.serve.prices import Price, add
+from sim.serve.queue import RequestQueue
+from sim.serve.replica import Replica, ReplicaParts, prefills_of
+from sim.serve.single_stage import step_row
+from sim.states import Ticks
+from workloads.precision import packed
+
+States = tuple[int, int, int, int, int]  # ticks of compute, hbm, sram, link, launch
+
+
+class Flight(msgspec.Struct):
+    """A batch on its way through the stages.
+
+    number: of the step. last: the requests whose prompts end with it. per_token: ticks of all
+    stages per token. states: ticks of all stages and hand-overs by state. parts: what happens from
+    which tick on, stage by stage and hand-over by hand-over.
+    """
+
+    number: int
+    start: int
+    work: Work
+    decoded: list[Live]
+    last: frozenset[Live]
+    per_token: int
+    states: States
+    parts: list[tuple[int, States]] = msgspec.field(default_factory=list)
+
+    def begin(self, tick: int, states: States) -> None:
+        """It begins a stage or a hand-over."""
+        self.parts.append((tick, states))
+
+    def states_after(self, tick: int) -> States:
+        """Its states from `tick` on; inside a stage they come in their written order."""
+        if tick <= self.start:
+            return self.states
+        left = [0] * 5
+        for begin, states in self.parts:
+            gone = max(0, tick - begin)
+            for i, part in enumerate(states):
+                left[i] += max(0, part - gone)
+                gone = max(0, gone - part)
+        return (left[0], left[1], left[2], left[3], left[4])
+
+
+class Pipeline:
+    """Runs the batches of a replica on several stages.
+
+    free_at: when the last batch left each stage. clocks: ticks of each stage by state. present:
+    ticks in which some request was in the replica, up to `since`, from when one is there without a
+    break (-1: none is). block_ticks, flown: blocks in use times ticks, and ticks, with a batch
+    under way. hold: nothing can be planned before a batch is back or a request arrives.
+    """
+
+    def __init__(self, parts: ReplicaParts) -> None:
+        self.pricer, self.host = parts.pricer, parts.host
+        count = parts.pricer.split.pp
+        self.decoding = StaggeredDecoding(parts.blocks, count)
+        self.free_at = [0] * count
+        self.clocks = [[0] * 5 for _ in range(count)]
+        self.flights: deque[Flight] = deque()
+        self.leaves: list[Event] = []  # the last batch leaves a stage
+        self.present, self.since = 0, -1
+        self.block_ticks = self.flown = 0
+        self.hold = False
+
+    def arrived(self, now: int) -> None:
+        self.hold = False
+        if self.since < 0:
+            self.since = now
+
+    def finished_at(self, live: Live, now: int) -> None:
+        live.account[6] += now - live.request.arrival - sum(live.account)
+
+    def stages(self, end: int) -> tuple[Ticks, ...]:
+        present = self.present + (end - self.since if self.since >= 0 else 0)
+        return tuple(
+            (c[0], c[1], c[2], c[3], c[4], present - sum(c), end - present) for c in self.clocks
+        )
+
+    def held(self) -> tuple[int, int]:
+        return self.block_ticks, self.flown
+
+    def process(self, replica: Replica, engine: Engine) -> Process:
+        queue = replica.queue
+        while True:
+            if queue.wake > engine.now:
+                yield engine.wait(queue.wake - engine.now) | replica.change()
+            while not self._ready(queue, engine.now):
+                yield replica.change()
+            if not engine.settled:
+                yield engine.settle(replica.rank)
+            if replica.stop():
+                return
+            self._pass(queue, engine.now)
+            work = replica.plan()
+            if work.chunks or work.decode:
+                self._send(replica, work)
+            elif self.flights:
+                self.hold = True
+            elif work.wake > queue.now:
+                queue.wake = work.wake
+            else:
+                raise replica.idle_policy()
+
+    def _ready(self, queue: RequestQueue, now: int) -> bool:
+        """Whether a batch may set out."""
+        room = len(self.flights) < len(self.free_at) and self.free_at[0] <= now
+        return room and not self.hold and queue.outstanding > 0
+
+    def _pass(self, queue: RequestQueue, now: int) -> None:
+        """Let time pass in which no block is taken or given back."""
+        if self.flights:
+            self.block_ticks += queue.blocks.used * (now - queue.now)
+            self.flown += now - queue.now
+        queue.now = now
+
+    # -- batches ----------------------------------------------------------------------------
+
+    def _send(self, replica: Replica, work: Work) -> None:
+        """Price a batch and send it off."""
+        queue, decoding = replica.queue, self.decoding
+        decoded = decoding.due() if work.decode else []
+        chunks = [live for live, _ in work.chunks]
+        prices = self.pricer.step([live.computed + 1 for live in decoded], prefills_of(work))
+        prefill = sum(size for _, size in work.chunks)
+        tokens = prefill + len(decoded)
+        extra = self.host.added(prices[0], len(decoded), bool(chunks))
+        prices[0] = add(prices[0], (0, 0, 0, queue.swap_ticks, extra, 0, 0))
+        queue.swap_ticks = 0
+        handovers = [self._handover(stage, tokens) for stage in range(len(prices) - 1)]
+        price = add(reduce(add, prices), (0, 0, 0, sum(handovers), 0, 0, 0))
+        per_token, rest = divmod(sum(price[:5]), tokens)
+        queue.running[0].share += rest
+        replica.flops += price[5]
+        replica.hbm_bytes += price[6]
+        duration = sum(prices[0][:5])
+        if replica.recorder.on_step:
+            replica.recorder.on_step(step_row(queue, duration, (prefill, len(decoded)), price))
+        decoding.send(decoded, chunks)
+        last = []
+        for live, size in work.chunks:
+            live.computed += size
+            if live.computed == live.target:
+                queue.filling.remove(live)
+                last.append(live)
+        flight = Flight(
+            replica.steps, queue.now, work, decoded, frozenset(last), per_token, price[:5]
+        )
+        self.flights.append(flight)
+        self.free_at[0] = queue.now + duration
+        replica.engine.start(self._fly(replica, flight, prices, handovers))
+        replica.steps += 1
+
+    def _fly(
+        self,
+        replica: Replica,
+        flight: Flight,
+        prices: list[Price],
+        handovers: list[int],
+    ) -> Process:
+        """Take a batch through the stages, each behind the batch before it."""
+        engine, number = replica.engine, flight.number
+        before, self.leaves = self.leaves, [engine.signal() for _ in prices]
+        leaves = self.leaves
+        flight.begin(engine.now, prices[0][:5])
+        rows = [self._stage_row(number, 0, engine.now, 0, prices[0])]
+        yield engine.wait(self.free_at[0] - engine.now)
+        replica.notify()
+        for stage, travel in enumerate(handovers, 1):
+            leaves[stage - 1].succeed()
+            flight.begin(engine.now, (0, 0, 0, travel, 0))
+            yield engine.wait(travel)
+            arrived = engine.now
+            if before:
+                yield before[stage]
+            waited = min(travel, arrived - self.free_at[stage]) if arrived == engine.now else 0
+            flight.begin(engine.now, prices[stage][:5])
+            rows.append(self._stage_row(number, stage, engine.now, waited, prices[stage]))
+            self.free_at[stage] = engine.now + sum(prices[stage][:5])
+            yield engine.wait(self.free_at[stage] - engine.now)
+        leaves[-1].succeed()
+        if replica.recorder.on_stage:
+            for row in rows:
+                replica.recorder.on_stage(row)
+        self._land(replica)
+
+    def _stage_row(self, step: int, stage: int, begin: int, waited: int, price: Price) -> StageRow:
+        """Book a batch to a stage that waited so long for its hidden states."""
+        states = (price[0], price[1], price[2], price[3] + waited, price[4])
+        for i, part in enumerate(states):
+            self.clocks[stage][i] += part
+        return StageRow(step, stage, begin - waited, states, price[5], price[6])
+
+    def _handover(self, stage: int, tokens: int) -> int:
+        """Ticks that hidden states take to the next stage."""
+        pricer = self.pricer
+        nbytes = packed(tokens * pricer.model.hidden, pricer.precision.activation_bits)
+        split = pricer.split
+        sends = tuple(
+            Send(split.device(0, stage, rank), split.device(0, stage + 1, rank), nbytes)
+            for rank in range(split.tp)
+        )
+        sent = pricer.network.send(sends)
+        return sent.time + (0 if sent.library else pricer.costs.launch)
+
+    def _land(self, replica: Replica) -> None:
+        """A batch is back: its requests move on."""
+        queue, decoding = replica.queue, self.decoding
+        self._pass(queue, replica.engine.now)
+        self.hold = False
+        flight = self.flights.popleft()
+        for live in (*flight.decoded, *(live for live, _ in flight.work.chunks)):
+            decoding.land(live)
+            for i, part in enumerate(flight.states_after(live.back)):
+                live.account[1 + i] += part
+            live.back = queue.now
+        for live in flight.decoded:
+            live.computed += 1
+            live.generated += 1
+            live.share += flight.per_token
+            if live.generated >= live.request.output:
+                replica.finish(live)
+        for live, size in flight.work.chunks:
+            live.share += size * flight.per_token
+            if live in flight.last:
+                queue.filling.append(live)
+                replica.computed(live)
+        if not queue.outstanding:
+            self.present += queue.now - self.since
+            self.since = -1
+        replica.notify()
