@@ -125,8 +125,12 @@ class LockstepDecoding:
         live.snapshot = tuple(self.clocks)
 
     def book(self, live: Live) -> None:
-        for i, (new, old) in enumerate(zip(self.clocks, live.snapshot, strict=True)):
-            live.account[1 + i] += new - old
+        account, new, old = live.account, self.clocks, live.snapshot
+        account[1] += new[0] - old[0]
+        account[2] += new[1] - old[1]
+        account[3] += new[2] - old[2]
+        account[4] += new[3] - old[3]
+        account[5] += new[4] - old[4]
 
     def stepped(self, count: int, per_token: int) -> None:
         """A step in which `count` requests decoded has passed, at so many ticks per token."""

@@ -57,48 +57,49 @@ class SingleStage:
                 yield engine.settle(replica.rank)
             if replica.stop():
                 return
-            queue.now = engine.now
+            queue.now = now = engine.now
             queue.blocked = False
             gone = replica.finished + queue.preempted
             work = replica.plan()
             if not work.chunks and not work.decode:
-                if work.wake <= queue.now:
+                if work.wake <= now:
                     raise replica.idle_policy()
-                yield engine.wait(work.wake - queue.now) | replica.change()
+                yield engine.wait(work.wake - now) | replica.change()
                 continue
             self._step(replica, work)
-            # After a request has left, one that did not fit may fit.
-            same = replica.finished + queue.preempted == gone
-            steady = same and (not queue.waiting or (queue.blocked and not work.chunks))
-            if self.leaps and steady and decoding.requests and not queue.filling:
-                self._leap(replica, replica.horizon())
-            yield engine.wait(queue.now - engine.now)
+            if self.leaps and not queue.filling:
+                # After a request has left, one that did not fit may fit.
+                same = queue.blocked and replica.finished + queue.preempted == gone
+                if not queue.waiting or (same and not work.chunks):
+                    while decoding.requests and self._leap(replica) and not queue.waiting:
+                        pass
+            yield engine.wait(queue.now - now)
 
     # -- steps ------------------------------------------------------------------------------
 
     def _step(self, replica: Replica, work: Work) -> None:
         """Price a step, let its time pass, and do what it does."""
         queue, decoding = replica.queue, self.decoding
-        decoded = list(decoding) if work.decode else []
-        count = len(decoded)
+        count, prefill = len(decoding) if work.decode else 0, 0
         if self.summed and not work.chunks:
             price = self._decode_price(count)(decoding.tokens + count)
         else:
-            price = self._price(decoded, work)
+            price = self._price(count, work)
             host = self.host.added(price, count, bool(work.chunks))
             price = add(price, (0, 0, 0, 0, host, 0, 0))
         if queue.swap_ticks:
             price = add(price, (0, 0, 0, queue.swap_ticks, 0, 0, 0))
             queue.swap_ticks = 0
-        prefill = sum(size for _, size in work.chunks)
-        duration = sum(price[:5])
+        for _, size in work.chunks:
+            prefill += size
+        duration = price[0] + price[1] + price[2] + price[3] + price[4]
         per_token, rest = divmod(duration, count + prefill)
         queue.running[0].share += rest  # the oldest request bears the rest
         self._book(replica, price, 1)
         if replica.recorder.on_step:
             replica.recorder.on_step(step_row(queue, duration, (prefill, count), price))
         queue.now += duration
-        if decoded:  # before requests whose prompts end here join the decoding ones
+        if count:  # before requests whose prompts end here join the decoding ones
             decoding.stepped(count, per_token)
         for live, size in work.chunks:
             live.computed += size
@@ -108,14 +109,14 @@ class SingleStage:
         for live in decoding.due():
             replica.finish(live)
 
-    def _price(self, decoded: list[Live], work: Work) -> Price:
+    def _price(self, count: int, work: Work) -> Price:
         """The price of a step with prompts, or of one that sums do not describe."""
         decoding, prefills = self.decoding, prefills_of(work)
         if not self.summed:
-            contexts = [live.base + decoding.turn + 1 for live in decoded]
+            contexts = [live.base + decoding.turn + 1 for live in decoding] if count else []
             return self.pricer.step(contexts, prefills)[0]
-        seen = decoding.tokens + len(decoded) if decoded else 0
-        return self.pricer.summed_step(len(decoded), lambda _: seen, prefills)[0]
+        seen = decoding.tokens + count if count else 0
+        return self.pricer.summed_step(count, lambda _: seen, prefills)[0]
 
     def _book(self, replica: Replica, price: Price, steps: int) -> None:
         """Add the price of so many steps to the account of the replica."""
@@ -129,11 +130,12 @@ class SingleStage:
         replica.hbm_bytes += price[6]
         replica.steps += steps
 
-    def _leap(self, replica: Replica, horizon: int) -> None:
-        """Decode steps until a request ends, memory runs out, or a step ends at `horizon` or later.
+    def _leap(self, replica: Replica) -> int:
+        """Decode steps until a request ends, memory runs out or a request may arrive.
 
-        The same as `_step` after `_step`, with the sums in local names.
+        The same as `_step` after `_step`, with the sums in local names. Returns their number.
         """
+        horizon = replica.horizon()
         queue, decoding = replica.queue, self.decoding
         count, last = len(decoding), decoding.next_end()
         price, blocks, growing = self._decode_price(count), queue.blocks, decoding.growing
@@ -165,6 +167,7 @@ class SingleStage:
         self._book(replica, sums, steps)
         for live in decoding.due():
             replica.finish(live)
+        return steps
 
     def _decode_price(self, count: int) -> Callable[[int], Price]:
         """The price of a step that decodes `count` requests, by the tokens that they see."""
