@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import programs
 
-import sim.engine.des
 from sim.engine.des import Program, Task, Timeline, run
 from sim.errors import Deadlock
 
@@ -210,14 +210,14 @@ def test_two_runs_do_not_know_of_each_other(one: Program, other: Program) -> Non
 @pytest.mark.parametrize("count", [100, 1000])
 def test_an_event_a_task_is_all_it_takes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     events = 0
-    steps = sim.engine.des.simpy.Environment.step
+    steps = simpy.Environment.step
 
     def counted(self: object) -> None:
         nonlocal events
         events += 1
         steps(self)
 
-    monkeypatch.setattr(sim.engine.des.simpy.Environment, "step", counted)
+    monkeypatch.setattr(simpy.Environment, "step", counted)
     tasks = [
         Task(f"t{i}", 3, (i % 4,), tuple(range(max(0, i - 3), i)), release=i if i % 10 == 0 else 0)
         for i in range(count)

@@ -4,8 +4,8 @@ A lane serves one task at a time, in the order of the program (a stream). A task
 all it comes after has ended, its release has passed and it heads each of its lanes; a
 transfer waits its latency and then shares its links with all others (`sim.engine.fluid`).
 
-Simultaneous events are handled in the order (time, priority, sequence) of simpy, in which
-sequence counts scheduling; with lanes in program order the result does not depend on it.
+Events of one tick are handled in the order in which they were scheduled (`sim.engine.processes`);
+with lanes in program order the result does not depend on it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-import simpy
 
 from sim.engine.fluid import Loads, max_min
+from sim.engine.processes import Engine
 from sim.errors import Deadlock
 
 
@@ -75,7 +75,7 @@ class _Run:
         self.program, self.tasks = program, program.tasks
         self.on_progress = on_progress
         count = len(self.tasks)
-        self.env = simpy.Environment()
+        self.engine = Engine()
         self.start = [-1] * count
         self.end = [-1] * count
         self.missing = [len(t.after) + (1 if t.release else 0) for t in self.tasks]
@@ -93,21 +93,13 @@ class _Run:
     def result(self) -> Timeline:
         for i, task in enumerate(self.tasks):
             if task.release:
-                self._at(task.release, i, self._released)
+                self.engine.after(task.release, self._released, i)
             elif not self.missing[i]:
                 self._try(i)
-        self.env.run()
+        self.engine.run()
         if self.done < len(self.tasks):
             raise Deadlock(_explain(self))
         return Timeline(self.program, self.start, self.end)
-
-    @property
-    def now(self) -> int:
-        return int(self.env.now)
-
-    def _at(self, delay: int, value: int, call: Callable[[Any], None]) -> None:
-        # A bare callback: a process for each task would cost four times as much.
-        simpy.Timeout(self.env, delay, value).callbacks.append(call)
 
     def _released(self, event: Any) -> None:
         self._met(event.value)
@@ -129,17 +121,17 @@ class _Run:
         for lane in task.lanes:
             idle[lane] = False
             queues[lane].popleft()
-        self.start[i] = self.now
+        self.start[i] = self.engine.now
         if task.loads:
-            self._at(task.latency, i, self.flows.begin)
+            self.engine.after(task.latency, self.flows.begin, i)
         else:
-            self._at(task.latency + task.duration, i, self._finished)
+            self.engine.after(task.latency + task.duration, self._finished, i)
 
     def _finished(self, event: Any) -> None:
         self.finish(event.value)
 
     def finish(self, i: int) -> None:
-        self.end[i] = self.now
+        self.end[i] = self.engine.now
         self.done += 1
         if self.on_progress and not self.done & 1023:
             self.on_progress(self.done)
@@ -154,13 +146,10 @@ class _Run:
                 self._try(queue[0])
 
 
-LATE = 2  # simpy's priority of events behind all others of their tick
-
-
 class _Flows:
     """Transfers in flight. Progress is counted in ticks at nominal rate.
 
-    Rates are reckoned once a tick, after all that starts or ends in it, and only for the
+    Rates are computed once per tick, after all that starts or ends in it, and only for the
     transfers that a change can reach over shared links.
     """
 
@@ -178,7 +167,7 @@ class _Flows:
         i = event.value
         task = self.owner.tasks[i]
         self.left[i], self.rate[i] = float(task.duration), 0.0
-        self.since[i], self.turn[i] = self.owner.now, 0
+        self.since[i], self.turn[i] = self.owner.engine.now, 0
         alone = True
         for link, load in task.loads:
             self.users[link].add(i)
@@ -191,15 +180,12 @@ class _Flows:
 
     def _change(self, links: Iterable[int]) -> None:
         if not self.changed:
-            event = simpy.Event(self.owner.env)
-            event._ok, event._value = True, None
-            event.callbacks.append(self._share)
-            self.owner.env.schedule(event, priority=LATE)  # type: ignore[arg-type]
+            self.owner.engine.settle((0, 0)).callbacks.append(self._share)
         self.changed.update(links)
 
     def _share(self, _: Any) -> None:
-        """Give every transfer that a change reaches its fair rate."""
-        now, tasks = self.owner.now, self.owner.tasks
+        """Give every transfer that a change reaches its fair rate, at the end of the tick."""
+        now, tasks = self.owner.engine.now, self.owner.tasks
         reached = self._reached()
         self.changed.clear()
         for i, rate in max_min({i: tasks[i].loads for i in reached}, self.capacity).items():
@@ -227,11 +213,11 @@ class _Flows:
         self.turn[i] += 1
         turn = self.turn[i]
 
-        def arrive(event: Any) -> None:
+        def arrive(_: Any) -> None:
             if self.turn.get(i) == turn:
                 self._arrive(i)
 
-        self.owner._at(delay, i, arrive)
+        self.owner.engine.after(delay, arrive, i)
 
     def _arrive(self, i: int) -> None:
         shared = []

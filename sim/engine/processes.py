@@ -8,7 +8,7 @@ go on, one after another, in the order of their ranks.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from itertools import count
 from typing import Any
 
@@ -51,6 +51,13 @@ class Engine:
         """Run a generator as a process. Its first part runs in this tick."""
         self._env.process(process)
 
+    def after(self, ticks: int, call: Callable[[Any], None], value: int) -> None:
+        """Call `call` with an event of this `value`, `ticks` from now.
+
+        A process for each task of a program would cost four times as much.
+        """
+        self._env.timeout(ticks, value).callbacks.append(call)
+
     def wait(self, ticks: int) -> simpy.Event:
         """An event `ticks` from now."""
         return self._env.timeout(ticks)
@@ -69,9 +76,7 @@ class Engine:
     def _arm(self) -> None:
         if not self._armed:
             self._armed = True
-            timer = self._env.timeout(0)
-            assert timer.callbacks is not None
-            timer.callbacks.append(self._check)
+            self.after(0, self._check, 0)
 
     def _check(self, _: simpy.Event) -> None:
         """Let the lowest rank go on, unless something else is still to happen in this tick."""
