@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -16,13 +16,11 @@ from sim.simulation import simulate
 from sim.studies.whatif.buffers import matmul_time
 from sim.studies.whatif.mechanisms import Exits, Speculative, combined
 from sim.studies.whatif.parts import Breakdown, Cause, Parts, kept, total
+from sim.studies.whatif.question import Variant
 from sim.studies.whatif.runs import break_down
 from sim.studies.whatif.subjects import RunSubject, subject_of
 from workloads.batch import Batch, Sequence
 from workloads.model import Model
-
-if TYPE_CHECKING:
-    from sim.studies.whatif.named import Variant
 
 MATMUL = "matmul"  # the metric of two local memories: all products of a pass
 

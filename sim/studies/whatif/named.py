@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from sim.errors import InputError, hint
-from sim.inputs.catalogue import Value
+from sim.errors import Infeasible, InputError, hint
 from sim.inputs.documents import checked, convert, read_document
 from sim.output.plots.style import title
 from sim.scenario import Resolved
@@ -21,70 +20,10 @@ from sim.studies.paper.convention import counted, grouped
 from sim.studies.sweep.study import Watch
 from sim.studies.whatif.changes import changed, from_value
 from sim.studies.whatif.evaluate import evaluate
-from sim.studies.whatif.mechanisms import Area, Buffers, Exits, Sparsity, Speculative, Tiers
 from sim.studies.whatif.parts import Breakdown
+from sim.studies.whatif.question import Claim, Variant, WhatIf
 from sim.studies.whatif.subjects import RunSubject, subject_of
 from workloads.batch import Batch
-from workloads.model import Record
-
-
-class Variant(Record, frozen=True, kw_only=True):
-    """A case: keys that change (with factors, as of --set), and a mechanism if it needs one.
-
-    against: the variant that it is held against, the first one if left out.
-    """
-
-    name: str
-    against: str = ""
-    changes: dict[str, Value] = msgspec.field(default_factory=dict)
-    sparsity: Sparsity | None = None
-    tiers: Tiers | None = None
-    speculative: Speculative | None = None
-    exits: Exits | None = None
-    area: Area | None = None
-    buffers: Buffers | None = None
-
-
-class Claim(Record, frozen=True, kw_only=True):
-    """A number that somebody printed, beside which ours is put.
-
-    of: "speed-up" and "less time" against the first variant, "as long as" against the variant
-    `against`; "intensity" (FLOPs a byte) and "gigabytes" of the transformer blocks as the survey
-    counts them (`sim.studies.paper.convention`).
-    """
-
-    variant: str
-    of: Literal["speed-up", "less time", "as long as", "intensity", "gigabytes"]
-    printed: str
-    source: str
-    against: str = ""
-    note: str = ""
-
-
-class WhatIf(Record, frozen=True, kw_only=True):
-    """A question. The first variant is what the others are held against."""
-
-    title: str
-    question: str
-    how: str
-    source: str
-    metric: str
-    scenario: dict[str, Any]
-    variants: tuple[Variant, ...]
-    claims: tuple[Claim, ...] = ()
-
-    def __post_init__(self) -> None:
-        names = [v.name for v in self.variants]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError("`variants` needs two at least, each with a name of its own")
-        for variant in self.variants:
-            if variant.against and variant.against not in names:
-                known = hint(variant.against, names)
-                raise ValueError(f"against = {variant.against!r}: no such variant{known}")
-        for claim in self.claims:
-            for name in (claim.variant, claim.against or names[0]):
-                if name not in names:
-                    raise ValueError(f"claim of {name!r}: no such variant{hint(name, names)}")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -178,8 +117,6 @@ def answer(
 
 
 def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> Outcome:
-    from sim.errors import Infeasible
-
     try:
         texts = [f"{key}={from_value(value)}" for key, value in variant.changes.items()]
         document = changed("run", base, texts)
