@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from sim.cost.pass_cost import PassCost
 from sim.engine.processes import Engine
 from sim.mapping.parallelism import Parallelism
 from sim.serve.arrivals import OpenStream
@@ -19,7 +20,6 @@ from sim.serve.live import Finished, StageRow, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.pipeline import Pipeline
 from sim.serve.policies import ORDERS, Work, policy
-from sim.serve.prices import Price
 from sim.serve.pricing import Prefill
 from sim.serve.queue import RequestQueue
 from sim.serve.replica import Recorder, Replica, ReplicaParts
@@ -118,16 +118,16 @@ class Prices:
         self.model = SimpleNamespace(hidden=8)
         self.network = SimpleNamespace(send=lambda sends: SimpleNamespace(time=0, library=""))
 
-    def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
+    def step(self, contexts: list[int], prefills: list[Prefill]) -> list[PassCost]:
         whole = self.price(contexts, prefills)
         tokens = len(contexts) + sum(p.new for p in prefills)
         return [spread(weight * whole, tokens) for weight in self.weights]
 
 
-def spread(whole: int, tokens: int) -> Price:
+def spread(whole: int, tokens: int) -> PassCost:
     """Ticks dealt out to the states of a step, with made-up FLOPs and bytes."""
     a, b, c, d = whole // 2, whole // 5, whole // 7, whole // 11
-    return (a, b, c, d, whole - a - b - c - d, tokens, 3 * tokens)
+    return PassCost(a, b, c, d, whole - a - b - c - d, tokens, 3 * tokens)
 
 
 def uneven(contexts: list[int], prefills: list[Prefill]) -> int:

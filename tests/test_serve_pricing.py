@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.cost.pass_cost import PassCost
 from sim.inputs.catalogue import Value
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, resolve
-from sim.serve.curve import DecodeCurve
-from sim.serve.prices import Price
 from sim.serve.pricing import Prefill, Pricer
+from workloads.attention import decoding, flash_operator
 from workloads.block import Lowering
 
 # model, machine, dtype, tp, pp, changes
@@ -100,8 +100,9 @@ def test_decode_curve_equals_the_sums(name: str, count: int, extra: int) -> None
     tables, _ = pricers(name)
     visible = count + extra
     for attention, _ in tables.attentions:
-        curve = DecodeCurve(tables.costs, attention, tables.precision).at(count)
-        assert curve(visible) == tables.attention_sums(attention, count, visible, {})
+        line = tables.decode_attention(attention, count)
+        op = flash_operator("", attention, [decoding(count, visible)], tables.precision)
+        assert line(visible) == tables.costs.price(op)
 
 
 # model, machine, lowering, tp, pp
@@ -148,8 +149,8 @@ def test_attention_without_sums_is_priced_from_its_own_operators(
 def test_a_step_costs_at_least_its_parts(name: str) -> None:
     """No stage is free, and one more sequence makes no step cheaper in FLOPs or bytes."""
     tables, _ = pricers(name)
-    one: list[Price] = tables.step([100], [])
-    two: list[Price] = tables.step([100, 4000], [])
+    one: list[PassCost] = tables.step([100], [])
+    two: list[PassCost] = tables.step([100, 4000], [])
     for a, b in zip(one, two, strict=True):
         assert min(sum(a[:5]), a[5], a[6]) > 0
         assert a[5] < b[5]

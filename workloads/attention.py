@@ -6,7 +6,13 @@ compute, `seen` the cached tokens that it has to read.
 
 from __future__ import annotations
 
-from workloads.batch import Batch, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from workloads.batch import Batch, Group, Sequence
+from workloads.block import Lowering
 from workloads.model import Attention
 from workloads.ops import SOFTMAX_FLOPS, Flash, Gemm, Op, Traffic, least, vector
 from workloads.precision import Precision, packed
@@ -41,6 +47,38 @@ def _sides(sequence: Sequence, cross: bool) -> tuple[int, int, int]:
     return sequence.new, sequence.cached, sequence.new
 
 
+class Attended(NamedTuple):
+    """Equal sequences of a batch as attention sees them; numbers, or arrays of many batches.
+
+    new, context: query tokens of a sequence, and keys that its last one sees without a window.
+    keys, scores, appended: keys seen by at least one query token, query-key pairs, and new keys,
+        of all sequences together.
+    """
+
+    sequences: int
+    new: int
+    context: int
+    keys: int
+    scores: int
+    appended: int
+
+
+def attended(attention: Attention, group: Group, *, cross: bool = False) -> Attended:
+    """The counts of a group of equal sequences."""
+    count = group.count
+    new, cached, appended = _sides(group.sequence, cross)
+    if cross:
+        return Attended(count, new, cached, count * cached, count * new * cached, count * appended)
+    keys = seen(new, cached, window=attention.window)
+    scores = pairs(new, cached, causal=attention.causal, window=attention.window)
+    return Attended(count, new, cached + new, count * keys, count * scores, count * appended)
+
+
+def decoding(sequences: int, keys: int) -> Attended:
+    """Sequences of one new token each that see so many `keys` together."""
+    return Attended(sequences, 1, 0, keys, keys, sequences)
+
+
 def flash_attention(
     name: str,
     attention: Attention,
@@ -50,47 +88,55 @@ def flash_attention(
     cross: bool = False,
     cached_kv: bool = True,
 ) -> Op:
+    """`flash_operator` over a batch."""
+    parts = [attended(attention, group, cross=cross) for group in batch.groups]
+    if cross:
+        attention = msgspec.structs.replace(attention, causal=False, window=0)
+    return flash_operator(name, attention, parts, precision, cached_kv=cached_kv)
+
+
+def flash_operator(
+    name: str,
+    attention: Attention,
+    parts: Iterable[Attended],
+    precision: Precision,
+    *,
+    cached_kv: bool = True,
+) -> Op:
     """One fused kernel: scores, softmax and values, nothing of size context^2 in memory.
 
-    FLOPs are those of the unmasked pairs. Keys and values are read once a sequence
+    FLOPs are those of the unmasked pairs. Keys and values are read once per sequence
     (shared by the query heads of a group), new ones are appended to the cache if
     `cached_kv`; an encoder reads them as plain activations.
     """
-    heads, kv = attention.heads, attention.kv_heads
+    heads, kv_width = attention.heads, attention.kv_width
     width = attention.head_dim + attention.value_dim
     act = precision.activation_bits
     kv_bits = precision.kv_bits if cached_kv else act
-    scores = reads = appends = queries = 0
+    scores = keys = appends = queries = 0
     shapes = []
-    for group in batch.groups:
-        new, cached, appended = _sides(group.sequence, cross)
-        if cross:
-            visible, count = cached, new * cached
-        else:
-            visible = seen(new, cached, window=attention.window)
-            count = pairs(new, cached, causal=attention.causal, window=attention.window)
-        scores += group.count * count
-        reads += group.count * visible
-        appends += group.count * appended
-        queries += group.count * new
+    for part in parts:
+        scores += part.scores
+        keys += part.keys
+        appends += part.appended
+        queries += part.sequences * part.new
         shapes.append(
             Flash(
-                sequences=group.count,
-                new=new,
-                context=cached if cross else cached + new,
-                keys=visible,
+                sequences=part.sequences,
+                new=part.new,
+                context=part.context,
+                keys=part.keys,
                 heads=heads,
-                kv_heads=kv,
+                kv_heads=attention.kv_heads,
                 width=width,
-                causal=attention.causal and not cross,
-                window=0 if cross else attention.window,
+                causal=attention.causal,
+                window=attention.window,
                 cached=cached_kv,
                 kv_bits=kv_bits,
-                kv_bytes=packed(group.count * visible * attention.kv_width, kv_bits),
+                kv_bytes=packed(part.keys * kv_width, kv_bits),
             )
         )
-    kv_width = attention.kv_width
-    seen_bytes, appended = packed(reads * kv_width, kv_bits), packed(appends * kv_width, kv_bits)
+    seen_bytes, appended = packed(keys * kv_width, kv_bits), packed(appends * kv_width, kv_bits)
     return Op(
         name=name,
         kind="attention",
@@ -105,6 +151,7 @@ def flash_attention(
         ),
         flash=tuple(shapes),
         split="heads",
+        varies="context",
     )
 
 
@@ -163,6 +210,16 @@ def materialised_attention(
             k_new += group.count * kv * appended * attention.head_dim
             v_new += group.count * kv * appended * attention.value_dim
 
+    softmax = vector(
+        f"{prefix}softmax",
+        "softmax",
+        SOFTMAX_FLOPS * scores,
+        scores,
+        scores,
+        precision,
+        split="heads",
+    )
+
     def traffic(read: int, written: int, cache: int, appended: int) -> Traffic:
         if cached_kv:
             return Traffic(
@@ -181,16 +238,9 @@ def materialised_attention(
             traffic=traffic(queries * attention.head_dim, scores, k_reads, k_new),
             gemms=tuple(score_gemms),
             split="heads",
+            varies="context",
         ),
-        vector(
-            f"{prefix}softmax",
-            "softmax",
-            SOFTMAX_FLOPS * scores,
-            scores,
-            scores,
-            precision,
-            split="heads",
-        ),
+        msgspec.structs.replace(softmax, varies="context"),
         Op(
             name=f"{prefix}values",
             kind="attention",
@@ -198,5 +248,34 @@ def materialised_attention(
             traffic=traffic(scores, queries * attention.value_dim, v_reads, v_new),
             gemms=tuple(value_gemms),
             split="heads",
+            varies="context",
         ),
     )
+
+
+class Core(NamedTuple):
+    """What attends between the projections: a chain of operators over a batch.
+
+    build: (prefix, attention, batch, precision, cross=, cached_kv=) -> operators.
+    from_sums: where all that matters of a batch is a list of `Attended`: (name, attention, parts,
+        precision) -> operator; else None.
+    """
+
+    build: Callable[..., tuple[Op, ...]]
+    from_sums: Callable[..., Op] | None = None
+
+
+def _flash_core(prefix: str, *args: Any, **kwargs: Any) -> tuple[Op, ...]:
+    return (flash_attention(f"{prefix}attention", *args, **kwargs),)
+
+
+# By `Attention.core`, or else by `Lowering.attention`. A new kind of attention is an entry here.
+CORES: dict[str, Core] = {
+    "flash": Core(_flash_core, flash_operator),
+    "materialised": Core(materialised_attention),
+}
+
+
+def core_of(attention: Attention, lowering: Lowering) -> Core:
+    """The core that this attention runs as."""
+    return CORES[attention.core or lowering.attention]

@@ -7,9 +7,10 @@ width, f inner width, V vocabulary.
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
-from workloads.attention import flash_attention, materialised_attention
+from workloads.attention import core_of
 from workloads.block import Block, Context
 from workloads.feed_forward import feed_forward, mixture
 from workloads.latent import latent_attention
@@ -91,15 +92,13 @@ def attend(
         fed = [block.add(op, *fed)]
     if attention.rotary:
         fed = [block.add(rotary(f"{prefix}rotary", rows, query + key, precision), *fed)]
-    kwargs = {"cross": cross, "cached_kv": ctx.cached_kv}
-    if ctx.lowering.attention == "flash":
-        name = f"{prefix}attention"
-        last = block.add(flash_attention(name, attention, ctx.batch, precision, **kwargs), *fed)
-    else:
-        three = materialised_attention(prefix, attention, ctx.batch, precision, **kwargs)
-        last = block.add(three[0], *fed)  # T x hk, C x gk -> h x T x C
-        last = block.add(three[1], last)  # h x T x C
-        last = block.add(three[2], last, *fed[-1:])  # h x T x C, C x gk -> T x hk
+    core = core_of(attention, ctx.lowering).build
+    ops = core(prefix, attention, ctx.batch, precision, cross=cross, cached_kv=ctx.cached_kv)
+    last = block.add(ops[0], *fed)  # T x hk, C x gk -> h x T x C, or at once -> T x hk
+    for op in ops[1:-1]:
+        last = block.add(op, last)  # h x T x C
+    if len(ops) > 1:
+        last = block.add(ops[-1], last, *fed[-1:])  # h x T x C, C x gk -> T x hk
     return out_projection(block, f"{prefix}out_proj", attention, ctx, last)
 
 
@@ -161,7 +160,7 @@ def head_block(name: str, model: Model, stack: Stack, ctx: Context) -> Block | N
         last = block.add(norm("final_norm", stack.final_norm, ctx.rows, d, ctx.precision), last)
     if head.pooler:
         op = linear("pooler", "head", ctx.batch.size, d, d, ctx.precision, bias=d)
-        last = block.add(op, last)
+        last = block.add(msgspec.structs.replace(op, varies="rows"), last)
     if head.vocab and np.any(logits):
         op = linear(
             "lm_head",
@@ -176,5 +175,5 @@ def head_block(name: str, model: Model, stack: Stack, ctx: Context) -> Block | N
             ways=ctx.ways,
             table=True,
         )
-        last = block.add(op, last)
+        last = block.add(msgspec.structs.replace(op, varies="rows"), last)
     return block if last else None

@@ -38,6 +38,9 @@ def fuse(block: Block) -> Block:
     return fused
 
 
+VARIES = ("tokens", "rows", "context")  # from the narrowest to the widest
+
+
 def join(first: Op, second: Op, *, written_back: bool) -> Op:
     """`second` computed on `first`'s output before it leaves the chip."""
     between = least(first.traffic.written, second.traffic.read)
@@ -54,6 +57,8 @@ def join(first: Op, second: Op, *, written_back: bool) -> Op:
         parts=(*_members(first), second.name),
         rows=most(first.rows, second.rows),
         width=max(first.width, second.width),
+        varies=max(first.varies, second.varies, key=VARIES.index),
+        branches=first.branches or second.branches,
     )
 
 

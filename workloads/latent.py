@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import msgspec
 
-from workloads.attention import flash_attention, materialised_attention, pairs
+from workloads.attention import core_of, pairs
 from workloads.batch import Batch, Group, Sequence
 from workloads.block import Block, Context
 from workloads.model import Attention
-from workloads.ops import Traffic, linear, norm, rotary
+from workloads.ops import Op, Traffic, linear, norm, rotary
 from workloads.precision import packed
-
-PER_CONTEXT = ("kv_b_proj", "q_absorb", "v_absorb")
 
 
 def absorbed_view(attention: Attention) -> Attention:
@@ -85,8 +83,8 @@ def latent_attention(block: Block, attention: Attention, ctx: Context, last: str
 
 
 def attend_latents(block: Block, attention: Attention, ctx: Context, last: str) -> list[str]:
-    """What depends on more than the number of tokens: attention in both forms, with the products
-    (PER_CONTEXT) that a form adds. Returns the last operator of each form."""
+    """Attention in both forms, with the products that a form adds: all that contexts decide.
+    Returns the last operator of each form."""
     absorbed = [g for g in ctx.batch.groups if prefers_absorbed(attention, g.sequence)]
     expanded = [g for g in ctx.batch.groups if g not in absorbed]
     ends = []
@@ -117,7 +115,7 @@ def _expanded(
         kv_written=packed(batch.tokens * attention.kv_width, precision.kv_bits),
     )
     traffic = msgspec.structs.replace(traffic, read=traffic.read - from_cache)
-    last = block.add(msgspec.structs.replace(op, traffic=traffic), last)
+    last = _add(block, msgspec.structs.replace(op, traffic=traffic), last)
     plain = msgspec.structs.replace(attention, kv_heads=h, latent=None)
     return _attend(block, "", plain, batch, ctx, last, cached_kv=False)
 
@@ -141,7 +139,7 @@ def _absorbed(
         batch=h,
         split="heads",
     )  # h x (T x nope -> T x r)
-    last = block.add(op, last)
+    last = _add(block, op, last)
     view = absorbed_view(attention)
     last = _attend(block, "latent_", view, batch, ctx, last, cached_kv=True)
     op = linear(
@@ -154,7 +152,7 @@ def _absorbed(
         batch=h,
         split="heads",
     )  # h x (T x r -> T x v)
-    return block.add(op, last)
+    return _add(block, op, last)
 
 
 def _attend(
@@ -168,9 +166,12 @@ def _attend(
     cached_kv: bool,
 ) -> str:
     cached = cached_kv and ctx.cached_kv
-    if ctx.lowering.attention == "flash":
-        op = flash_attention(f"{prefix}attention", view, batch, ctx.precision, cached_kv=cached)
-        return block.add(op, last)
-    for op in materialised_attention(prefix, view, batch, ctx.precision, cached_kv=cached):
-        last = block.add(op, last)
+    core = core_of(view, ctx.lowering).build
+    for op in core(prefix, view, batch, ctx.precision, cross=False, cached_kv=cached):
+        last = _add(block, op, last)
     return last
+
+
+def _add(block: Block, op: Op, last: str) -> str:
+    """An operator of one of the two forms, which the contexts of the batch decide."""
+    return block.add(msgspec.structs.replace(op, varies="context", branches=True), last)

@@ -39,7 +39,8 @@ class Attention(Record, frozen=True, kw_only=True):
     """One attention of `heads` query heads over `kv_heads` key/value heads.
 
     `head_dim` is the width of a query or key, `value_dim` that of a value (in MLA they
-    differ). `window` 0 means full attention.
+    differ). `window` 0 means full attention. `core` names what attends between the projections
+    (`workloads.attention.CORES`); empty means that the lowering decides.
     """
 
     heads: Size
@@ -55,6 +56,7 @@ class Attention(Record, frozen=True, kw_only=True):
     bias_v: bool = False
     bias_out: bool = False
     latent: Latent | None = None
+    core: str = ""
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:

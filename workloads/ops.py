@@ -114,7 +114,7 @@ class Flash(Record, frozen=True, kw_only=True):
     """Attention of equal sequences that keeps its scores on chip.
 
     new: query tokens of a sequence; context: keys that its last one sees if no window hides them.
-    keys: those that at least one of its query tokens sees.
+    keys: those that at least one query token sees, of all sequences together.
     heads, kv_heads: query heads, and key/value heads that they share. width: of a key and a value.
     cached: keys and values of `kv_bits` a number lie in the cache; else they are activations.
     kv_bytes: all keys and values seen, once.
@@ -152,10 +152,14 @@ class Op(Record, frozen=True, kw_only=True):
         "sum" (partial sums) or "gather" (slices).
     parts: the names of the operators that a fusion put together here.
     rows, width: rows of an element-wise operator, and elements of each; 0 where there are none.
+    varies: which numbers of the batch the counts depend on: its new "tokens" alone, the number of
+        "rows" that need an answer (logits, a pooled vector), or the "context" of its sequences.
+    branches: other numbers may make other operators of it (routing of tokens to experts, the two
+        forms of a latent), so that no formula covers arrays of batches.
     """
 
     name: str
-    kind: Kind
+    kind: str
     matrix_flops: int = 0
     vector_flops: int = 0
     traffic: Traffic = msgspec.field(default_factory=Traffic)
@@ -167,6 +171,8 @@ class Op(Record, frozen=True, kw_only=True):
     parts: tuple[str, ...] = ()
     rows: int = 0
     width: int = 0
+    varies: Literal["tokens", "rows", "context"] = "tokens"
+    branches: bool = False
 
     @property
     def flops(self) -> int:
@@ -236,6 +242,7 @@ def grouped(
         matrix_flops=sum(part.matrix_flops for part in parts),
         traffic=traffic,
         gemms=tuple(gemm for part in parts for gemm in part.gemms),
+        branches=True,
     )
 
 

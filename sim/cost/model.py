@@ -17,13 +17,11 @@ from hw_models.device import Device
 from sim.clock import ticks
 from sim.cost.arith import SCALAR, Arith
 from sim.cost.kernels import RESOURCES, Priced, Rates, Times, priced
-from sim.cost.kernels.asked import asked_of
-from sim.cost.kernels.attention import attention_times
-from sim.cost.kernels.experts import expert_terms, expert_times, grouped_rows
-from sim.cost.kernels.gemm import gemm_times
+from sim.cost.kernels.experts import expert_terms
 from sim.cost.kernels.price import Moved
 from sim.cost.kernels.rates import matrix_rate, rates_of, vector_rate
-from sim.cost.kernels.stream import stream_times
+from sim.cost.kernels.registry import kernel_of
+from sim.cost.pass_cost import PassCost
 from sim.cost.pipeline import Pipeline
 from sim.cost.tiling import all_stays, best_tiling, best_traffic
 from workloads.ops import Gemm, Op
@@ -85,32 +83,13 @@ class CostModel:
 
     def times(self, op: Op, moved: Moved, xp: Arith = SCALAR) -> Times:
         """The kernel's times, by its family; of many at once if the counts of `op` are arrays."""
-        experts = expert_terms(self.rates) if op.kind == "experts" else None
-        if experts and op.gemms:
-            gemm = op.gemms[0]
-            rows = grouped_rows(op.gemms)
-            return expert_times(
-                xp, self.rates, experts, moved, gemm.k, gemm.n, rows, op.vector_flops
-            )
-        if op.gemms:
-            return gemm_times(xp, self.rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
-        if op.flash:
-            rows = sum(f.elements for f in op.flash)
-            asked = asked_of(op.flash, op.traffic)
-            return attention_times(
-                xp, self.rates, moved, op.matrix_flops, op.vector_flops, rows, asked
-            )
-        return stream_times(
-            xp,
-            self.rates,
-            moved,
-            op.matrix_flops,
-            op.vector_flops,
-            kind="" if op.parts else op.kind,
-            rows=op.rows,
-            width=op.width,
-            bandwidth=experts and self.device.hbm.bandwidth * experts.combine,
-        )
+        return kernel_of(op)(xp, self.rates, op, moved)
+
+    def price(self, op: Op) -> PassCost:
+        """The cost of an operator of which there will be no second one: nothing is kept."""
+        moved = self.moved(op)
+        p = priced(SCALAR, self.rates, self.times(op, moved))
+        return PassCost(p.compute, p.hbm, p.sram, 0, p.launch, op.flops, moved.reads + moved.writes)
 
     def cost(self, t: Times, moved: Moved, op: Op) -> Cost:
         """A kernel's times as a pipeline with its account."""

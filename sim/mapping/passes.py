@@ -6,7 +6,7 @@ formula. An operator that counts the same in several passes is priced once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -78,6 +78,12 @@ def graph_of(
     count: Any = size
     batch = Batch(groups=(Group(sequence=sequence, count=count),))
     return build_graph(local, batch, precision, lowering, ways=ways)
+
+
+def sums_of(ops: Iterable[Op], costs: CostModel, passes: int, tp: int) -> BlockSums:
+    """What operators cost together in every pass."""
+    each: Ints = np.arange(passes)
+    return _block(tuple(ops), costs, each, each, tp)
 
 
 def block_sums(graph: Graph, costs: CostModel, passes: int, tp: int) -> list[BlockSums]:
@@ -153,7 +159,7 @@ def _taken(op: Any, at: Any) -> Any:
 
 def amounts(costs: CostModel, op: Op, passes: int) -> Ints:
     """Ticks by state, FLOPs and HBM bytes of an operator: AMOUNTS x passes."""
-    if not in_arrays(op):
+    if passes == 1 or not in_arrays(op):
         return _one_by_one(costs, op, passes)
     moved = costs.moved(op)
     p = priced(VECTOR, costs.rates, costs.times(op, moved, VECTOR))

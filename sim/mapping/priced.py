@@ -9,6 +9,7 @@ import msgspec
 from sim.clock import ticks
 from sim.cost.collectives import Exchange, Network
 from sim.cost.model import Cost, CostModel
+from sim.cost.pass_cost import PassCost
 from sim.states import NOTHING, Ticks, add
 from workloads.graph import Placed
 from workloads.ops import Op
@@ -42,6 +43,12 @@ class Step(msgspec.Struct, frozen=True):
             return (c.compute, c.hbm, c.sram, 0, c.launch, 0, 0)
         assert self.exchange is not None
         return (0, 0, 0, self.exchange.time, self.launch, 0, 0)
+
+    @property
+    def price(self) -> PassCost:
+        """Its cost on one rank."""
+        c, flops = self.states, self.cost.flops if self.cost else 0
+        return PassCost(*c[:5], flops, self.cost.hbm_bytes if self.cost else 0)
 
     @property
     def bound(self) -> str:

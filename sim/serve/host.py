@@ -10,6 +10,7 @@ also work on prompts. An engine is one TOML in `engines`, fitted by `memorywall 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -18,9 +19,9 @@ import msgspec
 
 from hw_models.efficiency import Spread
 from sim.clock import ticks
+from sim.cost.pass_cost import PassCost
 from sim.errors import InputError, hint
 from sim.inputs.documents import convert, read_document
-from sim.serve.prices import Price
 from workloads.model import Record
 
 Microseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -55,11 +56,30 @@ class Host(msgspec.Struct, frozen=True):
     decode_share: float = 0.0
     prefill_share: float = 0.0
 
-    def added(self, price: Price, sequences: int, prompts: bool) -> int:
-        """Ticks on top of a step whose kernels cost `price`."""
+    def added(self, kernels: int, sequences: int, prompts: bool) -> int:
+        """Ticks on top of a step whose kernels take so many."""
         share = self.prefill_share if prompts else self.decode_share
-        own = round(share * (price[0] + price[1] + price[2] + price[3] + price[4])) if share else 0
+        own = round(share * kernels) if share else 0
         return self.step + self.sequence * sequences + own
+
+    def around(
+        self, kernels: Callable[[int], PassCost], sequences: int
+    ) -> Callable[[int], PassCost]:
+        """The cost of a step that only decodes, the host included, from that of its kernels."""
+        fixed, share = self.step + self.sequence * sequences, self.decode_share
+        if not (fixed or share):
+            return kernels
+
+        def cost(keys: int) -> PassCost:
+            own = kernels(keys)
+            return launched(own, fixed + (round(share * own.duration) if share else 0))
+
+        return cost
+
+
+def launched(cost: PassCost, ticks: int) -> PassCost:
+    """A step whose host takes so many ticks on top of its kernels."""
+    return cost._replace(launch=cost.launch + ticks)
 
 
 def host_of(engine: Engine, step_us: float = 0.0) -> Host:

@@ -87,7 +87,7 @@ class Steps:
         for one in work:
             for kind, states in one.block.by_kind.items():
                 times[batch.phase, kind] = times.get((batch.phase, kind), 0) + sum(states)
-        kernels = (sum(times.values()), 0, 0, 0, 0, 0, 0)
+        kernels = sum(times.values())
         added = self.host.added(kernels, 0 if prompts else batch.size, prompts)
         return {**times, ("", ""): added} if added else times
 

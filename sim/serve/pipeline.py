@@ -19,11 +19,11 @@ from functools import reduce
 import msgspec
 
 from sim.cost.collectives import Send
+from sim.cost.pass_cost import PassCost, add
 from sim.engine.processes import Engine, Event, Process
 from sim.serve.decoding import StaggeredDecoding
 from sim.serve.live import Live, StageRow
 from sim.serve.policies import Work
-from sim.serve.prices import Price, add
 from sim.serve.queue import RequestQueue
 from sim.serve.replica import Replica, ReplicaParts, prefills_of
 from sim.serve.single_stage import step_row
@@ -146,21 +146,21 @@ class Pipeline:
         queue, decoding = replica.queue, self.decoding
         decoded = decoding.due() if work.decode else []
         chunks = [live for live, _ in work.chunks]
-        prices = self.pricer.step([live.computed + 1 for live in decoded], prefills_of(work))
+        costs = self.pricer.step([live.computed + 1 for live in decoded], prefills_of(work))
         prefill = sum(size for _, size in work.chunks)
         tokens = prefill + len(decoded)
-        extra = self.host.added(prices[0], len(decoded), bool(chunks))
-        prices[0] = add(prices[0], (0, 0, 0, queue.swap_ticks, extra, 0, 0))
+        extra = self.host.added(costs[0].duration, len(decoded), bool(chunks))
+        costs[0] = add(costs[0], PassCost(link=queue.swap_ticks, launch=extra))
         queue.swap_ticks = 0
-        handovers = [self._handover(stage, tokens) for stage in range(len(prices) - 1)]
-        price = add(reduce(add, prices), (0, 0, 0, sum(handovers), 0, 0, 0))
-        per_token, rest = divmod(sum(price[:5]), tokens)
+        handovers = [self._handover(stage, tokens) for stage in range(len(costs) - 1)]
+        cost = add(reduce(add, costs), PassCost(link=sum(handovers)))
+        per_token, rest = divmod(sum(cost[:5]), tokens)
         queue.running[0].share += rest
-        replica.flops += price[5]
-        replica.hbm_bytes += price[6]
-        duration = sum(prices[0][:5])
+        replica.flops += cost[5]
+        replica.hbm_bytes += cost[6]
+        duration = sum(costs[0][:5])
         if replica.recorder.on_step:
-            replica.recorder.on_step(step_row(queue, duration, (prefill, len(decoded)), price))
+            replica.recorder.on_step(step_row(queue, duration, (prefill, len(decoded)), cost))
         decoding.send(decoded, chunks)
         last = []
         for live, size in work.chunks:
@@ -169,26 +169,26 @@ class Pipeline:
                 queue.filling.remove(live)
                 last.append(live)
         flight = Flight(
-            replica.steps, queue.now, work, decoded, frozenset(last), per_token, price[:5]
+            replica.steps, queue.now, work, decoded, frozenset(last), per_token, cost[:5]
         )
         self.flights.append(flight)
         self.free_at[0] = queue.now + duration
-        replica.engine.start(self._fly(replica, flight, prices, handovers))
+        replica.engine.start(self._fly(replica, flight, costs, handovers))
         replica.steps += 1
 
     def _fly(
         self,
         replica: Replica,
         flight: Flight,
-        prices: list[Price],
+        costs: list[PassCost],
         handovers: list[int],
     ) -> Process:
         """Take a batch through the stages, each behind the batch before it."""
         engine, number = replica.engine, flight.number
-        before, self.leaves = self.leaves, [engine.signal() for _ in prices]
+        before, self.leaves = self.leaves, [engine.signal() for _ in costs]
         leaves = self.leaves
-        flight.begin(engine.now, prices[0][:5])
-        rows = [self._stage_row(number, 0, engine.now, 0, prices[0])]
+        flight.begin(engine.now, costs[0][:5])
+        rows = [self._stage_row(number, 0, engine.now, 0, costs[0])]
         yield engine.wait(self.free_at[0] - engine.now)
         replica.notify()
         for stage, travel in enumerate(handovers, 1):
@@ -199,9 +199,9 @@ class Pipeline:
             if before:
                 yield before[stage]
             waited = min(travel, arrived - self.free_at[stage]) if arrived == engine.now else 0
-            flight.begin(engine.now, prices[stage][:5])
-            rows.append(self._stage_row(number, stage, engine.now, waited, prices[stage]))
-            self.free_at[stage] = engine.now + sum(prices[stage][:5])
+            flight.begin(engine.now, costs[stage][:5])
+            rows.append(self._stage_row(number, stage, engine.now, waited, costs[stage]))
+            self.free_at[stage] = engine.now + sum(costs[stage][:5])
             yield engine.wait(self.free_at[stage] - engine.now)
         leaves[-1].succeed()
         if replica.recorder.on_stage:
@@ -209,12 +209,14 @@ class Pipeline:
                 replica.recorder.on_stage(row)
         self._land(replica)
 
-    def _stage_row(self, step: int, stage: int, begin: int, waited: int, price: Price) -> StageRow:
+    def _stage_row(
+        self, step: int, stage: int, begin: int, waited: int, cost: PassCost
+    ) -> StageRow:
         """Book a batch to a stage that waited so long for its hidden states."""
-        states = (price[0], price[1], price[2], price[3] + waited, price[4])
+        states = (cost[0], cost[1], cost[2], cost[3] + waited, cost[4])
         for i, part in enumerate(states):
             self.clocks[stage][i] += part
-        return StageRow(step, stage, begin - waited, states, price[5], price[6])
+        return StageRow(step, stage, begin - waited, states, cost[5], cost[6])
 
     def _handover(self, stage: int, tokens: int) -> int:
         """Ticks that hidden states take to the next stage."""

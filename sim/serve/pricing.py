@@ -1,11 +1,10 @@
-"""What one step of a replica costs, without rebuilding the graph in the loop.
+"""What one step of a replica costs, without building the graph of every step.
 
-Everything but attention depends on the number of new tokens alone (the logits on the number of
-rows that need them): tabulated from the graph (`sim.serve.linear`). Attention of a decoder that
-keeps its scores on chip depends on sums over the batch: priced from them, by the same formula.
-Other attention, and latents with the products that rebuild or absorb them, are priced from their
-own operators. `Pricer(exact_graph=True)` is the long way: the whole graph of every step; all agree
-to the picosecond.
+Operators tell which numbers of the batch they vary with (`Op.varies`). Those of tokens and rows are
+tabulated (`sim.serve.token_table`). Those of contexts are built for the batch: from sums over it
+where their core can be built from sums (`workloads.attention.Core.from_sums`), else sequence by
+sequence. `Pricer(exact_graph=True)` is the long way, the whole graph of every step. All ways take
+their costs from the same `CostModel`, and agree to the picosecond.
 """
 
 from __future__ import annotations
@@ -16,25 +15,22 @@ import msgspec
 
 from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
-from sim.cost.kernels import priced
-from sim.cost.kernels.asked import Asked
-from sim.cost.kernels.attention import attention_times
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.asked import asked_of
+from sim.cost.kernels.decode import decode_line, decode_terms
+from sim.cost.kernels.price import priced
 from sim.cost.model import CostModel
+from sim.cost.pass_cost import FREE, PassCost, add
 from sim.mapping.parallelism import shard
 from sim.mapping.plan import stage_table
-from sim.mapping.priced import Step, Work, output_exchange, price_blocks
+from sim.mapping.priced import Step, output_exchange, price_blocks
 from sim.scenario import Resolved
-from sim.serve.linear import Linear
-from sim.serve.prices import FREE, Price, add, price_of
-from workloads.attention import flash_attention, materialised_attention, pairs, seen
-from workloads.batch import Batch, Sequence
+from sim.serve.token_table import ModelShare, TokenTable
+from workloads.attention import Attended, attended, core_of, decoding
+from workloads.batch import Batch, Group, Sequence
 from workloads.block import Block, Context
-from workloads.graph import Graph, Placed, build_graph
-from workloads.latent import attend_latents
+from workloads.blocks import attend
 from workloads.model import Attention
-from workloads.ops import SOFTMAX_FLOPS, Op
-from workloads.precision import packed
+from workloads.ops import Op
 
 
 class Prefill(msgspec.Struct, frozen=True):
@@ -46,103 +42,113 @@ class Prefill(msgspec.Struct, frozen=True):
 
 
 class Pricer:
-    """Prices steps of one replica, a Price a pipeline stage."""
+    """Costs of the steps of one replica, by pipeline stage."""
 
     def __init__(self, resolved: Resolved, *, exact_graph: bool = False) -> None:
         scenario = resolved.scenario
         self.split, self.lowering = scenario.parallelism, scenario.lowering
         self.model, self.precision = resolved.model, resolved.precision
-        self.costs = CostModel(resolved.machine.device, self.precision.activations)
-        libraries = resolved.machine.device.efficiency.collectives
-        self.network = Network(resolved.machine.system, libraries=libraries)
-        rates = self.costs.rates
-        self.half = min(rates.reuse, int(rates.staging)) // 2
-        self.local = shard(self.model, self.split.tp)
-        self.stage_of = stage_table(self.model, self.split)
-        self.separable = not exact_graph and self._separates()
-        self.tabled = self.separable and self._tabulates()
-        self._linear = Linear(
-            self.local,
-            self.stage_of,
-            self.split.pp,
-            self.costs,
-            self.precision,
-            self.lowering,
-            self.split.tp,
-            self._exchange,
+        device = resolved.machine.device
+        self.costs = CostModel(device, self.precision.activations)
+        self.network = Network(resolved.machine.system, libraries=device.efficiency.collectives)
+        self.share = ModelShare(
+            local=shard(self.model, self.split.tp),
+            stage_of=stage_table(self.model, self.split),
+            stages=self.split.pp,
+            ways=self.split.tp,
+            costs=self.costs,
+            precision=self.precision,
+            lowering=self.lowering,
         )
+        self.separable = not exact_graph
         self.attentions = self._attention_kinds()
+        self.tabled = self.separable and all(self._sums_suffice(a) for a, _ in self.attentions)
+        self.table = TokenTable(self.share, self._exchange)
+        self._decodes: dict[tuple[Attention, int], Callable[[int], PassCost]] = {}
 
-    def _separates(self) -> bool:
-        """Whether attention alone depends on more than the number of tokens."""
-        one = self.model.encoder is None or self.model.decoder is None
-        layers = [layer for _, stack in self.local.stacks for layer in stack.layers]
-        return one and all(x.cross is None for x in layers)
-
-    def _tabulates(self) -> bool:
-        """Whether the two sums that the tables need say all about this model's attention."""
-        plain = self.lowering.attention == "flash" and self.model.encoder is None
-        for _, stack in self.local.stacks:
-            for layer in stack.layers:
-                a = layer.attention
-                plain = plain and a.latent is None
-                rows = a.heads // a.kv_heads * (a.head_dim + a.value_dim) * 4
-                plain = plain and rows <= self.half
-        return plain
+    def _sums_suffice(self, attention: Attention) -> bool:
+        """Whether the sums of a batch say all that this attention depends on."""
+        cached = self.model.decoder is not None  # only a cache tells decoding sequences apart
+        if not cached or attention.latent or not core_of(attention, self.lowering).from_sums:
+            return False
+        # A decoding sequence whose query rows do not fit on chip would stream its keys again.
+        op = self._attention(attention, [decoding(1, 1)])
+        return bool(self.costs.moved(op).reads == op.traffic.loads)
 
     def _attention_kinds(self) -> list[tuple[Attention, list[int]]]:
         """Distinct attentions with the number of layers of each in each stage."""
         kinds: dict[Attention, list[int]] = {}
-        for name, stack in self.local.stacks:
+        for name, stack in self.share.local.stacks:
             for i, layer in enumerate(stack.layers):
                 counts = kinds.setdefault(layer.attention, [0] * self.split.pp)
-                counts[self.stage_of[name, i]] += 1
+                counts[self.share.stage_of[name, i]] += 1
         return list(kinds.items())
 
     def group(self, stage: int) -> tuple[int, ...]:
         return self.split.group(0, stage) if self.split.tp > 1 else ()
 
-    def step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
+    def _exchange(self, stage: int, kind: str, name: str, nbytes: int) -> Step:
+        """What follows an operator whose output is spread over the ranks of a stage."""
+        group, algorithm = self.group(stage), self.split.collective
+        return output_exchange(kind, name, nbytes, self.costs, self.network, group, algorithm)
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def step(self, contexts: list[int], prefills: list[Prefill]) -> list[PassCost]:
         """A step that decodes one token behind each of `contexts` - 1 and does `prefills`."""
         if not self.separable:
             return self._graph_step(contexts, prefills)
-        if not self.tabled:
-            return self._separate_step(contexts, prefills)
+        if self.tabled:
 
-        def seen_by(attention: Attention) -> int:
-            window = attention.window
-            return sum(min(c, window) for c in contexts) if window else sum(contexts)
+            def keys(attention: Attention) -> int:
+                window = attention.window
+                return sum(min(c, window) for c in contexts) if window else sum(contexts)
 
-        return self.summed_step(len(contexts), seen_by, prefills)
+            return self.summed_step(len(contexts), keys, prefills)
+        batch = self._batch(contexts, prefills)
+        costs = [
+            (self._summed(self._context_ops(attention, batch)), counts)
+            for attention, counts in self.attentions
+        ]
+        return self._with_table(len(contexts), prefills, costs)
 
     def summed_step(
-        self, decoding: int, seen_by: Callable[[Attention], int], prefills: list[Prefill]
-    ) -> list[Price]:
-        """A step from the tables; `seen_by` tells the keys that the decoding rows see."""
-        tokens = decoding + sum(p.new for p in prefills)
-        rows = decoding + sum(p.last for p in prefills)
+        self, decodes: int, keys: Callable[[Attention], int], prefills: list[Prefill]
+    ) -> list[PassCost]:
+        """A step from sums; `keys` tells the keys that the decoding sequences see together."""
         chunks: dict[tuple[int, int], int] = {}
         for p in prefills:
             chunks[p.new, p.cached] = chunks.get((p.new, p.cached), 0) + 1
-        result = list(self.linear(tokens, rows))
+        costs = []
         for attention, counts in self.attentions:
-            price = self.attention_sums(attention, tokens, seen_by(attention), chunks)
+            parts = [decoding(decodes, keys(attention))] if decodes else []
+            for (new, cached), count in chunks.items():
+                group = Group(sequence=Sequence(new=new, cached=cached), count=count)
+                parts.append(attended(attention, group))
+            costs.append((self.costs.price(self._attention(attention, parts)), counts))
+        return self._with_table(decodes, prefills, costs)
+
+    def _with_table(
+        self, decodes: int, prefills: list[Prefill], costs: list[tuple[PassCost, list[int]]]
+    ) -> list[PassCost]:
+        """The costs of attentions in so many layers of each stage, and all the rest."""
+        tokens, rows = decodes, decodes
+        for p in prefills:
+            tokens += p.new
+            rows += p.last
+        result = self.linear(tokens, rows)
+        for cost, counts in costs:
             for stage, count in enumerate(counts):
                 if count:
-                    result[stage] = add(result[stage], price, count)
+                    result[stage] = add(result[stage], cost, count)
         return result
 
-    def linear(self, tokens: int, rows: int) -> list[Price]:
-        """All but attention, for `tokens` new tokens and `rows` rows of logits."""
-        body, _ = self._linear.parts(tokens)
+    def linear(self, tokens: int, rows: int) -> list[PassCost]:
+        """What varies with `tokens` new tokens and `rows` rows alone."""
+        body = self.table.parts(tokens)[0]
         if not rows:
-            return body
-        return [add(a, b) for a, b in zip(body, self._linear.parts(rows)[1], strict=True)]
-
-    def _exchange(self, stage: int, kind: str, name: str, nbytes: int) -> Step:
-        """What stands behind an operator whose output is spread over the ranks of a stage."""
-        group, algorithm = self.group(stage), self.split.collective
-        return output_exchange(kind, name, nbytes, self.costs, self.network, group, algorithm)
+            return list(body)
+        return list(map(add, body, self.table.parts(rows)[1]))
 
     def _batch(self, contexts: list[int], prefills: list[Prefill]) -> Batch:
         answers = self.model.decoder is not None  # an encoder's answer is pooled
@@ -152,127 +158,92 @@ class Pricer:
         ]
         return Batch.of(*sequences)
 
-    def _separate_step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
-        """A step from the tables and its attention's own operators."""
-        tokens = len(contexts) + sum(p.new for p in prefills)
-        rows = len(contexts) + sum(p.last for p in prefills)
-        result = list(self.linear(tokens, rows))
-        batch = self._batch(contexts, prefills)
-        for attention, counts in self.attentions:
-            price = FREE
-            for op in self._attention_ops(attention, batch):
-                c = self.costs(op)
-                own = (c.compute, c.hbm, c.sram, 0, c.launch, c.flops, c.hbm_bytes)
-                price = add(price, own)
-            for stage, count in enumerate(counts):
-                if count:
-                    result[stage] = add(result[stage], price, count)
-        return result
+    def _attention(self, attention: Attention, parts: list[Attended]) -> Op:
+        build = core_of(attention, self.lowering).from_sums
+        assert build is not None
+        return build("attention", attention, parts, self.precision)
 
-    def _attention_ops(self, attention: Attention, batch: Batch) -> tuple[Op, ...]:
-        """The operators of one layer that depend on more than the number of tokens."""
-        flash, kept = self.lowering.attention == "flash", self.model.decoder is not None
-        if attention.latent:
-            block = Block("latents")
-            ctx = Context(
-                batch=batch,
-                rows=batch.tokens,
-                width=self.model.hidden,
-                precision=self.precision,
-                lowering=self.lowering,
-                cached_kv=kept,
-                ways=self.split.tp,
-            )
-            attend_latents(block, attention, ctx, "")
-            return block.ops
-        if flash:
-            return (flash_attention("attention", attention, batch, self.precision, cached_kv=kept),)
-        return materialised_attention("", attention, batch, self.precision, cached_kv=kept)
+    def _context_ops(self, attention: Attention, batch: Batch) -> list[Op]:
+        """The operators of one layer that vary with contexts."""
+        block = Block("attention")
+        ctx = Context(
+            batch=batch,
+            rows=batch.tokens,
+            width=self.model.hidden,
+            precision=self.precision,
+            lowering=self.lowering,
+            cached_kv=self.model.decoder is not None,
+            ways=self.split.tp,
+        )
+        attend(block, "", attention, ctx, "", cross=False)
+        return [op for op in block.ops if op.varies == "context"]
 
-    def _graph(self, batch: Batch) -> Graph:
-        return build_graph(self.local, batch, self.precision, self.lowering, ways=self.split.tp)
+    def _summed(self, ops: list[Op]) -> PassCost:
+        cost = FREE
+        for op in ops:
+            cost = add(cost, self.costs.price(op))
+        return cost
 
-    def _work(self, graph: Graph) -> list[tuple[int, Work]]:
-        by_stage: list[list[Placed]] = [[] for _ in range(self.split.pp)]
-        for placed in graph.placed:
-            by_stage[self.stage_of[placed.stack, placed.layer]].append(placed)
-        return [
-            (stage, work)
-            for stage, blocks in enumerate(by_stage)
-            for work in price_blocks(
-                blocks, self.costs, self.network, self.group(stage), self.split.collective
-            )
-        ]
-
-    def _graph_step(self, contexts: list[int], prefills: list[Prefill]) -> list[Price]:
+    def _graph_step(self, contexts: list[int], prefills: list[Prefill]) -> list[PassCost]:
         """The long way: build and price the whole graph."""
         result = [FREE] * self.split.pp
-        for stage, work in self._work(self._graph(self._batch(contexts, prefills))):
-            for step in work.block.steps:
-                result[stage] = add(result[stage], price_of(step))
+        placed = self.share.graph(self._batch(contexts, prefills)).placed
+        for stage in range(self.split.pp):
+            here = [p for p in placed if self.share.stage_of[p.stack, p.layer] == stage]
+            group, algorithm = self.group(stage), self.split.collective
+            for work in price_blocks(here, self.costs, self.network, group, algorithm):
+                for step in work.block.steps:
+                    result[stage] = add(result[stage], step.price)
         return result
 
-    def attention_sums(
-        self,
-        a: Attention,
-        tokens: int,
-        decoded: int,
-        chunks: dict[tuple[int, int], int],
-    ) -> Price:
-        """As the operator of `workloads.attention`, from `decoded` keys that decoding rows see
-        and the number of chunks by (new, cached)."""
-        p, rates = self.precision, self.costs.rates
-        width = a.head_dim + a.value_dim
-        scores = visible = seen_by_one = decoded
-        ones = tokens
-        again = near = 0
-        several = []
-        for (new, cached), count in chunks.items():
-            scores += count * pairs(new, cached, causal=a.causal, window=a.window)
-            keys = seen(new, cached, window=a.window)
-            visible += count * keys
-            rows = new * (a.heads // a.kv_heads) * width * 4
-            if rows > self.half:  # a prompt too long for the chip streams its keys again
-                kv = packed(count * keys * a.kv_width, p.kv_bits)
-                again += kv * (-(-rows // max(1, rates.reuse // 2)) - 1)
-                near += kv * (-(-rows // max(1, self.half)) - 1)
-            if new > 1:
-                ones -= count * new
-                several.append((count, new, cached + new))
-            else:
-                seen_by_one += count * keys
-        query = packed(tokens * a.heads * a.head_dim, p.activation_bits)
-        cache = packed(visible * a.kv_width, p.kv_bits)
-        out = packed(tokens * a.heads * a.value_dim, p.activation_bits)
-        append = packed(tokens * a.kv_width, p.kv_bits)
-        reads, writes = query + cache, out + append
-        matrix, vector = 2 * scores * a.heads * width, SOFTMAX_FLOPS * scores * a.heads
-        moved = Moved(reads + again, writes, reads + writes + near if rates.inner_rate else 0)
-        asked = Asked(
-            heads=a.heads,
-            kv_heads=a.kv_heads,
-            width=width,
-            window=a.window,
-            causal=a.causal,
-            kv_bits=p.kv_bits,
-            decoding=ones,
-            seen=seen_by_one,
-            chunks=tuple(several),
-            queries=query,
-            written=out,
-            kv=cache,
-            appended=append,
-        )
-        rows = tokens * a.heads * width
-        cost = priced(
-            SCALAR, rates, attention_times(SCALAR, rates, moved, matrix, vector, rows, asked)
-        )
-        return (
-            cost.compute,
-            cost.hbm,
-            cost.sram,
-            0,
-            cost.launch,
-            matrix + vector,
-            moved.reads + writes,
-        )
+    # -- decode steps on one stage ----------------------------------------------------------
+
+    def decode(self, count: int) -> Callable[[int], PassCost]:
+        """The cost of a step that decodes `count` sequences, by the keys that they see together.
+
+        For one stage, without windows: then all attentions see the same keys.
+        """
+        costs = self.linear(count, count)[0]
+        (first, times), *others = ((a, n[0]) for a, n in self.attentions)
+        cost = self.decode_attention(first, count, costs, times)
+        for attention, more in others:
+            cost = _sum(cost, self.decode_attention(attention, count), more)
+        return cost
+
+    def decode_attention(
+        self, attention: Attention, count: int, base: PassCost = FREE, times: int = 1
+    ) -> Callable[[int], PassCost]:
+        """`base` plus the cost of `times` attentions in which `count` sequences decode, by the
+        keys that they see together. The innermost loop of serving calls it."""
+        rates = self.costs.rates
+        none = self._attention(attention, [decoding(count, 0)])
+        asked = asked_of(none.flash, none.traffic)
+        terms = decode_terms(rates, asked)
+        if not terms.depth:  # no lines in what the sequences see: build the operator each time
+            return lambda keys: add(
+                base, self.costs.price(self._attention(attention, [decoding(count, keys)])), times
+            )
+        line = decode_line(SCALAR, rates, terms, asked)
+        per_key = self._attention(attention, [decoding(count, 1)]).flops
+        fixed, bits = none.traffic.total, attention.kv_width * self.precision.kv_bits
+
+        def cost(keys: int) -> PassCost:
+            kv = (keys * bits + 7) // 8
+            p = priced(SCALAR, rates, line.times(SCALAR, rates, kv, keys))
+            return PassCost(
+                base[0] + times * p[5],
+                base[1] + times * p[6],
+                base[2] + times * p[7],
+                base[3],
+                base[4] + times * p[4],
+                base[5] + times * keys * per_key,
+                base[6] + times * (fixed + kv),
+            )
+
+        return cost
+
+
+def _sum(
+    a: Callable[[int], PassCost], b: Callable[[int], PassCost], times: int
+) -> Callable[[int], PassCost]:
+    return lambda keys: add(a(keys), b(keys), times)

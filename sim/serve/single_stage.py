@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sim.cost.pass_cost import FREE, PassCost, add
 from sim.engine.processes import Engine, Process
-from sim.serve.curve import DecodeCurve
 from sim.serve.decoding import LockstepDecoding
-from sim.serve.host import Host
+from sim.serve.host import launched
 from sim.serve.live import Live, StepRow
 from sim.serve.policies import Work
-from sim.serve.prices import FREE, Price, add
 from sim.serve.queue import RequestQueue
 from sim.serve.replica import Replica, ReplicaParts, prefills_of
 from sim.states import Ticks
@@ -29,11 +28,8 @@ class SingleStage:
         self.leaps = parts.leap
         self.decoding = LockstepDecoding(parts.blocks)
         pricer = parts.pricer
-        self.curves = {
-            a: DecodeCurve(pricer.costs, a, pricer.precision) for a, _ in pricer.attentions
-        }
         self.summed = pricer.tabled and not any(a.window for a, _ in pricer.attentions)
-        self.decodes: dict[int, Callable[[int], Price]] = {}  # by requests that decode
+        self.decodes: dict[int, Callable[[int], PassCost]] = {}  # by requests that decode
 
     def arrived(self, now: int) -> None:
         """The process sees it in the queue."""
@@ -82,22 +78,22 @@ class SingleStage:
         queue, decoding = replica.queue, self.decoding
         count, prefill = len(decoding) if work.decode else 0, 0
         if self.summed and not work.chunks:
-            price = self._decode_price(count)(decoding.tokens + count)
+            cost = self._decode_price(count)(decoding.tokens + count)
         else:
-            price = self._price(count, work)
-            host = self.host.added(price, count, bool(work.chunks))
-            price = add(price, (0, 0, 0, 0, host, 0, 0))
+            cost = self._price(count, work)
+            host = self.host.added(cost.duration, count, bool(work.chunks))
+            cost = launched(cost, host)
         if queue.swap_ticks:
-            price = add(price, (0, 0, 0, queue.swap_ticks, 0, 0, 0))
+            cost = cost._replace(link=cost.link + queue.swap_ticks)
             queue.swap_ticks = 0
         for _, size in work.chunks:
             prefill += size
-        duration = price[0] + price[1] + price[2] + price[3] + price[4]
+        duration = cost[0] + cost[1] + cost[2] + cost[3] + cost[4]
         per_token, rest = divmod(duration, count + prefill)
         queue.running[0].share += rest  # the oldest request bears the rest
-        self._book(replica, price, 1)
+        self._book(replica, cost, 1)
         if replica.recorder.on_step:
-            replica.recorder.on_step(step_row(queue, duration, (prefill, count), price))
+            replica.recorder.on_step(step_row(queue, duration, (prefill, count), cost))
         queue.now += duration
         if count:  # before requests whose prompts end here join the decoding ones
             decoding.stepped(count, per_token)
@@ -109,8 +105,8 @@ class SingleStage:
         for live in decoding.due():
             replica.finish(live)
 
-    def _price(self, count: int, work: Work) -> Price:
-        """The price of a step with prompts, or of one that sums do not describe."""
+    def _price(self, count: int, work: Work) -> PassCost:
+        """The cost of a step with prompts, or of one that sums do not describe."""
         decoding, prefills = self.decoding, prefills_of(work)
         if not self.summed:
             contexts = [live.base + decoding.turn + 1 for live in decoding] if count else []
@@ -118,16 +114,16 @@ class SingleStage:
         seen = decoding.tokens + count if count else 0
         return self.pricer.summed_step(count, lambda _: seen, prefills)[0]
 
-    def _book(self, replica: Replica, price: Price, steps: int) -> None:
-        """Add the price of so many steps to the account of the replica."""
+    def _book(self, replica: Replica, cost: PassCost, steps: int) -> None:
+        """Add the cost of so many steps to the account of the replica."""
         clocks = self.decoding.clocks
-        clocks[0] += price[0]
-        clocks[1] += price[1]
-        clocks[2] += price[2]
-        clocks[3] += price[3]
-        clocks[4] += price[4]
-        replica.flops += price[5]
-        replica.hbm_bytes += price[6]
+        clocks[0] += cost[0]
+        clocks[1] += cost[1]
+        clocks[2] += cost[2]
+        clocks[3] += cost[3]
+        clocks[4] += cost[4]
+        replica.flops += cost[5]
+        replica.hbm_bytes += cost[6]
         replica.steps += steps
 
     def _leap(self, replica: Replica) -> int:
@@ -138,7 +134,7 @@ class SingleStage:
         horizon = replica.horizon()
         queue, decoding = replica.queue, self.decoding
         count, last = len(decoding), decoding.next_end()
-        price, blocks, growing = self._decode_price(count), queue.blocks, decoding.growing
+        cost, blocks, growing = self._decode_price(count), queue.blocks, decoding.growing
         size, on_step = blocks.size, replica.recorder.on_step
         now, turn, tokens = queue.now, decoding.turn, decoding.tokens
         sums, all_per_token, all_rest, steps = FREE, 0, 0, 0
@@ -148,7 +144,7 @@ class SingleStage:
                 break
             if need:
                 blocks.take(need)
-            one = price(tokens + count)
+            one = cost(tokens + count)
             duration = one[0] + one[1] + one[2] + one[3] + one[4]
             per_token, rest = divmod(duration, count)
             if on_step:
@@ -169,35 +165,26 @@ class SingleStage:
             replica.finish(live)
         return steps
 
-    def _decode_price(self, count: int) -> Callable[[int], Price]:
-        """The price of a step that decodes `count` requests, by the tokens that they see."""
+    def _decode_price(self, count: int) -> Callable[[int], PassCost]:
+        """The cost of a step that decodes `count` requests, by the tokens that they see."""
         if not self.summed:
             return lambda seen: self._price_one_by_one(seen - count - self.decoding.tokens)
-        if count in self.decodes:
-            return self.decodes[count]
-        host = self.host.step + self.host.sequence * count
-        base = add(self.pricer.linear(count, count)[0], (0, 0, 0, 0, host, 0, 0))
-        curves = [(self.curves[a], n[0]) for a, n in self.pricer.attentions]
-        first, times = curves[0]
-        price = first.at(count, base, times)
-        for curve, more in curves[1:]:
-            price = _sum(price, curve.at(count), more)
-        if self.host.decode_share:
-            price = _stretched(price, self.host, host)
-        self.decodes[count] = price
-        return price
+        if count not in self.decodes:
+            self.decodes[count] = self.host.around(self.pricer.decode(count), count)
+        return self.decodes[count]
 
-    def _price_one_by_one(self, more: int) -> Price:
+    def _price_one_by_one(self, more: int) -> PassCost:
         """A decode step in which every request has `more / count` tokens more than now."""
         decoding = self.decoding
         steps = more // max(1, len(decoding))
         contexts = [live.base + decoding.turn + 1 + steps for live in decoding]
-        price = self.pricer.step(contexts, [])[0]
-        host = self.host.added(price, len(decoding), False)
-        return add(price, (0, 0, 0, 0, host, 0, 0))
+        cost = self.pricer.step(contexts, [])[0]
+        return launched(cost, self.host.added(cost.duration, len(decoding), False))
 
 
-def step_row(queue: RequestQueue, duration: int, tokens: tuple[int, int], price: Price) -> StepRow:
+def step_row(
+    queue: RequestQueue, duration: int, tokens: tuple[int, int], cost: PassCost
+) -> StepRow:
     """A row of `steps` that begins at `queue.now`; `tokens` of prompts and of decoding requests."""
     prefill, decode = tokens
     return StepRow(
@@ -208,24 +195,7 @@ def step_row(queue: RequestQueue, duration: int, tokens: tuple[int, int], price:
         len(queue.running),
         len(queue.waiting),
         queue.blocks.used,
-        price[:5],
-        price[5],
-        price[6],
+        cost[:5],
+        cost[5],
+        cost[6],
     )
-
-
-def _sum(
-    a: Callable[[int], Price], b: Callable[[int], Price], times: int
-) -> Callable[[int], Price]:
-    return lambda seen: add(a(seen), b(seen), times)
-
-
-def _stretched(price: Callable[[int], Price], host: Host, fixed: int) -> Callable[[int], Price]:
-    """Prices that hold `fixed` ticks of the host, and its share of the kernels' time."""
-
-    def longer(seen: int) -> Price:
-        p = price(seen)
-        kernels = p[0] + p[1] + p[2] + p[3] + p[4] - fixed
-        return (*p[:4], p[4] + round(host.decode_share * kernels), *p[5:])
-
-    return longer

@@ -56,10 +56,10 @@ def asked_of(flash: tuple[Flash, ...], traffic: Traffic) -> Asked:
     for f in flash:
         one = f.new == 1
         if isinstance(one, np.ndarray) and f.cached:
-            decoding, seen = decoding + f.sequences * one, seen + f.sequences * f.keys * one
+            decoding, seen = decoding + f.sequences * one, seen + f.keys * one
             chunks.append((f.sequences * (1 - one), f.new, f.context))
         elif f.cached and one:
-            decoding, seen = decoding + f.sequences, seen + f.sequences * f.keys
+            decoding, seen = decoding + f.sequences, seen + f.keys
         else:
             chunks.append((f.sequences, f.new, f.context))
     return Asked(

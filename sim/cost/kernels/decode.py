@@ -35,6 +35,14 @@ class Line(NamedTuple):
     store: Any
     steps: int
 
+    def times(self, xp: Arith, rates: Rates, kv: Any, keys: Any) -> Times:
+        """The kernel if the sequences see so many `keys` together, of `kv` bytes."""
+        floor = xp.where(keys > self.most, self.floors[1], self.floors[0])
+        load = kv * self.per_byte + self.first
+        return times_of(
+            xp, rates, floor, load, self.waits + keys * self.per_key, self.store, self.steps
+        )
+
 
 def decode_terms(rates: Rates, asked: Asked) -> DecodeTerms:
     return cache_terms(rates.efficiency.decode, rates.dtype, asked.kv_bits, DECODE)
@@ -70,8 +78,4 @@ def decode_line(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Li
 
 def decode_times(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Times:
     """One kernel in which every sequence has one new token."""
-    line = decode_line(xp, rates, terms, asked)
-    floor = xp.where(asked.seen > line.most, line.floors[1], line.floors[0])
-    load = asked.kv * line.per_byte + line.first
-    compute = line.waits + asked.seen * line.per_key
-    return times_of(xp, rates, floor, load, compute, line.store, line.steps)
+    return decode_line(xp, rates, terms, asked).times(xp, rates, asked.kv, asked.seen)

@@ -106,7 +106,7 @@ def splitwise_seconds(bench: Bench, row: Row, device: str, engine: Engine, promp
     )
     kernels = _kernels(bench, row["model"], device, tp, batch)
     decoding = 0 if prompt else count
-    added = host_of(engine).added((kernels, 0, 0, 0, 0, 0, 0), decoding, prompt)
+    added = host_of(engine).added(kernels, decoding, prompt)
     return (kernels + added) / TICKS_A_SECOND
 
 

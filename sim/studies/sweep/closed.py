@@ -19,7 +19,10 @@ from sim.studies.sweep.kinds import Row, refusal
 from sim.studies.sweep.points import Point
 from sim.studies.sweep.shapes import Shapes
 from sim.studies.sweep.stages import Pipeline
-from workloads.model import Dense, Model
+from workloads.batch import Batch
+from workloads.graph import build_graph
+from workloads.model import Model
+from workloads.precision import Precision
 
 MOST_PASSES = 200_000  # at once; more are taken in parts, to bound memory
 
@@ -41,13 +44,11 @@ def _serial(point: Point) -> bool:
 
 
 def plain(model: Model) -> bool:
-    """One stack whose graph has the same operators for every batch: what experts are visited, and
-    in which form latents attend, depends on it."""
-    return (model.encoder is None or model.decoder is None) and all(
-        layer.attention.latent is None and isinstance(layer.ffn, Dense)
-        for _, stack in model.stacks
-        for layer in stack.layers
-    )
+    """One stack whose operators are the same for every batch, so that arrays can count them."""
+    if model.encoder is not None and model.decoder is not None:
+        return False
+    graph = build_graph(model, Batch.prefill(1, 1), Precision())
+    return not any(op.branches for _, op in graph.ops())
 
 
 def closed_rows(points: list[Point]) -> Iterator[tuple[int, Row]]:

@@ -1,0 +1,73 @@
+"""Which kernel runs an operator: by its kind, or else by what it is made of.
+
+A kernel is a function (arithmetic, rates, operator, bytes moved) -> `Times`, of one operator or of
+many whose counts are arrays. A new kind of operator that is no product, no attention and no stream
+is one entry in `KERNELS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sim.cost.arith import Arith
+from sim.cost.kernels.asked import asked_of
+from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.experts import expert_terms, expert_times, grouped_rows
+from sim.cost.kernels.gemm import gemm_times
+from sim.cost.kernels.price import Moved, Times
+from sim.cost.kernels.rates import Rates
+from sim.cost.kernels.stream import stream_times
+from workloads.ops import Op
+
+Kernel = Callable[[Arith, Rates, Op, Moved], Times]
+
+
+def kernel_of(op: Op) -> Kernel:
+    """The kernel of an operator."""
+    kernel = KERNELS.get(op.kind)
+    if kernel:
+        return kernel
+    if op.gemms:
+        return product
+    return attention if op.flash else stream
+
+
+def product(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
+    """Matrix products with what is fused into them."""
+    return gemm_times(xp, rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
+
+
+def attention(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
+    """Attention that keeps its scores on chip."""
+    rows = sum(f.elements for f in op.flash)
+    asked = asked_of(op.flash, op.traffic)
+    return attention_times(xp, rates, moved, op.matrix_flops, op.vector_flops, rows, asked)
+
+
+def stream(xp: Arith, rates: Rates, op: Op, moved: Moved, bandwidth: float | None = None) -> Times:
+    """Element-wise and row-wise operators; `bandwidth` (bytes/s) instead of the device's."""
+    return stream_times(
+        xp,
+        rates,
+        moved,
+        op.matrix_flops,
+        op.vector_flops,
+        kind="" if op.parts else op.kind,
+        rows=op.rows,
+        width=op.width,
+        bandwidth=bandwidth,
+    )
+
+
+def experts(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
+    """Products of the visited experts, and the sum of their outputs."""
+    terms = expert_terms(rates)
+    if terms is None:
+        return product(xp, rates, op, moved) if op.gemms else stream(xp, rates, op, moved)
+    if not op.gemms:
+        return stream(xp, rates, op, moved, rates.device.hbm.bandwidth * terms.combine)
+    gemm, rows = op.gemms[0], grouped_rows(op.gemms)
+    return expert_times(xp, rates, terms, moved, gemm.k, gemm.n, rows, op.vector_flops)
+
+
+KERNELS: dict[str, Kernel] = {"experts": experts}

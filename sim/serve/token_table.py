@@ -1,0 +1,121 @@
+"""The part of a step that depends on the number of new tokens alone, as a table.
+
+The operators that vary with tokens and those that vary with rows (`Op.varies`) are priced from the
+graph for a run of token counts at once, as arrays. If an operator branches, so that no formula
+covers a run of counts, they are priced count by count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from sim.cost.model import CostModel
+from sim.cost.pass_cost import FREE, PassCost, add
+from sim.mapping.passes import AMOUNTS, BlockSums, graph_of, sums_of
+from sim.mapping.priced import Step
+from workloads.batch import Batch
+from workloads.block import Lowering
+from workloads.graph import Graph, build_graph
+from workloads.model import Model
+from workloads.precision import Precision
+
+RUN = 128
+Exchanger = Callable[[int, str, str, int], Step]  # (stage, kind, operator, bytes)
+
+
+class ModelShare(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank's share of a model, with what decides its operators and their costs.
+
+    stage_of: stage by (stack, layer). ways: ranks that share each layer.
+    """
+
+    local: Model
+    stage_of: dict[tuple[str, int], int]
+    stages: int
+    ways: int
+    costs: CostModel
+    precision: Precision
+    lowering: Lowering
+
+    def graph(self, batch: Batch) -> Graph:
+        """The graph of one pass."""
+        return build_graph(self.local, batch, self.precision, self.lowering, ways=self.ways)
+
+    def token_graph(self, tokens: Any) -> Graph:
+        """The graph of one sequence of so many new tokens; a number, or an array of passes."""
+        return graph_of(self.local, tokens, 1, 0, self.precision, self.lowering, self.ways)
+
+
+class TablePart(msgspec.Struct, frozen=True):
+    """A block of one stage, `times` over, by token count: its operators that vary with tokens, and
+    those that vary with rows."""
+
+    stage: int
+    times: int
+    body: BlockSums
+    head: BlockSums
+
+
+class TokenTable:
+    """Costs by stage of (the operators that vary with tokens, those that vary with rows)."""
+
+    def __init__(self, share: ModelShare, exchange: Exchanger) -> None:
+        self.share, self.exchange = share, exchange
+        branches = any(op.branches for _, op in share.token_graph(1).ops())
+        self.length = 1 if branches else RUN
+        self._runs: dict[int, list[TablePart]] = {}
+        self._known: dict[int, tuple[list[PassCost], list[PassCost]]] = {}
+
+    def parts(self, count: int) -> tuple[list[PassCost], list[PassCost]]:
+        """Of `count` tokens, and of `count` rows; at least one."""
+        known = self._known.get(count)
+        if known is None:
+            known = self._known[count] = self._assembled(count)
+        return known
+
+    def _assembled(self, count: int) -> tuple[list[PassCost], list[PassCost]]:
+        run, at = divmod(count - 1, self.length)
+        if run not in self._runs:
+            self._runs[run] = self._priced(run * self.length + 1)
+        body, head = ([FREE] * self.share.stages for _ in range(2))
+        for part in self._runs[run]:
+            for side, sums in ((body, part.body), (head, part.head)):
+                stage = part.stage
+                side[stage] = add(side[stage], _at(sums, at), part.times)
+                for e in sums.exchanges:
+                    step = self.exchange(stage, e.kind, e.name, int(e.nbytes[at]))
+                    side[stage] = add(side[stage], step.price, part.times)
+        return body, head
+
+    def _priced(self, first: int) -> list[TablePart]:
+        """The blocks of the run of counts from `first` on."""
+        share, many = self.share, self.length > 1
+        counts = np.arange(first, first + self.length) if many else first  # [run]
+        places: dict[tuple[int, int], int] = {}
+        blocks = {}
+        for placed in share.token_graph(counts).placed:
+            key = id(placed.block), share.stage_of[placed.stack, placed.layer]
+            places[key] = places.get(key, 0) + 1
+            blocks[key[0]] = placed.block
+        sums = {
+            key: [
+                sums_of(
+                    (op for op in block.ops if op.varies == varies),
+                    share.costs,
+                    self.length,
+                    share.ways,
+                )
+                for varies in ("tokens", "rows")
+            ]
+            for key, block in blocks.items()
+        }
+        return [TablePart(stage, times, *sums[key]) for (key, stage), times in places.items()]
+
+
+def _at(sums: BlockSums, at: int) -> PassCost:
+    compute, hbm, sram, launch, flops, moved = sums.amounts[: len(AMOUNTS), at].tolist()
+    return PassCost(compute, hbm, sram, 0, launch, flops, moved)
