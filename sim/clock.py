@@ -14,12 +14,13 @@ def ticks(seconds: float) -> int:
 
     Raises InputError for a duration that is negative, not a number, or beyond 106 days.
     """
-    if not 0 <= seconds * TICKS_PER_SECOND < LONGEST:
+    exact = seconds * TICKS_PER_SECOND
+    if not 0 <= exact < LONGEST:
         raise InputError(
             f"a duration of {seconds:.4g} s is outside 0 s to 106 days; lower the work or check "
             "the rates"
         )
-    return round(seconds * TICKS_PER_SECOND)
+    return round(exact)
 
 
 def seconds(t: int) -> float:

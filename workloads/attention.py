@@ -65,13 +65,18 @@ class Attended(NamedTuple):
 
 def attended(attention: Attention, group: Group, *, cross: bool = False) -> Attended:
     """The counts of a group of equal sequences."""
-    count = group.count
-    new, cached, appended = _sides(group.sequence, cross)
-    if cross:
-        return Attended(count, new, cached, count * cached, count * new * cached, count * appended)
+    count, sequence = group.count, group.sequence
+    if not cross:
+        return chunks(attention, count, sequence.new, sequence.cached)
+    new, cached, appended = _sides(sequence, cross)
+    return Attended(count, new, cached, count * cached, count * new * cached, count * appended)
+
+
+def chunks(attention: Attention, count: int, new: int, cached: int) -> Attended:
+    """`count` chunks of `new` tokens behind `cached` ones."""
     keys = seen(new, cached, window=attention.window)
     scores = pairs(new, cached, causal=attention.causal, window=attention.window)
-    return Attended(count, new, cached + new, count * keys, count * scores, count * appended)
+    return Attended(count, new, cached + new, count * keys, count * scores, count * new)
 
 
 def decoding(sequences: int, keys: int) -> Attended:

@@ -18,7 +18,7 @@ from sim.clock import ticks
 from sim.cost.arith import SCALAR, Arith
 from sim.cost.kernels import RESOURCES, Priced, Rates, Times, priced
 from sim.cost.kernels.experts import expert_terms
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.price import Moved, tile_of, waits
 from sim.cost.kernels.rates import matrix_rate, rates_of, vector_rate
 from sim.cost.kernels.registry import kernel_of
 from sim.cost.pass_cost import PassCost
@@ -88,8 +88,11 @@ class CostModel:
     def price(self, op: Op) -> PassCost:
         """The cost of an operator of which there will be no second one: nothing is kept."""
         moved = self.moved(op)
-        p = priced(SCALAR, self.rates, self.times(op, moved))
-        return PassCost(p.compute, p.hbm, p.sram, 0, p.launch, op.flops, moved.reads + moved.writes)
+        t = self.times(op, moved)
+        tile, memory = tile_of(SCALAR, t), ticks(t.memory)
+        compute, hbm, sram = waits(SCALAR, self.rates, t.tiles, tile, memory)
+        nbytes = moved.reads + moved.writes
+        return PassCost(compute, hbm, sram, 0, ticks(t.floor), op.flops, nbytes)
 
     def cost(self, t: Times, moved: Moved, op: Op) -> Cost:
         """A kernel's times as a pipeline with its account."""

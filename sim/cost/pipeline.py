@@ -19,20 +19,14 @@ import msgspec
 from sim.cost.arith import SCALAR, Arith
 
 
-def body(xp: Arith, tiles: Any, load: Any, compute: Any, store: Any) -> Any:
-    """Ticks from the first load's end to the last compute's start; numbers or arrays."""
-    inside = xp.max(load, compute) + (tiles - 2) * xp.max(load + store, compute)
-    return xp.where(tiles == 1, 0, inside)
-
-
 def makespan(
     xp: Arith, tiles: Any, load: Any, compute: Any, store: Any, perfect: bool = False
 ) -> Any:
     """Ticks from the first load's start to the last store's end; numbers or arrays."""
     if perfect:
         return xp.max(tiles * (load + store), tiles * compute)
-    tail = xp.where(tiles == 1, compute, xp.max(compute, store))
-    return load + body(xp, tiles, load, compute, store) + tail + store
+    inside = xp.max(load, compute) + (tiles - 2) * xp.max(load + store, compute)
+    return load + xp.where(tiles == 1, compute, inside + xp.max(compute, store)) + store
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -57,7 +51,11 @@ class Pipeline(msgspec.Struct, frozen=True):
     @property
     def body(self) -> int:
         """From the first load's end to the last compute's start."""
-        return body(SCALAR, self.tiles, self.load, self.compute, self.store)  # type: ignore[no-any-return]
+        if self.tiles == 1:
+            return 0
+        last = max(self.compute, self.store)
+        span = makespan(SCALAR, self.tiles, self.load, self.compute, self.store)
+        return int(span - self.load - last - self.store)
 
     @property
     def makespan(self) -> int:

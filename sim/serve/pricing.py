@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from sim.clock import ticks
 from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
 from sim.cost.kernels.asked import asked_of
 from sim.cost.kernels.decode import decode_line, decode_terms
-from sim.cost.kernels.price import priced
+from sim.cost.kernels.price import waits
 from sim.cost.model import CostModel
 from sim.cost.pass_cost import FREE, PassCost, add
 from sim.mapping.parallelism import shard
@@ -25,8 +26,8 @@ from sim.mapping.plan import stage_table
 from sim.mapping.priced import Step, output_exchange, price_blocks
 from sim.scenario import Resolved
 from sim.serve.token_table import ModelShare, TokenTable
-from workloads.attention import Attended, attended, core_of, decoding
-from workloads.batch import Batch, Group, Sequence
+from workloads.attention import Attended, chunks, core_of, decoding
+from workloads.batch import Batch, Sequence
 from workloads.block import Block, Context
 from workloads.blocks import attend
 from workloads.model import Attention
@@ -116,16 +117,15 @@ class Pricer:
         self, decodes: int, keys: Callable[[Attention], int], prefills: list[Prefill]
     ) -> list[PassCost]:
         """A step from sums; `keys` tells the keys that the decoding sequences see together."""
-        chunks: dict[tuple[int, int], int] = {}
+        counts: dict[tuple[int, int], int] = {}  # chunks by (new, cached)
         for p in prefills:
-            chunks[p.new, p.cached] = chunks.get((p.new, p.cached), 0) + 1
+            counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
         costs = []
-        for attention, counts in self.attentions:
+        for attention, layers in self.attentions:
             parts = [decoding(decodes, keys(attention))] if decodes else []
-            for (new, cached), count in chunks.items():
-                group = Group(sequence=Sequence(new=new, cached=cached), count=count)
-                parts.append(attended(attention, group))
-            costs.append((self.costs.price(self._attention(attention, parts)), counts))
+            for (new, cached), count in counts.items():
+                parts.append(chunks(attention, count, new, cached))
+            costs.append((self.costs.price(self._attention(attention, parts)), layers))
         return self._with_table(decodes, prefills, costs)
 
     def _with_table(
@@ -225,17 +225,21 @@ class Pricer:
             )
         line = decode_line(SCALAR, rates, terms, asked)
         per_key = self._attention(attention, [decoding(count, 1)]).flops
+        low, high = (base[4] + times * ticks(floor) for floor in line.floors)
+        most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
         fixed, bits = none.traffic.total, attention.kv_width * self.precision.kv_bits
 
         def cost(keys: int) -> PassCost:
             kv = (keys * bits + 7) // 8
-            p = priced(SCALAR, rates, line.times(SCALAR, rates, kv, keys))
+            load = line.load(kv)
+            tile = (ticks(load / tiles), ticks(line.compute(keys) / tiles), store)
+            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, ticks(load + line.store))
             return PassCost(
-                base[0] + times * p[5],
-                base[1] + times * p[6],
-                base[2] + times * p[7],
+                base[0] + times * compute,
+                base[1] + times * hbm,
+                base[2] + times * sram,
                 base[3],
-                base[4] + times * p[4],
+                high if keys > most else low,
                 base[5] + times * keys * per_key,
                 base[6] + times * (fixed + kv),
             )

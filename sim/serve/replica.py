@@ -233,10 +233,8 @@ class Replica:
 
 def prefills_of(work: Work) -> list[Prefill]:
     """The chunks of a batch as they are priced; padded ones are as long as the longest."""
-    longest = max((size for _, size in work.chunks), default=0)
+    longest = max((size for _, size in work.chunks), default=0) if work.padded else 0
     return [
-        Prefill(
-            longest if work.padded else size, live.computed, live.computed + size == live.target
-        )
+        Prefill(longest or size, live.computed, live.computed + size == live.target)
         for live, size in work.chunks
     ]

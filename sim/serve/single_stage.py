@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim.cost.pass_cost import FREE, PassCost, add
+from sim.cost.pass_cost import PassCost, add
 from sim.engine.processes import Engine, Process
 from sim.serve.decoding import LockstepDecoding
 from sim.serve.host import launched
@@ -55,40 +55,39 @@ class SingleStage:
                 return
             queue.now = now = engine.now
             queue.blocked = False
-            gone = replica.finished + queue.preempted
+            preempted = queue.preempted
             work = replica.plan()
             if not work.chunks and not work.decode:
                 if work.wake <= now:
                     raise replica.idle_policy()
                 yield engine.wait(work.wake - now) | replica.change()
                 continue
-            self._step(replica, work)
-            if self.leaps and not queue.filling:
-                # After a request has left, one that did not fit may fit.
-                same = queue.blocked and replica.finished + queue.preempted == gone
-                if not queue.waiting or (same and not work.chunks):
-                    while decoding.requests and self._leap(replica) and not queue.waiting:
-                        pass
+            if work.chunks or queue.swap_ticks:
+                self._step(replica, work)
+            else:
+                same = queue.blocked and queue.preempted == preempted
+                steady = self.leaps and not queue.filling and (same or not queue.waiting)
+                self._decode(replica, replica.horizon() if steady else now, planned=True)
+            # After a request has left, one that did not fit may fit.
+            if self.leaps and not queue.waiting and not queue.filling:
+                while decoding.requests and self._decode(replica, replica.horizon()):
+                    if queue.waiting:
+                        break
             yield engine.wait(queue.now - now)
 
     # -- steps ------------------------------------------------------------------------------
 
     def _step(self, replica: Replica, work: Work) -> None:
-        """Price a step, let its time pass, and do what it does."""
+        """Price a step with prompts or swaps, let its time pass, and do what it does."""
         queue, decoding = replica.queue, self.decoding
         count, prefill = len(decoding) if work.decode else 0, 0
-        if self.summed and not work.chunks:
-            cost = self._decode_price(count)(decoding.tokens + count)
-        else:
-            cost = self._price(count, work)
-            host = self.host.added(cost.duration, count, bool(work.chunks))
-            cost = launched(cost, host)
-        if queue.swap_ticks:
-            cost = cost._replace(link=cost.link + queue.swap_ticks)
-            queue.swap_ticks = 0
+        cost = self._price(count, work)
+        host = self.host.added(cost.duration, count, bool(work.chunks))
+        cost = add(cost, PassCost(link=queue.swap_ticks, launch=host))
+        queue.swap_ticks = 0
         for _, size in work.chunks:
             prefill += size
-        duration = cost[0] + cost[1] + cost[2] + cost[3] + cost[4]
+        duration = cost.duration
         per_token, rest = divmod(duration, count + prefill)
         queue.running[0].share += rest  # the oldest request bears the rest
         self._book(replica, cost, 1)
@@ -126,31 +125,42 @@ class SingleStage:
         replica.hbm_bytes += cost[6]
         replica.steps += steps
 
-    def _leap(self, replica: Replica) -> int:
-        """Decode steps until a request ends, memory runs out or a request may arrive.
+    def _decode(self, replica: Replica, horizon: int, *, planned: bool = False) -> int:
+        """Decode steps until a request ends, memory runs out or a request may arrive (`horizon`).
 
+        planned: the first step was planned, so that its blocks are taken and it runs in any case.
         The same as `_step` after `_step`, with the sums in local names. Returns their number.
         """
-        horizon = replica.horizon()
         queue, decoding = replica.queue, self.decoding
         count, last = len(decoding), decoding.next_end()
         cost, blocks, growing = self._decode_price(count), queue.blocks, decoding.growing
         size, on_step = blocks.size, replica.recorder.on_step
         now, turn, tokens = queue.now, decoding.turn, decoding.tokens
-        sums, all_per_token, all_rest, steps = FREE, 0, 0, 0
-        while now < horizon and turn < last:
-            need = growing[-turn % size]
-            if need > blocks.total - blocks.used:
-                break
-            if need:
-                blocks.take(need)
+        compute = hbm = sram = link = launch = flops = moved = 0
+        all_per_token, all_rest, steps = 0, 0, 0
+        while planned or (now < horizon and turn < last):
+            if planned:
+                planned = False
+            else:
+                need = growing[-turn % size]
+                if need > blocks.total - blocks.used:
+                    break
+                if need:
+                    blocks.take(need)
             one = cost(tokens + count)
-            duration = one[0] + one[1] + one[2] + one[3] + one[4]
+            a, b, c, d, e, f, g = one
+            duration = a + b + c + d + e
             per_token, rest = divmod(duration, count)
             if on_step:
                 queue.now = now
                 on_step(step_row(queue, duration, (0, count), one))
-            sums = add(sums, one)
+            compute += a
+            hbm += b
+            sram += c
+            link += d
+            launch += e
+            flops += f
+            moved += g
             all_per_token += per_token
             all_rest += rest
             steps += 1
@@ -160,7 +170,7 @@ class SingleStage:
         queue.now, decoding.turn, decoding.tokens = now, turn, tokens
         decoding.per_token += all_per_token
         queue.running[0].share += all_rest
-        self._book(replica, sums, steps)
+        self._book(replica, PassCost(compute, hbm, sram, link, launch, flops, moved), steps)
         for live in decoding.due():
             replica.finish(live)
         return steps

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hw_models.device import Device
 from sim.cost.arith import Arith
 from sim.cost.kernels.price import Times
 from sim.cost.kernels.rates import Rates
@@ -84,22 +83,15 @@ def score_flops(asked: Asked) -> Any:
     return 2 * BLOCK * -(-asked.width // BLOCK)
 
 
-def attention_peak(rates: Rates) -> float:
-    """Matrix rate of attention, FLOP/s: scores and values are multiplied in 16 bits or more."""
-    if rates.dtype in ("fp8", "int8", "fp4", "int4"):
-        device: Device = rates.device
-        return device.matrix.flops("bf16") or device.matrix.flops("fp16") or rates.peak
-    return rates.peak
-
-
 def times_of(
     xp: Arith, rates: Rates, floor: Any, load: Any, compute: Any, store: Any, steps: int
 ) -> Times:
     """The times of a kernel whose own terms say what its on-chip memories cost."""
-    if "hbm" in rates.free:
-        load, store = 0.0 * load, 0.0 * store
-    if "compute" in rates.free:
-        compute = 0.0 * compute
-    if "launch" in rates.free:
-        floor = 0.0 * floor
+    if rates.free:
+        if "hbm" in rates.free:
+            load, store = 0.0 * load, 0.0 * store
+        if "compute" in rates.free:
+            compute = 0.0 * compute
+        if "launch" in rates.free:
+            floor = 0.0 * floor
     return Times(floor, load, compute, store, steps, load + store, 0.0 * load)

@@ -26,7 +26,6 @@ def attention_times(
     xp: Arith, rates: Rates, moved: Moved, matrix: Any, vector: Any, rows: Any, asked: Asked
 ) -> Times:
     """One kernel over a batch; `rows` are query rows x width, over all heads."""
-    decode, chunk = decode_terms(rates, asked), chunk_terms(rates, asked)
 
     def plain(floor_us: float | None) -> Times:
         compute = attention_seconds(rates, matrix, rows) + vector / rates.vector
@@ -34,11 +33,13 @@ def attention_times(
         return times(xp, rates, rates.floor(floor_us), moved, compute, tiles)
 
     def decoding() -> Times:
+        decode = decode_terms(rates, asked)
         if decode.depth:
             return decode_times(xp, rates, decode, asked)
         return plain(decode.floor_us)
 
     def chunks() -> Times:
+        chunk = chunk_terms(rates, asked)
         if chunk.tile_rows:
             return chunk_times(xp, rates, chunk, asked)
         return plain(chunk.floor_us)

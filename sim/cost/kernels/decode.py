@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hw_models.efficiency import DecodeTerms, cache_terms
 from sim.cost.arith import Arith
-from sim.cost.kernels.asked import Asked, attention_peak, score_flops, times_of
+from sim.cost.kernels.asked import Asked, score_flops, times_of
 from sim.cost.kernels.price import Times
 from sim.cost.kernels.rates import Rates
 
@@ -38,10 +38,16 @@ class Line(NamedTuple):
     def times(self, xp: Arith, rates: Rates, kv: Any, keys: Any) -> Times:
         """The kernel if the sequences see so many `keys` together, of `kv` bytes."""
         floor = xp.where(keys > self.most, self.floors[1], self.floors[0])
-        load = kv * self.per_byte + self.first
-        return times_of(
-            xp, rates, floor, load, self.waits + keys * self.per_key, self.store, self.steps
-        )
+        load, compute = self.load(kv), self.compute(keys)
+        return times_of(xp, rates, floor, load, compute, self.store, self.steps)
+
+    def load(self, kv: Any) -> Any:
+        """Seconds of reading queries and `kv` bytes of the cache."""
+        return kv * self.per_byte + self.first
+
+    def compute(self, keys: Any) -> Any:
+        """Seconds of arithmetic on so many keys."""
+        return self.waits + keys * self.per_key
 
 
 def decode_terms(rates: Rates, asked: Asked) -> DecodeTerms:
@@ -70,7 +76,7 @@ def decode_line(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Li
         per_byte=stretch / bandwidth,
         first=asked.queries * passes / bandwidth,
         waits=(-(-blocks // cores) - 1) * (terms.block_us * 1e-6) * (0.5 + asked.width / 512),
-        per_key=asked.heads * score_flops(asked) / (attention_peak(rates) * terms.matrix),
+        per_key=asked.heads * score_flops(asked) / (rates.attention_peak * terms.matrix),
         store=(asked.written * passes + asked.appended) / bandwidth,
         steps=terms.depth,
     )

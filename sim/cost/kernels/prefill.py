@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from hw_models.efficiency import PrefillTerms
 from sim.cost.arith import Arith
-from sim.cost.kernels.asked import Asked, attention_peak, score_flops, times_of
+from sim.cost.kernels.asked import Asked, score_flops, times_of
 from sim.cost.kernels.price import Times
-from sim.cost.kernels.rates import Rates, vector_rate
+from sim.cost.kernels.rates import Rates
 from workloads.ops import SOFTMAX_FLOPS, least, most
 
 WIDE = 2**31  # a window that hides nothing
@@ -68,8 +68,8 @@ def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, asked: Asked) -> T
     """
     tiles = tiles_of(xp, terms, asked)
     cores, start = rates.cores, terms.tile_us * 1e-6
-    matrix = score_flops(asked) / (attention_peak(rates) * terms.matrix)
-    pace = terms.tile_rows * (matrix + SOFTMAX_FLOPS / (vector_rate(rates.device) * terms.softmax))
+    matrix = score_flops(asked) / (rates.attention_peak * terms.matrix)
+    pace = terms.tile_rows * (matrix + SOFTMAX_FLOPS / (rates.vector_peak * terms.softmax))
     over = tiles.count * start + (tiles.slots - tiles.count) * (terms.empty_us * 1e-6)
     spread = tiles.heads * (tiles.keys / tiles.each * pace + over / cores)
     longest = tiles.longest / tiles.each * (pace * cores) + start

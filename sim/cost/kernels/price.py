@@ -94,17 +94,33 @@ def times(
     return Times(floor, load, compute, store, tiles, memory, near)
 
 
+def waits(
+    xp: Arith, rates: Rates, tiles: Any, tile: tuple[Any, Any, Any], memory: Any
+) -> tuple[Any, Any, Any]:
+    """Ticks of arithmetic, of waiting for HBM past what overlaps, and of the rest of the waiting:
+    fill and drain of the pipeline, on-chip bandwidth.
+
+    tile: ticks of load, compute and store of one of the equal `tiles`; memory: ticks that HBM is
+    busy in all.
+    """
+    load, busy, store = tile
+    work = tiles * busy
+    wait = makespan(xp, tiles, load, busy, store, rates.perfect) - work
+    hbm = xp.min(wait, xp.max(0, memory - work))
+    return work, hbm, wait - hbm
+
+
+def tile_of(xp: Arith, t: Times) -> tuple[Any, Any, Any]:
+    """Ticks of load, compute and store of one tile."""
+    tiles = t.tiles
+    return xp.ticks(t.load / tiles), xp.ticks(t.compute / tiles), xp.ticks(t.store / tiles)
+
+
 def priced(xp: Arith, rates: Rates, t: Times) -> Priced:
-    """Equal tiles in whole ticks. `hbm` is waiting for HBM past what overlaps; `sram` the rest of
-    the waiting: fill and drain of the pipeline, on-chip bandwidth."""
-    load, busy = xp.ticks(t.load / t.tiles), xp.ticks(t.compute / t.tiles)
-    store = xp.ticks(t.store / t.tiles)
-    compute = t.tiles * busy
-    wait = makespan(xp, t.tiles, load, busy, store, rates.perfect) - compute
-    memory = xp.ticks(t.memory)
-    hbm = xp.min(wait, xp.max(0, memory - compute))
-    launch, near = xp.ticks(t.floor), xp.ticks(t.inner)
-    return Priced(t.tiles, load, busy, store, launch, compute, hbm, wait - hbm, memory, near)
+    """A kernel in ticks: what a tile of it takes, and its states."""
+    tile, memory = tile_of(xp, t), xp.ticks(t.memory)
+    states = waits(xp, rates, t.tiles, tile, memory)
+    return Priced(t.tiles, *tile, xp.ticks(t.floor), *states, memory, xp.ticks(t.inner))
 
 
 def span(xp: Arith, rates: Rates, t: Times) -> Any:

@@ -1,4 +1,4 @@
-"""What the formulas ask of a device: rates and sizes in SI units, reckoned once."""
+"""What the formulas need of a device: rates and sizes in SI units, computed once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ RESOURCES = ("compute", "hbm", "sram", "link", "launch")
 class Rates(msgspec.Struct, frozen=True):
     """One device at one number format. A resource in `free` costs nothing (what-if).
 
-    peak, vector: FLOP/s of the datasheet. bandwidth: bytes/s that large HBM streams reach;
-    ramp: bytes that a stream costs on top. inner_rate: bytes/s of the slowest on-chip level, 0
-    if none limits. reuse, staging: bytes of the level before HBM, and of the innermost one.
+    peak, vector_peak: FLOP/s of the datasheet. vector: FLOP/s that vector units reach.
+    attention_peak: matrix FLOP/s of attention, which multiplies in 16 bits or more. bandwidth:
+    bytes/s that large HBM streams reach; ramp: bytes that a stream costs on top. inner_rate:
+    bytes/s of the slowest on-chip level, 0 if none limits. reuse, staging: bytes of the level
+    before HBM, and of the innermost one.
     """
 
     device: Device
@@ -24,6 +26,8 @@ class Rates(msgspec.Struct, frozen=True):
     free: frozenset[str]
     peak: float
     vector: float
+    vector_peak: float
+    attention_peak: float
     bandwidth: float
     ramp: float
     inner_rate: float
@@ -51,12 +55,17 @@ def rates_of(device: Device, dtype: str, free: frozenset[str] = frozenset()) -> 
     if unknown:
         raise ValueError(f"{sorted(unknown)} cannot be free; resources are {RESOURCES}")
     inner = [m.bandwidth_GBps * 1e9 for m in device.on_chip if m.bandwidth_GBps]
+    peak, wide = matrix_rate(device, dtype), device.matrix.flops("bf16")
+    wide = wide or device.matrix.flops("fp16") or peak
+    vector_peak = vector_rate(device)
     return Rates(
         device=device,
         dtype=dtype,
         free=free,
-        peak=matrix_rate(device, dtype),
-        vector=vector_rate(device) * device.efficiency.vector,
+        peak=peak,
+        vector_peak=vector_peak,
+        attention_peak=wide if dtype in ("fp8", "int8", "fp4", "int4") else peak,
+        vector=vector_peak * device.efficiency.vector,
         bandwidth=device.hbm.bandwidth * device.efficiency.hbm,
         ramp=device.efficiency.hbm_ramp_MB * 1e6,
         inner_rate=0.0 if "sram" in free or not inner else min(inner),
