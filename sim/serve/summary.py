@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
@@ -23,7 +24,7 @@ from workloads.model import Record
 if TYPE_CHECKING:
     import polars as pl
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0)]
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")
 DEFINITIONS = {
@@ -45,10 +46,33 @@ class Slo(Record, frozen=True, kw_only=True):
     """A service level: bounds that a good request meets, all that are given, and the share of
     the requests that has to be good. A refused request is not good."""
 
-    ttft_s: Seconds | None = None
-    tpot_s: Seconds | None = None
-    e2e_s: Seconds | None = None
-    attainment: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
+    ttft_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Bound of the time to first token, in seconds", extra={"flag": "slo-ttft"}
+        ),
+    ] = None
+    tpot_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Bound of the time per output token, in seconds", extra={"flag": "slo-tpot"}
+        ),
+    ] = None
+    e2e_s: Annotated[
+        Seconds | None,
+        Meta(
+            description="Bound of the time from arrival to last token, in seconds",
+            extra={"flag": "slo-e2e"},
+        ),
+    ] = None
+    attainment: Annotated[
+        float,
+        Meta(gt=0, le=1),
+        Meta(
+            description="Share of the requests that must meet the bounds, 0 to 1",
+            extra={"flag": "slo-attainment"},
+        ),
+    ] = 0.9
 
     @property
     def bounds(self) -> dict[str, float]:
