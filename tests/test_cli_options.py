@@ -15,12 +15,15 @@ from typer.testing import CliRunner
 
 from sim.cli.app import app
 from sim.cli.options import flags_of, with_options
+from sim.cli.run import RunOutput
 from sim.inputs.documents import convert, read_document
 from sim.inputs.overlay import overlay
 from sim.inputs.settings import settings_of
 from sim.scenario import Scenario
 from sim.serve.config import Serving
+from sim.serve.session import ServeOutput
 from sim.studies.sweep.axes import keys_of, parse_axis
+from sim.studies.sweep.session import MapOptions, RecommendOptions, SweepOptions
 
 # Parameters of a command that no scenario has, as they only concern what is printed and written.
 OUTPUT = {
@@ -82,7 +85,10 @@ def test_a_new_field_is_a_flag_a_key_and_an_axis(
     assert parse_axis("t=1,2", keys).path == parse_axis("turbo_GHz=1,2", keys).path
 
 
-@pytest.mark.parametrize("record", [Scenario, Serving])
+RECORDS = (Scenario, Serving, RunOutput, ServeOutput, SweepOptions, MapOptions, RecommendOptions)
+
+
+@pytest.mark.parametrize("record", RECORDS)
 def test_every_field_says_what_it_is_and_has_a_flag_of_its_own(
     record: type[msgspec.Struct],
 ) -> None:

@@ -13,7 +13,7 @@ import typer
 from sim.cli.catalogue import catalogue_app
 from sim.cli.measure import measure
 from sim.cli.options import flags_of, record_of, with_options
-from sim.cli.serve import RECORDS, serve
+from sim.cli.serve import serve
 from sim.cli.sweep import map_, recommend, sweep
 from sim.cli.timeline import timeline
 from sim.cli.validate import calibrate, validate
@@ -35,13 +35,15 @@ for kind in ("model", "device", "system"):
     app.add_typer(catalogue_app(kind), name=f"{kind}s")
 
 
-app.command(cls=with_options(*RECORDS))(serve)
-app.command()(sweep)
+SERVING = ("sim.serve.config:Serving", "sim.serve.session:ServeOutput")
+SWEEPS = "sim.studies.sweep.session"
+app.command(cls=with_options(*SERVING))(serve)
+app.command(cls=with_options(f"{SWEEPS}:SweepOptions"))(sweep)
 app.command()(validate)
 app.command()(calibrate)
 app.command()(measure)
-app.command("map")(map_)
-app.command()(recommend)
+app.command("map", cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
+app.command(cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)
 app.command(context_settings=OPEN)(compare)
 app.command(context_settings=OPEN)(sensitivity)
 app.command()(trend)

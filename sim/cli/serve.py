@@ -8,8 +8,6 @@ import typer
 
 from sim.cli.options import flags_of, record_of
 
-RECORDS = ("sim.serve.config:Serving", "sim.serve.session:ServeOutput")
-
 
 def serve(
     context: typer.Context,

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.sweep import On
-from sim.cli.whatif import Change, Size
+from sim.cli.whatif import Change, On, Size
 from sim.clock import ticks
 from sim.errors import InputError
 

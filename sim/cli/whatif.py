@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.sweep import On, Pictures
-
+On = Annotated[str | None, typer.Option(help="Device or system: a name of the catalogue or a TOML")]
+Pictures = Annotated[bool, typer.Option(help="Draw PNG and SVG into --out")]
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 Subject = Annotated[
     str,

@@ -9,13 +9,16 @@ from msgspec import Meta
 
 from workloads.model import Record
 
+OutputFolder = Annotated[Path | None, Meta(description="Folder of the results")]
+TableFormat = Annotated[
+    Literal["csv", "parquet"], Meta(description="Format of the tables", extra={"flag": "format"})
+]
+Pictures = Annotated[bool, Meta(description="Draw PNG and SVG into --out")]
+
 
 class Output(Record, frozen=True, kw_only=True):
     """Where results go, and how."""
 
-    out: Annotated[Path | None, Meta(description="Folder of the results")] = None
-    table_format: Annotated[
-        Literal["csv", "parquet"],
-        Meta(description="Format of the tables", extra={"flag": "format"}),
-    ] = "csv"
-    pictures: Annotated[bool, Meta(description="Draw PNG and SVG into --out")] = True
+    out: OutputFolder = None
+    table_format: TableFormat = "csv"
+    pictures: Pictures = True

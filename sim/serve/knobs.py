@@ -10,6 +10,22 @@ from sim.clock import ticks
 from workloads.model import Record
 
 Positive = Annotated[int, Meta(gt=0, le=2**31)]
+Seconds = Annotated[float, Meta(gt=0)]
+TtftBound = Annotated[
+    Seconds | None,
+    Meta(description="Bound of the time to first token, in seconds", extra={"flag": "slo-ttft"}),
+]
+TpotBound = Annotated[
+    Seconds | None,
+    Meta(description="Bound of the time per output token, in seconds", extra={"flag": "slo-tpot"}),
+]
+E2eBound = Annotated[
+    Seconds | None,
+    Meta(
+        description="Bound of the time from arrival to last token, in seconds",
+        extra={"flag": "slo-e2e"},
+    ),
+]
 
 
 class Knobs(Record, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 from sim.serve.columns import PART_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.knobs import E2eBound, TpotBound, TtftBound
 from sim.serve.live import PARTS, Outcome
 from sim.states import IDLE, NOTHING, STATES, Ticks, add, only, scaled
 from workloads.model import Record
@@ -24,7 +25,6 @@ from workloads.model import Record
 if TYPE_CHECKING:
     import polars as pl
 
-Seconds = Annotated[float, Meta(gt=0)]
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")
 DEFINITIONS = {
@@ -46,25 +46,9 @@ class Slo(Record, frozen=True, kw_only=True):
     """A service level: bounds that a good request meets, all that are given, and the share of
     the requests that has to be good. A refused request is not good."""
 
-    ttft_s: Annotated[
-        Seconds | None,
-        Meta(
-            description="Bound of the time to first token, in seconds", extra={"flag": "slo-ttft"}
-        ),
-    ] = None
-    tpot_s: Annotated[
-        Seconds | None,
-        Meta(
-            description="Bound of the time per output token, in seconds", extra={"flag": "slo-tpot"}
-        ),
-    ] = None
-    e2e_s: Annotated[
-        Seconds | None,
-        Meta(
-            description="Bound of the time from arrival to last token, in seconds",
-            extra={"flag": "slo-e2e"},
-        ),
-    ] = None
+    ttft_s: TtftBound = None
+    tpot_s: TpotBound = None
+    e2e_s: E2eBound = None
     attainment: Annotated[
         float,
         Meta(gt=0, le=1),
