@@ -17,7 +17,7 @@ from sim.cli.serve import serve
 from sim.cli.sweep import map_, recommend, sweep
 from sim.cli.timeline import timeline
 from sim.cli.validate import calibrate, validate
-from sim.cli.whatif import OPEN, compare, sensitivity, trend, what_if
+from sim.cli.whatif import OPEN, SESSION, compare, sensitivity, trend, what_if
 from sim.errors import MemorywallError, one_line
 
 # ClickException, of the click that this typer uses: its own copy or the installed one.
@@ -44,10 +44,10 @@ app.command()(calibrate)
 app.command()(measure)
 app.command("map", cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
 app.command(cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)
-app.command(context_settings=OPEN)(compare)
-app.command(context_settings=OPEN)(sensitivity)
-app.command()(trend)
-app.command(context_settings=OPEN)(timeline)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:CompareOptions"))(compare)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Measured"))(sensitivity)
+app.command(cls=with_options(f"{SESSION}:TrendOptions"))(trend)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Pictured"))(timeline)
 app.add_typer(what_if, name="what-if")
 
 

@@ -102,8 +102,9 @@ def span(text: str, flag: str) -> tuple[float, float]:
 
 def _options(name: str) -> Iterator[Setting]:
     module, _, record = name.partition(":")
-    # The model is an argument.
-    return (s for s in settings_of(getattr(import_module(module), record)) if s.path != ("model",))
+    settings = settings_of(getattr(import_module(module), record))
+    # The model of a scenario is an argument.
+    return (s for s in settings if s.path != ("model",) or s.default is not NODEFAULT)
 
 
 def _parameters(settings: Iterable[Setting]) -> list[Any]:
