@@ -39,7 +39,7 @@ SERVING = ("sim.serve.config:Serving", "sim.serve.session:ServeOutput")
 SWEEPS = "sim.studies.sweep.session"
 app.command(cls=with_options(*SERVING))(serve)
 app.command(cls=with_options(f"{SWEEPS}:SweepOptions"))(sweep)
-app.command()(validate)
+app.command(cls=with_options("sim.fidelity.validate.session:ValidateOptions"))(validate)
 app.command()(calibrate)
 app.command()(measure)
 app.command("map", cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
