@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sim.errors import InputError
 from sim.inputs.catalogue import Machine, Value, load_machine, load_model, split_changes
@@ -18,8 +19,25 @@ from workloads.block import Lowering
 from workloads.model import Model, Record
 from workloads.precision import Precision, parse_precision
 
-Tokens = Annotated[int, msgspec.Meta(gt=0, le=10**8)]
-Steps = Annotated[int, msgspec.Meta(gt=0, le=131072)]  # each is a forward pass
+Tokens = Annotated[int, Meta(gt=0, le=10**8)]
+Steps = Annotated[int, Meta(gt=0, le=131072)]  # each is a forward pass
+ModelName = Annotated[
+    str, Meta(description="Model: a name of the catalogue, a config.json or its folder, or a TOML")
+]
+MachineName = Annotated[
+    str, Meta(description="Device or system: a name of the catalogue or a TOML")
+]
+Dtype = Annotated[
+    str | None, Meta(description="Number format: bf16, fp16, fp8, int8, ..., or wXaY such as w4a16")
+]
+KvDtype = Annotated[str | None, Meta(description="Number format of the KV cache")]
+Settings = Annotated[
+    dict[str, Value],
+    Meta(
+        description="KEY=VALUE changes one value of the device, the system or the model, "
+        "e.g. hbm.bandwidth_GBps=6700 or model.num_hidden_layers=8"
+    ),
+]
 DEFAULT_SEQ, DEFAULT_PROMPT, DEFAULT_OUTPUT = 512, 512, 32
 
 
@@ -30,27 +48,41 @@ class Workload(Record, frozen=True, kw_only=True):
     of them by the prompt's own pass. Encoder-decoders encode `seq` and start from `prompt`.
     """
 
-    batch: Tokens = 1
-    seq: Tokens | None = None
-    prompt: Tokens | None = None
-    output: Steps | None = None
+    batch: Annotated[Tokens, Meta(description="Sequences in the batch")] = 1
+    seq: Annotated[
+        Tokens | None,
+        Meta(description="Tokens that an encoder reads per sequence; 512 if not given"),
+    ] = None
+    prompt: Annotated[
+        Tokens | None, Meta(description="Tokens of the prompt per sequence; 512 if not given")
+    ] = None
+    output: Annotated[
+        Steps | None,
+        Meta(description="Tokens that a decoder generates per sequence; 32 if not given"),
+    ] = None
 
 
 class Scenario(Record, frozen=True, kw_only=True):
     """Everything that decides a result. `set` changes single values of the files named."""
 
-    model: str
-    on: str
+    model: ModelName
+    on: MachineName
     workload: Workload = msgspec.field(default_factory=Workload)
     parallelism: Parallelism = msgspec.field(default_factory=Parallelism)
     lowering: Lowering = msgspec.field(default_factory=Lowering)
-    dtype: str | None = None
-    kv_dtype: str | None = None
-    detail: Literal["op", "tile"] = "op"
-    shortcuts: bool = True
-    allow_oom: bool = False
-    seed: int = 0
-    set: dict[str, Value] = msgspec.field(default_factory=dict)
+    dtype: Dtype = None
+    kv_dtype: KvDtype = None
+    detail: Annotated[
+        Literal["op", "tile"], Meta(description="Compute the time per operator or per tile")
+    ] = "op"
+    shortcuts: Annotated[
+        bool, Meta(description="Simulate equal ranks and uncontended runs of operators only once")
+    ] = True
+    allow_oom: Annotated[
+        bool, Meta(description="Continue if the model does not fit into memory")
+    ] = False
+    seed: Annotated[int, Meta(description="Seed, recorded with the result")] = 0
+    set: Settings = msgspec.field(default_factory=dict)
 
 
 class Resolved(msgspec.Struct, frozen=True):

@@ -53,7 +53,7 @@ REFUSALS = {
     "encoder generates": (["run", "bert-base", "--on", "t4", "--output", "4"], "use --seq"),
     "file": (["run", "missing/config.json", "--on", "t4"], "no such file"),
     "scenario": (["sweep", "missing.toml", "--grid", "tp=1,2"], "missing.toml: no such file"),
-    "format": (["run", "gpt2", "--on", "t4", "--format", "xlsx"], "csv or parquet"),
+    "format": (["run", "gpt2", "--on", "t4", "--format", "xlsx"], "not one of csv, parquet"),
     "system change": (["run", "gpt2", "--on", "t4", "--set", "system.x=1"], "one device"),
 }
 

@@ -15,7 +15,7 @@ from sim.output.plots.style import STATE_COLOURS
 from sim.states import COMPUTE, HBM, SRAM, STATES
 from sim.studies.sweep.grid import sweep_of
 from sim.studies.sweep.recommend import splits, verdicts
-from sim.studies.sweep.session import recommend_scenario
+from sim.studies.sweep.session import RecommendOptions, recommend_scenario
 from sim.studies.sweep.study import run_sweep
 from sim.studies.sweep.wall import WallMap, map_wall
 from sim.studies.sweep.wall_plot import draw_walls
@@ -171,14 +171,4 @@ def test_the_commands_print_what_they_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bound", [-1.0, 0.0, float("nan")])
 def test_a_bound_that_is_no_time_is_refused(bound: float) -> None:
     with pytest.raises(InputError, match="seconds above 0"):
-        recommend_scenario(
-            "gpt2",
-            on="l4",
-            grids=[],
-            devices=1,
-            bounds={"tpot_s": bound},
-            changes=[],
-            out=None,
-            workers=1,
-            dask=None,
-        )
+        recommend_scenario("gpt2", RecommendOptions(on="l4", devices=1, tpot_s=bound, workers=1))

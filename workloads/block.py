@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import networkx as nx
+from msgspec import Meta
 
 from workloads.batch import Batch
 from workloads.model import Record
@@ -23,10 +24,20 @@ class Lowering(Record, frozen=True, kw_only=True):
     routing: tokens an expert: "uniform", "balanced" or "power-law:1.2" (`workloads.routing`).
     """
 
-    attention: Literal["flash", "materialised"] = "flash"
-    projections: Literal["fused", "separate"] = "fused"
-    fusion: bool = True
-    routing: str = "uniform"
+    attention: Annotated[
+        Literal["flash", "materialised"],
+        Meta(description="Keep the scores of attention on chip (flash) or write them to memory"),
+    ] = "flash"
+    projections: Annotated[
+        Literal["fused", "separate"],
+        Meta(description="Compute Q, K, V (and gate, up) in one product or in separate ones"),
+    ] = "fused"
+    fusion: Annotated[
+        bool, Meta(description="Merge element-wise operators into their neighbours")
+    ] = True
+    routing: Annotated[
+        str, Meta(description="Tokens per expert: uniform, balanced or power-law:1.2")
+    ] = "uniform"
 
     def __post_init__(self) -> None:
         exponent(self.routing)

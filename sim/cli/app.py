@@ -12,12 +12,13 @@ import typer
 
 from sim.cli.catalogue import catalogue_app
 from sim.cli.measure import measure
+from sim.cli.options import flags_of, record_of, with_options
 from sim.cli.serve import serve
 from sim.cli.sweep import map_, recommend, sweep
 from sim.cli.timeline import timeline
 from sim.cli.validate import calibrate, validate
-from sim.cli.whatif import OPEN, compare, sensitivity, trend, what_if
-from sim.errors import InputError, MemorywallError, one_line
+from sim.cli.whatif import OPEN, SESSION, compare, sensitivity, trend, what_if
+from sim.errors import MemorywallError, one_line
 
 # ClickException, of the click that this typer uses: its own copy or the installed one.
 FlagError: Any = typer.BadParameter.__mro__[2]
@@ -34,22 +35,25 @@ for kind in ("model", "device", "system"):
     app.add_typer(catalogue_app(kind), name=f"{kind}s")
 
 
-app.command()(serve)
-app.command()(sweep)
-app.command()(validate)
+SERVING = ("sim.serve.config:Serving", "sim.serve.session:ServeOutput")
+SWEEPS = "sim.studies.sweep.session"
+app.command(cls=with_options(*SERVING))(serve)
+app.command(cls=with_options(f"{SWEEPS}:SweepOptions"))(sweep)
+app.command(cls=with_options("sim.fidelity.validate.session:ValidateOptions"))(validate)
 app.command()(calibrate)
 app.command()(measure)
-app.command("map")(map_)
-app.command()(recommend)
-app.command(context_settings=OPEN)(compare)
-app.command(context_settings=OPEN)(sensitivity)
-app.command()(trend)
-app.command(context_settings=OPEN)(timeline)
+app.command("map", cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
+app.command(cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:CompareOptions"))(compare)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Measured"))(sensitivity)
+app.command(cls=with_options(f"{SESSION}:TrendOptions"))(trend)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Pictured"))(timeline)
 app.add_typer(what_if, name="what-if")
 
 
-@app.command()
+@app.command(cls=with_options("sim.scenario:Scenario", "sim.cli.run:RunOutput"))
 def run(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -57,96 +61,22 @@ def run(
             "or a scenario TOML"
         ),
     ],
-    on: Annotated[str | None, typer.Option(help="A device or a system: name or TOML")] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences; 1 if left out")] = None,
-    seq: Annotated[int | None, typer.Option(help="Tokens an encoder reads; 512")] = None,
-    prompt: Annotated[int | None, typer.Option(help="Tokens a decoder reads first; 512")] = None,
-    output: Annotated[int | None, typer.Option(help="Tokens a decoder generates; 32")] = None,
-    tp: Annotated[int | None, typer.Option(help="Tensor parallel ranks")] = None,
-    pp: Annotated[int | None, typer.Option(help="Pipeline stages")] = None,
-    dp: Annotated[int | None, typer.Option(help="Replicas; the batch is spread over them")] = None,
-    microbatches: Annotated[int | None, typer.Option(help="Micro-batches of a replica")] = None,
-    stages: Annotated[str | None, typer.Option(help="Layers a stage, e.g. 10,12,10")] = None,
-    collective: Annotated[
-        str | None,
-        typer.Option(help="auto, ring, bidirectional, direct, doubling, tree or hierarchical"),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="bf16, fp16, fp8, int8, ..., or wXaY such as w4a16")
-    ] = None,
-    kv_dtype: Annotated[str | None, typer.Option(help="Format of the KV cache")] = None,
-    attention: Annotated[str | None, typer.Option(help="flash or materialised")] = None,
-    projections: Annotated[str | None, typer.Option(help="fused or separate QKV")] = None,
-    fusion: Annotated[bool | None, typer.Option(help="Fuse element-wise operators")] = None,
-    routing: Annotated[
-        str | None, typer.Option(help="Tokens an expert: uniform, balanced or power-law:1.2")
-    ] = None,
     prefetch: Annotated[
-        bool | None, typer.Option(help="Launch the next operator and load its first weights early")
-    ] = None,
-    detail: Annotated[str | None, typer.Option(help="op or tile")] = None,
-    shortcuts: Annotated[
-        bool | None, typer.Option(help="Fold equal ranks and uncontended runs of operators")
-    ] = None,
-    change: Annotated[
-        list[str] | None,
+        bool | None,
         typer.Option(
-            "--set", help="KEY=VALUE, e.g. hbm.bandwidth_GBps=6700, model.num_hidden_layers=8"
+            "--prefetch/--no-prefetch",
+            help="Launch the next operator and load its first weights early: --set device.prefetch",
         ),
-    ] = None,
-    allow_oom: Annotated[
-        bool | None, typer.Option("--allow-oom", help="Go on if it does not fit into memory")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Recorded with the result")] = None,
-    what_if: Annotated[bool, typer.Option(help="Run again with each resource free")] = True,
-    out: Annotated[Path | None, typer.Option(help="Write the result folder here")] = None,
-    table_format: Annotated[str, typer.Option("--format", help="csv or parquet")] = "csv",
-    pictures: Annotated[bool, typer.Option(help="Draw PNG and SVG into --out")] = True,
-    save_scenario: Annotated[
-        Path | None, typer.Option(help="Write the scenario as TOML and go on")
     ] = None,
 ) -> None:
     """Simulate a model on a device or a system, and account for its time."""
-    from sim.cli.run import run_scenario, scenario_of
+    from sim.cli.run import RunOutput, run_scenario, scenario_of
+    from sim.scenario import Scenario
 
-    if table_format not in ("csv", "parquet"):
-        raise InputError(f"--format {table_format!r}: use csv or parquet")
-    changes = list(change or [])
+    flags = flags_of(context, Scenario)
     if prefetch is not None:
-        changes.append(f"device.prefetch={str(prefetch).lower()}")
-    flags: dict[str, Any] = {
-        "on": on,
-        "dtype": dtype,
-        "kv_dtype": kv_dtype,
-        "detail": detail,
-        "shortcuts": shortcuts,
-        "allow_oom": allow_oom,
-        "seed": seed,
-        "workload": {"batch": batch, "seq": seq, "prompt": prompt, "output": output},
-        "parallelism": {
-            "tp": tp,
-            "pp": pp,
-            "dp": dp,
-            "microbatches": microbatches,
-            "stages": stages,
-            "collective": collective,
-        },
-        "lowering": {
-            "attention": attention,
-            "projections": projections,
-            "fusion": fusion,
-            "routing": routing,
-        },
-    }
-    scenario = scenario_of(model, flags, changes)
-    run_scenario(
-        scenario,
-        out=out,
-        table_format=table_format,
-        pictures=pictures,
-        what_if=what_if,
-        save=save_scenario,
-    )
+        flags.setdefault("set", {})["device.prefetch"] = prefetch
+    run_scenario(scenario_of(model, flags), record_of(context, RunOutput))
 
 
 @app.command()

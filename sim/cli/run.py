@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.mapping.parallelism import Parallelism
 from sim.output.files import whole
+from sim.output.options import Output
 from sim.output.progress import progress_bar
 from sim.scenario import Scenario, Workload, save_scenario
 from sim.simulation import Result, run
@@ -21,33 +22,25 @@ from sim.simulation import Result, run
 LONG_RUN = {"passes planned": 1000, "tasks simulated": 100_000}
 
 
-def scenario_of(model: str, flags: dict[str, Any], changes: list[str]) -> Scenario:
-    """A scenario from a file or a model name, with flags that were given laid over it."""
-    stages = flags.get("parallelism", {}).get("stages")
-    if isinstance(stages, str):
-        flags["parallelism"]["stages"] = _layers(stages)
-    return convert(overlay(model, flags, changes, Scenario), Scenario, "command line")
+class RunOutput(Output, frozen=True, kw_only=True):
+    """What `run` prints and writes."""
+
+    what_if: Annotated[bool, Meta(description="Run again with each resource free")] = True
+    save_scenario: Annotated[
+        Path | None, Meta(description="File: write the scenario as TOML, then run it")
+    ] = None
 
 
-def _layers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--stages {text!r}: write layers a stage, e.g. 10,12,10") from None
+def scenario_of(model: str, flags: dict[str, Any]) -> Scenario:
+    """A scenario from a file or from the name of a model, with the given flags over it."""
+    return convert(overlay(model, flags, [], Scenario), Scenario, "command line")
 
 
-def run_scenario(
-    scenario: Scenario,
-    *,
-    out: Path | None,
-    table_format: str,
-    pictures: bool,
-    what_if: bool,
-    save: Path | None = None,
-) -> Result:
-    """Run, print the tables, and write the result folder if one is named."""
+def run_scenario(scenario: Scenario, output: RunOutput) -> Result:
+    """Run, print the tables, and write the folder of results if one is named."""
     from sim.output.report import print_result, terminal
 
+    save, out = output.save_scenario, output.out
     if save:
         save.parent.mkdir(parents=True, exist_ok=True)
         moved = {
@@ -60,12 +53,16 @@ def run_scenario(
     console = terminal()
     with progress_bar() as progress:
         result = run(scenario, progress)
-    print_result(result, console, counterfactual=what_if)
+    print_result(result, console, counterfactual=output.what_if)
     if out:
         from sim.output.export import write_result
 
         write_result(
-            result, out, table_format=table_format, pictures=pictures, counterfactual=what_if
+            result,
+            out,
+            table_format=output.table_format,
+            pictures=output.pictures,
+            counterfactual=output.what_if,
         )
         console.print(f"  written to {out}/")
     return result
@@ -88,4 +85,4 @@ def take_tour(out: Path) -> None:
     """Run the four scenarios of the tour, each into a folder of its own."""
     for number, scenario in enumerate(TOUR, 1):
         folder = out / f"{number}-{scenario.model}-on-{scenario.on}"
-        run_scenario(scenario, out=folder, table_format="csv", pictures=True, what_if=True)
+        run_scenario(scenario, RunOutput(out=folder))

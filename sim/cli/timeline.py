@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.sweep import On
-from sim.cli.whatif import Change, Size
+from sim.cli.whatif import changed
 from sim.clock import ticks
 from sim.errors import InputError
 
@@ -20,8 +19,6 @@ _TIME = re.compile(r"^(\d+\.?\d*(?:[eE][+-]?\d+)?)(s|ms|us|ns|)$")
 def timeline(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(help="As of `run`, or its result folder")],
-    on: On = None,
-    change: Change = None,
     window: Annotated[str | None, typer.Option(help="FROM:TO, e.g. 1ms:2.5ms")] = None,
     number: Annotated[
         int | None, typer.Option("--pass", help="A pass; the first that decodes, or the first")
@@ -29,21 +26,19 @@ def timeline(
     layer: Annotated[int | None, typer.Option(help="A layer of the pass, operators named")] = None,
     device: Annotated[list[int] | None, typer.Option(help="Only this one; may be repeated")] = None,
     critical: Annotated[bool, typer.Option(help="Draw the critical path")] = True,
-    size: Size = "paper",
     out: Annotated[Path, typer.Option("--out", "-o", help="NAME.png or NAME.svg: both")] = Path(
         "timeline.png"
     ),
 ) -> None:
     """Draw what devices do when: a window, a layer, a device, with the critical path."""
     from sim.output.plots.timeline_view import View, plot_view
-    from sim.studies.whatif.changes import from_flags
-    from sim.studies.whatif.session import size_of
+    from sim.studies.whatif.session import Pictured
     from sim.studies.whatif.subjects import RunSubject, subject
 
-    kind = size_of(size)
+    options = changed(context, Pictured)
     if window and layer is not None:
         raise InputError("--window and --layer both say what to show; give one")
-    one = subject(scenario, on, [*(change or []), *from_flags(context.args)])
+    one = subject(scenario, options.on, options.set)
     if not isinstance(one, RunSubject):
         raise InputError(
             "timeline: a static run is needed; of serving write a Perfetto trace with "
@@ -58,7 +53,7 @@ def timeline(
     )
     stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for path in plot_view(one.result, stem, view, kind):
+    for path in plot_view(one.result, stem, view, options.size):
         typer.echo(f"  written to {path}")
 
 

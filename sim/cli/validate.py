@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.options import record_of
 from sim.errors import InputError
 
 Paths = Annotated[
@@ -15,39 +16,11 @@ Paths = Annotated[
 ]
 
 
-def validate(
-    paths: Paths,
-    device: Annotated[
-        str | None, typer.Option(help="Predict for this device: a name or a TOML")
-    ] = None,
-    max_median: Annotated[
-        float | None,
-        typer.Option(min=0, help="Exit with 1 if the median error of a set exceeds this, in %"),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Rows a table, drawn with a fixed seed; all")
-    ] = None,
-    detail: Annotated[bool, typer.Option(help="The errors by regime, too")] = True,
-    out: Annotated[Path | None, typer.Option(help="Write rows, scores and plot here")] = None,
-    table_format: Annotated[str, typer.Option("--format", help="csv or parquet")] = "csv",
-    pictures: Annotated[bool, typer.Option(help="Draw PNG and SVG into --out")] = True,
-) -> None:
+def validate(context: typer.Context, paths: Paths) -> None:
     """Predict measured times, and print how far off the predictions are."""
-    from sim.fidelity.validate.session import validate_paths
+    from sim.fidelity.validate.session import ValidateOptions, validate_paths
 
-    if table_format not in ("csv", "parquet"):
-        raise InputError(f"--format {table_format!r}: use csv or parquet")
-    good = validate_paths(
-        paths,
-        device=device,
-        max_median=max_median,
-        limit=limit,
-        out=out,
-        table_format=table_format,
-        pictures=pictures,
-        detail=detail,
-    )
-    if not good:
+    if not validate_paths(paths, record_of(context, ValidateOptions)):
         raise typer.Exit(1)
 
 

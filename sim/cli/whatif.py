@@ -1,138 +1,69 @@
-"""`memorywall compare` and its like: the flags of questions about a change."""
+"""`memorywall compare` and its like: questions about a change."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import msgspec
 import typer
 
-from sim.cli.sweep import On, Pictures
+from sim.cli.options import flags_of, record_of, with_options
 
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
+SESSION = "sim.studies.whatif.session"
+T = TypeVar("T", bound=msgspec.Struct)
 Subject = Annotated[
     str,
     typer.Argument(
-        help="A model as of `run`, the TOML of a run or of a serving run, or a result folder"
+        help="A model as for `run`, the TOML of a run or of a serving run, or a result folder"
     ),
 ]
-Change = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="KEY=VALUE of any key: hbm.bandwidth_GBps=*2, batch=16, matrix.TFLOPS.bf16=-50%, "
-        "dtype=w4a16. A plain flag does the same: --batch 16",
-    ),
-]
-With = Annotated[list[str] | None, typer.Option("--with", help="KEY=VALUE of both")]
-Out = Annotated[Path | None, typer.Option(help="Folder of the results")]
-Size = Annotated[str, typer.Option(help="Of the picture: column, paper or slide")]
+
+
+def changed(context: typer.Context, record: type[T], *more: str) -> T:
+    """The options of the command; flags that are keys of a scenario become texts of `set`."""
+    from sim.studies.whatif.changes import from_flags
+
+    flags = flags_of(context, record)
+    flags["set"] = [*flags.get("set", ()), *from_flags([*more, *context.args])]
+    return record_of(context, record)
 
 
 def compare(
     context: typer.Context,
     before: Subject,
     after: Annotated[
-        str | None, typer.Argument(help="The same; left out: BEFORE with the changes")
+        str | None, typer.Argument(help="The same; if not given: BEFORE with the changes")
     ] = None,
-    on: On = None,
-    change: Change = None,
-    both: With = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="tpot, ttft, e2e, makespan, pass:N; of serving e2e, ttft, tpot (mean, :p99, "
-            ":request=N), makespan"
-        ),
-    ] = None,
-    out: Out = None,
-    pictures: Pictures = True,
-    size: Size = "paper",
 ) -> None:
     """Explain a difference: which state and which operators make it, exactly."""
-    from sim.studies.whatif.changes import from_flags
-    from sim.studies.whatif.session import compare_scenarios
+    from sim.studies.whatif.session import CompareOptions, compare_scenarios
 
-    given = list(context.args)
-    if after and after.startswith("--"):
-        given, after = [after, *given], None
-    compare_scenarios(
-        before,
-        after,
-        on=on,
-        metric=metric,
-        both=both or [],
-        changes=[*(change or []), *from_flags(given)],
-        out=out,
-        pictures=pictures,
-        size=size,
-    )
+    flag = (after,) if after and after.startswith("--") else ()
+    options = changed(context, CompareOptions, *flag)
+    compare_scenarios(before, None if flag else after, options)
 
 
-def sensitivity(
-    context: typer.Context,
-    scenario: Subject,
-    on: On = None,
-    change: Change = None,
-    metric: Annotated[str | None, typer.Option(help="As of `compare`")] = None,
-    out: Out = None,
-    pictures: Pictures = True,
-    size: Size = "paper",
-) -> None:
-    """What a metric hangs on: its elasticity to each resource, and what is left if it were free."""
-    from sim.studies.whatif.changes import from_flags
-    from sim.studies.whatif.session import sense_scenario
+def sensitivity(context: typer.Context, scenario: Subject) -> None:
+    """What a metric depends on: its elasticity per resource, and its value if one were free."""
+    from sim.studies.whatif.session import Measured, sense_scenario
 
-    sense_scenario(
-        scenario,
-        on=on,
-        metric=metric,
-        changes=[*(change or []), *from_flags(context.args)],
-        out=out,
-        pictures=pictures,
-        size=size,
-    )
+    sense_scenario(scenario, changed(context, Measured))
 
 
 def trend(
+    context: typer.Context,
     scenarios: Annotated[
         list[str] | None,
-        typer.Argument(help="Models or scenario TOMLs; left out: two that read, two that write"),
+        typer.Argument(
+            help="Models or scenario TOMLs; if not given: two that read, two that write"
+        ),
     ] = None,
-    on: On = None,
-    change: Change = None,
-    metric: Annotated[str | None, typer.Option(help="tpot, ttft, e2e or pass:N")] = None,
-    flops: Annotated[float, typer.Option(help="Growth of FLOP/s in two years")] = 3.0,
-    hbm: Annotated[float, typer.Option(help="Growth of HBM bandwidth")] = 1.6,
-    link: Annotated[float, typer.Option(help="Growth of link bandwidth")] = 1.4,
-    fixed: Annotated[
-        float, typer.Option(help="By which launches and latencies shrink; 1: they stay")
-    ] = 3.0,
-    years: Annotated[float, typer.Option(help="How far")] = 10.0,
-    step: Annotated[float, typer.Option(help="Years from point to point")] = 1.0,
-    out: Out = None,
-    pictures: Pictures = True,
-    size: Size = "paper",
 ) -> None:
     """Carry a device along the paper's rates: when each workload meets the memory wall."""
-    from sim.inputs.documents import convert
-    from sim.studies.whatif.session import trend_scenarios
-    from sim.studies.whatif.trend import Rates
+    from sim.studies.whatif.session import TrendOptions, trend_scenarios
 
-    trend_scenarios(
-        scenarios or [],
-        on=on,
-        changes=change or [],
-        metric=metric,
-        rates=convert(
-            {"flops": flops, "hbm": hbm, "link": link, "fixed": fixed}, Rates, "command line"
-        ),
-        years=years,
-        step=step,
-        out=out,
-        pictures=pictures,
-        size=size,
-    )
+    trend_scenarios(scenarios or [], record_of(context, TrendOptions))
 
 
 what_if = typer.Typer(help="Named questions: quantised, pruned, speculative, tiered, ...")
@@ -154,27 +85,12 @@ def show(name: Annotated[str, typer.Argument(help="A name of the list")]) -> Non
     show_what_if(name)
 
 
-@what_if.command(context_settings=OPEN)
+@what_if.command(context_settings=OPEN, cls=with_options(f"{SESSION}:NamedOptions"))
 def run(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A name of the list, or a TOML of your own")],
-    model: Annotated[str | None, typer.Option(help="Another model")] = None,
-    on: On = None,
-    change: Change = None,
-    out: Out = None,
-    pictures: Pictures = True,
-    size: Size = "paper",
 ) -> None:
     """Run every variant of a question, and put the numbers that others claim beside ours."""
-    from sim.studies.whatif.changes import from_flags
-    from sim.studies.whatif.session import answer_what_if
+    from sim.studies.whatif.session import NamedOptions, answer_what_if
 
-    answer_what_if(
-        name,
-        model=model,
-        on=on,
-        changes=[*(change or []), *from_flags(context.args)],
-        out=out,
-        pictures=pictures,
-        size=size,
-    )
+    answer_what_if(name, changed(context, NamedOptions))

@@ -126,7 +126,7 @@ def _values_at(kind: Any, path: str) -> list[str]:
 
 
 def _type_at(kind: Any, path: str) -> Any:
-    """The msgspec type at `path` of a record type; of a union its table or list of values."""
+    """The msgspec type at `path` of a record type."""
     info: Any = msgspec.inspect.type_info(kind)
     for step in _steps(path):
         info = _only(info)
@@ -140,7 +140,10 @@ def _type_at(kind: Any, path: str) -> Any:
 
 
 def _only(info: Any) -> Any:
+    """A type without its `Meta`; of a union its table or list of values."""
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _only(info.type)
     if isinstance(info, msgspec.inspect.UnionType):
         wanted = msgspec.inspect.StructType | msgspec.inspect.LiteralType
-        return next((t for t in info.types if isinstance(t, wanted)), info)
+        return next((t for t in map(_only, info.types) if isinstance(t, wanted)), info)
     return info

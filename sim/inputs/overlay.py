@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sim.inputs.documents import convert, read_document
 
 
 def overlay(
-    model: str, flags: dict[str, Any], changes: list[str], kind: type[msgspec.Struct]
+    model: str, flags: dict[str, Any], changes: Sequence[str], kind: type[msgspec.Struct]
 ) -> dict[str, Any]:
     """The document of a scenario file, or of a model's name, with the given flags over it.
 

@@ -11,23 +11,29 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sim.errors import Infeasible
 from workloads.model import Attention, Dense, Experts, Layer, Model, Record, Stack
 
-Degree = Annotated[int, msgspec.Meta(gt=0, le=65536)]
+Degree = Annotated[int, Meta(gt=0, le=65536)]
 Algorithm = Literal["auto", "ring", "bidirectional", "direct", "doubling", "tree", "hierarchical"]
 
 
 class Parallelism(Record, frozen=True, kw_only=True):
     """Degrees of a split. `stages` gives layers a pipeline stage where they are uneven."""
 
-    tp: Degree = 1
-    pp: Degree = 1
-    dp: Degree = 1
-    microbatches: Degree = 1
-    stages: tuple[Degree, ...] = ()
-    collective: Algorithm = "auto"
+    tp: Annotated[Degree, Meta(description="Tensor parallel ranks")] = 1
+    pp: Annotated[Degree, Meta(description="Pipeline stages")] = 1
+    dp: Annotated[
+        Degree, Meta(description="Data parallel replicas; the batch is split over them")
+    ] = 1
+    microbatches: Annotated[Degree, Meta(description="Micro-batches per replica")] = 1
+    stages: Annotated[
+        tuple[Degree, ...],
+        Meta(description="Layers per pipeline stage where they are uneven, e.g. 10,12,10"),
+    ] = ()
+    collective: Annotated[Algorithm, Meta(description="Algorithm of collectives")] = "auto"
 
     @property
     def devices(self) -> int:

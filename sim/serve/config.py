@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
-from sim.inputs.catalogue import Value
 from sim.mapping.parallelism import Parallelism
+from sim.scenario import Dtype, KvDtype, MachineName, ModelName, Settings
 from sim.serve.knobs import Knobs, Positive
 from sim.serve.summary import Slo
 from workloads.block import Lowering
@@ -20,16 +21,40 @@ class Traffic(Record, frozen=True, kw_only=True):
     With a trace, `arrivals` replaces its times. `window` is in seconds of the trace's clock.
     """
 
-    trace: str | None = None
-    arrivals: str | None = None
-    prompt: str = "fixed:512"
-    output: str = "fixed:128"
-    num_requests: Positive = 1000
-    window: tuple[float, float] | None = None
-    rate_scale: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    limit: Positive | None = None
-    shuffle: bool = False
-    on_bad_row: Literal["fail", "skip"] = "fail"
+    trace: Annotated[
+        str | None, Meta(description="File of a request trace; its columns tell its format")
+    ] = None
+    arrivals: Annotated[
+        str | None,
+        Meta(
+            description="Arrival process, in requests per second: poisson:4, gamma:4:cv=2, "
+            "constant:4, piecewise:60@2,60@8; or closed:32 clients. It replaces "
+            "the times of a trace"
+        ),
+    ] = None
+    prompt: Annotated[
+        str,
+        Meta(
+            description="Tokens per prompt: fixed:512, uniform:16-1024, "
+            "lognormal:mean=500,cv=1, zipf:..., or trace:FILE for the prompts "
+            "and outputs of a trace"
+        ),
+    ] = "fixed:512"
+    output: Annotated[str, Meta(description="Tokens per output, written like --prompt")] = (
+        "fixed:128"
+    )
+    num_requests: Annotated[Positive, Meta(description="Requests of synthetic traffic")] = 1000
+    window: Annotated[
+        tuple[float, float] | None, Meta(description="Part of the trace, in seconds: FROM:TO")
+    ] = None
+    rate_scale: Annotated[float, Meta(gt=0), Meta(description="Factor of the arrival rate")] = 1.0
+    limit: Annotated[
+        Positive | None, Meta(description="Serve only the first requests, so many")
+    ] = None
+    shuffle: Annotated[bool, Meta(description="Shuffle the lengths over the arrivals")] = False
+    on_bad_row: Annotated[
+        Literal["fail", "skip"], Meta(description="What to do with a bad row of the trace")
+    ] = "fail"
 
 
 class Serving(Record, frozen=True, kw_only=True):
@@ -37,27 +62,54 @@ class Serving(Record, frozen=True, kw_only=True):
 
     engine names what the engine's host adds to the kernels of a step (`sim.serve.host`);
     host_time_us adds to every step on top: 0 to 2000 in engines of 2025, 25,000 to 40,000 in vLLM
-    of 2023 (../shared/reference/accuracy.md point 9).
+    of 2023.
     """
 
-    model: str
-    on: str
+    model: ModelName
+    on: MachineName
     traffic: Traffic = msgspec.field(default_factory=Traffic)
-    scheduler: str = "chunked"
-    order: str = "fcfs"
-    router: str = "round-robin"
-    replicas: Positive = 1
+    scheduler: Annotated[
+        str, Meta(description="chunked, prefill-first, static, dynamic, or module:Class")
+    ] = "chunked"
+    order: Annotated[
+        str, Meta(description="Order of waiting requests: fcfs, shortest, or priority (high first)")
+    ] = "fcfs"
+    router: Annotated[
+        str, Meta(description="round-robin, least-outstanding, least-kv or prefix-aware")
+    ] = "round-robin"
+    replicas: Annotated[
+        Positive, Meta(description="Copies of the model, each with the same split")
+    ] = 1
     parallelism: Parallelism = msgspec.field(default_factory=Parallelism)
     lowering: Lowering = msgspec.field(default_factory=Lowering)
     knobs: Knobs = msgspec.field(default_factory=Knobs)
     slo: Slo = msgspec.field(default_factory=Slo)
-    dtype: str | None = None
-    kv_dtype: str | None = None
-    gpu_memory_utilization: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
-    kv_blocks: Positive | None = None
-    engine: str | None = None
-    host_time_us: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
-    shortcuts: bool = True
-    keep_steps: bool = True
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 42
-    set: dict[str, Value] = msgspec.field(default_factory=dict)
+    dtype: Dtype = None
+    kv_dtype: KvDtype = None
+    gpu_memory_utilization: Annotated[
+        float, Meta(gt=0, le=1), Meta(description="Share of the HBM that may be used, 0 to 1")
+    ] = 0.9
+    kv_blocks: Annotated[
+        Positive | None, Meta(description="KV blocks per replica, instead of what fits into memory")
+    ] = None
+    engine: Annotated[
+        str | None, Meta(description="Host time of an engine: vllm-0.12, trtllm-1.0, or a TOML")
+    ] = None
+    host_time_us: Annotated[
+        float,
+        Meta(ge=0, le=1e9),
+        Meta(
+            description="More host time per step, in us: 0 to 2000 in engines of 2025, "
+            "30000 in 2023"
+        ),
+    ] = 0.0
+    shortcuts: Annotated[
+        bool, Meta(description="Use tables of step times and jump over equal decode steps")
+    ] = True
+    keep_steps: Annotated[
+        bool, Meta(description="Keep one row per step", extra={"flag": "steps"})
+    ] = True
+    seed: Annotated[
+        int, Meta(ge=0, le=2**63 - 1), Meta(description="Seed of all random numbers")
+    ] = 42
+    set: Settings = msgspec.field(default_factory=dict)

@@ -4,26 +4,55 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
+from msgspec import Meta
 
 from sim.clock import ticks
 from workloads.model import Record
 
-Positive = Annotated[int, msgspec.Meta(gt=0, le=2**31)]
+Positive = Annotated[int, Meta(gt=0, le=2**31)]
+Seconds = Annotated[float, Meta(gt=0)]
+TtftBound = Annotated[
+    Seconds | None,
+    Meta(description="Bound of the time to first token, in seconds", extra={"flag": "slo-ttft"}),
+]
+TpotBound = Annotated[
+    Seconds | None,
+    Meta(description="Bound of the time per output token, in seconds", extra={"flag": "slo-tpot"}),
+]
+E2eBound = Annotated[
+    Seconds | None,
+    Meta(
+        description="Bound of the time from arrival to last token, in seconds",
+        extra={"flag": "slo-e2e"},
+    ),
+]
 
 
 class Knobs(Record, frozen=True, kw_only=True):
     """A scheduler's settings, by their names in vLLM."""
 
-    max_num_seqs: Positive = 128
-    max_num_batched_tokens: Positive = 2048
-    long_prefill_token_threshold: Annotated[int, msgspec.Meta(ge=0)] = 0
-    block_size: Positive = 16
-    enable_prefix_caching: bool = False
-    preemption: Literal["recompute", "swap"] = "recompute"
-    swap_bandwidth_GBps: Annotated[float, msgspec.Meta(gt=0)] = 25.0  # host link, one direction
-    max_wait_ms: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 10.0  # of the dynamic policy
-    padded: bool = False
+    max_num_seqs: Annotated[Positive, Meta(description="Most sequences that run at once")] = 128
+    max_num_batched_tokens: Annotated[Positive, Meta(description="Most tokens per step")] = 2048
+    long_prefill_token_threshold: Annotated[
+        int, Meta(ge=0), Meta(description="Most tokens of one prompt per step; 0: no bound")
+    ] = 0
+    block_size: Annotated[Positive, Meta(description="Tokens per KV block")] = 16
+    enable_prefix_caching: Annotated[
+        bool, Meta(description="Reuse the KV cache of equal prefixes, by the hash ids of the trace")
+    ] = False
+    preemption: Annotated[
+        Literal["recompute", "swap"],
+        Meta(description="Drop the KV cache of a preempted request, or swap it to the host"),
+    ] = "recompute"
+    swap_bandwidth_GBps: Annotated[
+        float, Meta(gt=0), Meta(description="Bandwidth of the host link, in GB/s per direction")
+    ] = 25.0
+    max_wait_ms: Annotated[
+        float,
+        Meta(ge=0, le=1e9),
+        Meta(description="Longest wait of the dynamic scheduler for a full batch, in ms"),
+    ] = 10.0
+    padded: Annotated[bool, Meta(description="Pad dynamic batches to the longest sequence")] = False
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:

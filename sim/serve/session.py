@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from rich.console import Console
 
 from sim.clock import ticks
@@ -19,6 +20,7 @@ from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.inputs.traces.files import count_rows
+from sim.output.options import Output
 from sim.output.report import counted, terminal
 from sim.serve.config import Serving
 from sim.serve.intervals import in_summary
@@ -28,27 +30,29 @@ from sim.serve.shard import Progress
 from sim.serve.summary import Slo, summarise
 
 
-def serving_of(model: str, flags: dict[str, Any], changes: list[str]) -> Serving:
-    """A serving run from a file or a model name, with flags that were given laid over it."""
-    return convert(overlay(model, flags, changes, Serving), Serving, "command line")
+class ServeOutput(Output, frozen=True, kw_only=True):
+    """What `serve` writes."""
+
+    trace_window: Annotated[
+        tuple[float, float] | None,
+        Meta(description="Part to write as a Perfetto trace, in seconds: FROM:TO"),
+    ] = None
 
 
-def serve_scenario(
-    serving: Serving,
-    *,
-    out: Path | None,
-    table_format: str,
-    pictures: bool,
-    trace_window: tuple[float, float] | None,
-) -> Served:
+def serving_of(model: str, flags: dict[str, Any]) -> Serving:
+    """A serving run from a file or from the name of a model, with the given flags over it."""
+    return convert(overlay(model, flags, [], Serving), Serving, "command line")
+
+
+def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
     """Serve, write the result folder if one is named, and print the tables: in this order, so that
     a reader who has seen enough (`| head`) costs no result.
 
     After Ctrl-C the same, with what is finished.
     """
-    console = terminal()
+    console, out, trace_window = terminal(), output.out, output.trace_window
     if trace_window and not (out and serving.keep_steps):
-        raise InputError("--trace-window needs --out, and the steps that --no-steps leaves away")
+        raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
     with progress_lines(lambda: expected(serving)) as progress:
         served = serve(serving, progress)
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
@@ -64,8 +68,8 @@ def serve_scenario(
                 requests=served.requests,
                 steps=served.steps or None,
                 stage_steps=served.stages,
-                table_format=table_format,
-                pictures=pictures,
+                table_format=output.table_format,
+                pictures=output.pictures,
                 title=heading(served),
                 split=serving.parallelism,
                 kv_blocks_total=(kv_blocks(served) or 0) * serving.replicas or None,

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 from sim.serve.columns import PART_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.knobs import E2eBound, TpotBound, TtftBound
 from sim.serve.live import PARTS, Outcome
 from sim.states import IDLE, NOTHING, STATES, Ticks, add, only, scaled
 from workloads.model import Record
@@ -23,7 +25,6 @@ from workloads.model import Record
 if TYPE_CHECKING:
     import polars as pl
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")
 DEFINITIONS = {
@@ -45,10 +46,17 @@ class Slo(Record, frozen=True, kw_only=True):
     """A service level: bounds that a good request meets, all that are given, and the share of
     the requests that has to be good. A refused request is not good."""
 
-    ttft_s: Seconds | None = None
-    tpot_s: Seconds | None = None
-    e2e_s: Seconds | None = None
-    attainment: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
+    ttft_s: TtftBound = None
+    tpot_s: TpotBound = None
+    e2e_s: E2eBound = None
+    attainment: Annotated[
+        float,
+        Meta(gt=0, le=1),
+        Meta(
+            description="Share of the requests that must meet the bounds, 0 to 1",
+            extra={"flag": "slo-attainment"},
+        ),
+    ] = 0.9
 
     @property
     def bounds(self) -> dict[str, float]:

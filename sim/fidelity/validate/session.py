@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import polars as pl
+from msgspec import Meta
 
 from sim.errors import InputError
 from sim.fidelity.validate.formats import sources
@@ -18,34 +19,43 @@ from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import scores, table
 from sim.output.files import clear, whole
+from sim.output.options import Output
 from sim.output.report import terminal
 
 BY = ["set", "quantity", "device", "dtype", "shapes", "regime"]
 
 
-def validate_paths(
-    paths: list[Path],
-    *,
-    device: str | None,
-    max_median: float | None,
-    limit: int | None,
-    out: Path | None,
-    table_format: str,
-    pictures: bool,
-    detail: bool,
-) -> bool:
-    """Score measurements against the model. False if `max_median` is exceeded.
+class ValidateOptions(Output, frozen=True, kw_only=True):
+    """Options of `validate`."""
+
+    device: Annotated[
+        str | None, Meta(description="Predict for this device: a name of the catalogue or a TOML")
+    ] = None
+    max_median: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Exit with 1 if the median error of a set exceeds this, in %"),
+    ] = None
+    limit: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Rows per table, drawn with a fixed seed; all if not given"),
+    ] = None
+    detail: Annotated[bool, Meta(description="Show the errors by regime, too")] = True
+
+
+def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
+    """Score measurements against the model. False if `options.max_median` is exceeded.
 
     After Ctrl-C the same, with the rows that were predicted.
     """
     console = terminal()
+    device, out = options.device, options.out
     bench = Bench(device)
     made: list[tuple[Source, pl.DataFrame]] = []
     unknown: list[Path] = []
     interrupted = False
     with progress_bar() as advance:
         try:
-            for source in read(paths, device, limit, unknown):
+            for source in read(paths, device, options.limit, unknown):
                 made.append((source, points_of(source, bench, advance)))
                 bench.forget()
         except KeyboardInterrupt:
@@ -58,13 +68,13 @@ def validate_paths(
             "those of ../shared/data/README.md"
         )
     points = pl.concat([found for _, found in made])
-    print_scores(points, console, detail)
+    print_scores(points, console, options.detail)
     if interrupted:
         console.print("  interrupted: what stands above is of the tables read until then")
     if out:
-        write(out, made, points, table_format, pictures)
+        write(out, made, points, options.table_format, options.pictures)
         console.print(f"  written to {out}/")
-    return within(points, max_median, console)
+    return within(points, options.max_median, console)
 
 
 def read(

@@ -16,6 +16,7 @@ import msgspec
 
 from sim.errors import InputError, hint
 from sim.inputs.catalogue import parse_change
+from sim.inputs.settings import settings_of
 
 Path = tuple[str, ...]
 MOST_VALUES = 1_000_000
@@ -31,19 +32,16 @@ class Axis(msgspec.Struct, frozen=True):
     values: tuple[Any, ...]
 
 
-def keys_of(kind: type[msgspec.Struct], extra: dict[str, Path]) -> dict[str, Path]:
-    """Every key of a scenario by its short name (`tp`) and by its dotted one (`parallelism.tp`)."""
-    found: dict[str, Path] = {}
-    for field in msgspec.structs.fields(kind):
-        inner = field.type
-        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            for leaf in msgspec.structs.fields(inner):
-                path = (field.encode_name, leaf.encode_name)
-                found.setdefault(leaf.encode_name, path)
-                found[".".join(path)] = path
-        elif field.encode_name != "set":
-            found[field.encode_name] = (field.encode_name,)
-    return {**found, **extra}
+def keys_of(kind: type[msgspec.Struct], extra: Mapping[str, Path]) -> dict[str, Path]:
+    """Every key of a scenario by its short name (`tp`), by its dotted name (`parallelism.tp`), and
+    by its flag (`slo_ttft`)."""
+    keys: dict[str, Path] = {}
+    for setting in settings_of(kind):
+        if setting.path != ("set",):
+            flag = setting.flag.replace("-", "_")
+            for name in (setting.path[-1], flag, ".".join(setting.path)):
+                keys.setdefault(name, setting.path)
+    return {**keys, **extra}
 
 
 def parse_axis(text: str, keys: dict[str, Path]) -> Axis:

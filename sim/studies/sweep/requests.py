@@ -18,13 +18,7 @@ from sim.serve.host import load_engine
 from sim.studies.sweep.points import looked_up
 from sim.studies.sweep.rates import at_rate
 
-# Beside the fields of the records: a rate of its own, and bounds by the names of their flags.
-EXTRA = {
-    "rate": ("rate",),
-    "slo_ttft": ("slo", "ttft_s"),
-    "slo_tpot": ("slo", "tpot_s"),
-    "slo_e2e": ("slo", "e2e_s"),
-}
+EXTRA = {"rate": ("rate",)}  # a key beside the fields of the records
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from sim.errors import InputError
 from sim.inputs.documents import read_document
 from sim.inputs.overlay import overlay
 from sim.output.export import write_json, write_table
 from sim.output.files import clear
+from sim.output.options import OutputFolder, Pictures, TableFormat
 from sim.output.report import terminal
-from sim.scenario import Scenario
+from sim.scenario import MachineName, Scenario
+from sim.serve.knobs import E2eBound, Positive, TpotBound, TtftBound
 from sim.studies.sweep.fronts import Metric, check_having, usable
 from sim.studies.sweep.grid import Sweep, described, sweep_of
 from sim.studies.sweep.kinds import STATUS
@@ -24,30 +28,93 @@ from sim.studies.sweep.report import heading, print_sweep
 from sim.studies.sweep.study import Swept, Watch, run_sweep
 from sim.studies.sweep.tables import print_map, print_verdicts
 from sim.studies.sweep.wall import WallMap, map_of, map_wall
+from workloads.model import Record
 
 TABLE = "sweep"
-MARKS_OF_SERVING = (
-    "traffic",
-    "scheduler",
-    "router",
-    "replicas",
-    "knobs",
-    "slo",
-    "engine",
-    "host_time_us",
-)
+RUN_KEYS = Scenario.__struct_fields__
+Words = tuple[str, ...]
+DaskAddress = Annotated[
+    str | None, Meta(description="Scheduler of a Dask cluster, tcp://HOST:PORT")
+]
+
+
+class Study(Record, frozen=True, kw_only=True):
+    """Options of every study of many scenarios. `set` holds texts KEY=VALUE."""
+
+    on: MachineName | None = None
+    grid: Annotated[
+        Words,
+        Meta(
+            description="KEY=VALUES of any key of a scenario, once per key: tp=1,2,4, "
+            "batch=1:256:x2, prompt=0:8192:+1024, hbm.bandwidth_GBps=2000,3350"
+        ),
+    ] = ()
+    set: Annotated[Words, Meta(description="KEY=VALUE, as for `run`")] = ()
+    workers: Annotated[
+        Positive | None, Meta(description="Local processes; all cores if not given")
+    ] = None
+
+
+class SweepOptions(Study, frozen=True, kw_only=True):
+    """Options of `sweep`. With a folder `out` of an earlier sweep, that sweep continues."""
+
+    where: Annotated[str, Meta(description="Condition on points: tp*pp <= 8 and batch >= tp")] = ""
+    objective: Annotated[
+        str | None, Meta(description="Column to find the best of: tpot_s or max:mfu")
+    ] = None
+    having: Annotated[
+        str, Meta(description="Condition on results of the best and the front: ttft_s <= 0.5")
+    ] = ""
+    pareto: Annotated[
+        str | None,
+        Meta(
+            description="Columns FIRST,SECOND of the front; else tokens/s per user and per device"
+        ),
+    ] = None
+    max_rate_under_slo: Annotated[
+        bool, Meta(description="Find the highest rate that meets the SLO, per point of serving")
+    ] = False
+    out: OutputFolder = None
+    table_format: TableFormat = "csv"
+    pictures: Pictures = True
+    dask: DaskAddress = None
+
+
+class MapOptions(Study, frozen=True, kw_only=True):
+    """Options of `map`."""
+
+    wall: Annotated[str, Meta(description="memory, hbm, sram, link, bubble, launch or idle")] = (
+        "memory"
+    )
+    phase: Annotated[str, Meta(description="all, prefill or decode")] = "all"
+    out: OutputFolder = None
+    pictures: Pictures = True
+
+
+class RecommendOptions(Study, frozen=True, kw_only=True):
+    """Options of `recommend`. The bounds are in seconds."""
+
+    devices: Annotated[int, Meta(ge=1, le=4096, description="Most devices to use")]
+    ttft_s: TtftBound = None
+    tpot_s: TpotBound = None
+    e2e_s: E2eBound = None
+    out: OutputFolder = None
+    dask: DaskAddress = None
 
 
 def base_of(
-    scenario: str, on: str | None, changes: list[str], grids: list[str]
+    scenario: str, on: str | None, changes: Sequence[str], grids: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
-    """(kind, document) of a scenario: a model's name is a run, unless a key of the grid is one
+    """(kind, document) of a scenario. The name of a model is a run, unless the grid has a key
     that only serving has."""
     keys = [text.partition("=")[0].strip() for text in grids]
     path = Path(scenario)
     serving = False
     if path.suffix == ".toml" and path.is_file():
-        serving = any(mark in read_document(path) for mark in MARKS_OF_SERVING)
+        from sim.serve.config import Serving
+
+        document = read_document(path)
+        serving = any(k in document for k in Serving.__struct_fields__ if k not in RUN_KEYS)
     static = kind_of("run").keys
     if not serving and any(key not in static and "." not in key for key in keys):
         serving = any(key in kind_of("serve").keys for key in keys if key not in static)
@@ -57,11 +124,11 @@ def base_of(
     from sim.serve.config import Serving
 
     document = overlay(scenario, flags, changes, Serving)
-    document["keep_steps"] = False  # rows a step are of no use here
+    document["keep_steps"] = False  # a sweep does not use the rows of steps
     return "serve", document
 
 
-def _first(grids: list[str], key: str) -> str | None:
+def _first(grids: Sequence[str], key: str) -> str | None:
     """The first value of an axis, for a scenario that leaves it to the grid."""
     for text in grids:
         name, _, values = text.partition("=")
@@ -70,39 +137,26 @@ def _first(grids: list[str], key: str) -> str | None:
     return None
 
 
-def sweep_scenario(
-    scenario: str,
-    *,
-    on: str | None,
-    grids: list[str],
-    where: str,
-    objective: str | None,
-    having: str,
-    pareto: str | None,
-    max_rate: bool,
-    changes: list[str],
-    out: Path | None,
-    table_format: str,
-    pictures: bool,
-    workers: int | None,
-    dask: str | None,
-) -> Swept:
+def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
     """Sweep, print the tables, write the folder if one is named. After Ctrl-C the same with what
     is finished, and exit code 130."""
-    name, base = base_of(scenario, on, changes, grids)
-    kind = kind_of(name)
+    name, base = base_of(scenario, options.on, options.set, options.grid)
+    kind, out, having = kind_of(name), options.out, options.having
+    max_rate = options.max_rate_under_slo
     if max_rate and name != "serve":
         raise InputError("--max-rate-under-slo: this is no serving run; give arrivals or a trace")
-    request = sweep_of(name, base, grids, where, "max-rate" if max_rate else "")
+    request = sweep_of(name, base, options.grid, options.where, "max-rate" if max_rate else "")
     best = "max_rate" if max_rate else kind.front[1]
-    metric = Metric(objective or best, kind.columns, "--objective")
-    front = front_of(pareto, kind.front, request)
+    metric = Metric(options.objective or best, kind.columns, "--objective")
+    front = front_of(options.pareto, kind.front, request)
     check_having(having, [axis.name for axis in request.axes] + [*STATUS, *kind.columns])
     with progress("points") as watch:
-        swept = run_sweep(request, folder=out, workers=workers, dask=dask, watch=watch)
+        swept = run_sweep(
+            request, folder=out, workers=options.workers, dask=options.dask, watch=watch
+        )
     console = terminal()
     if out:  # before it is printed: a reader may close the pipe
-        write_sweep(swept, out, table_format, front if pictures else None, having)
+        write_sweep(swept, out, options.table_format, front if options.pictures else None, having)
     print_sweep(swept, console, metric, front, having)
     if out:
         console.print(f"  written to {out}/")
@@ -175,30 +229,26 @@ def progress(what: str) -> Iterator[Watch | None]:
         yield watch
 
 
-def map_scenario(
-    scenario: str,
-    *,
-    on: str | None,
-    grids: list[str],
-    wall: str,
-    phase: str,
-    changes: list[str],
-    out: Path | None,
-    pictures: bool,
-    workers: int | None,
-) -> WallMap:
+def map_scenario(scenario: str, options: MapOptions) -> WallMap:
     """Compute a memory-wall map, print it, draw it if a folder is named."""
-    name, base = base_of(scenario, on, changes, grids)
-    request = sweep_of(name, base, grids)
+    name, base = base_of(scenario, options.on, options.set, options.grid)
+    request, out = sweep_of(name, base, options.grid), options.out
     if out:
         clear(out, [f"map.{kind}" for kind in ("json", "png", "svg")])
     with progress("points") as watch:
-        found = map_wall(request, wall, phase, folder=out, workers=workers, watch=watch)
+        found = map_wall(
+            request,
+            options.wall,
+            options.phase,
+            folder=out,
+            workers=options.workers,
+            watch=watch,
+        )
     console = terminal()
     print_map(found, console)
     if out:
         write_json(out / "map.json", map_of(found))
-        if pictures:
+        if options.pictures:
             from sim.studies.sweep.wall_plot import plot_walls
 
             plot_walls([found], out / "map")
@@ -206,32 +256,26 @@ def map_scenario(
     return found
 
 
-def recommend_scenario(
-    scenario: str,
-    *,
-    on: str | None,
-    grids: list[str],
-    devices: int,
-    bounds: dict[str, float],
-    changes: list[str],
-    out: Path | None,
-    workers: int | None,
-    dask: str | None,
-) -> list[Verdict]:
+def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict]:
     """Try every split, print which is the cheapest that meets the bounds and why others lose."""
+    given = {key: getattr(options, key) for key in BOUNDS}
+    bounds = {key: bound for key, bound in given.items() if bound is not None}
     for key, bound in bounds.items():
         if not bound > 0:  # nan, too
             raise InputError(f"--slo-{key.removesuffix('_s')} {bound:g}: seconds above 0")
-    name, base = base_of(scenario, on, changes, grids)
+    name, base = base_of(scenario, options.on, options.set, options.grid)
+    out, devices = options.out, options.devices
     if name == "serve":
         base["slo"] = {**(base.get("slo") or {}), **bounds}
         bounds = {k: v for k, v in base["slo"].items() if k in BOUNDS and v is not None}
     if not bounds:
         raise InputError("a recommendation needs a bound: --slo-ttft, --slo-tpot or --slo-e2e")
-    more = sweep_of(name, base, grids).axes
+    more = sweep_of(name, base, options.grid).axes
     request = splits(name, base, more, devices)
     with progress("splits") as watch:
-        swept = run_sweep(request, folder=out, workers=workers, dask=dask, watch=watch)
+        swept = run_sweep(
+            request, folder=out, workers=options.workers, dask=options.dask, watch=watch
+        )
     found = verdicts(swept, bounds)
     console = terminal()
     print_verdicts(swept, found, bounds, devices, console)

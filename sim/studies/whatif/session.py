@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Annotated
 
-from sim.errors import InputError, hint, printable
+import msgspec
+from msgspec import Meta
+
+from sim.errors import InputError, printable
 from sim.inputs.documents import read_text
 from sim.output.export import write_json, write_table
 from sim.output.files import clear
+from sim.output.options import OutputFolder, Pictures
 from sim.output.plots.style import Kind
 from sim.output.report import plain_table, terminal
 from sim.output.tables import Table
+from sim.scenario import MachineName
 from sim.studies.sweep.session import progress
 from sim.studies.whatif.answers import described_answer, print_answer
 from sim.studies.whatif.chance import chance, sentence
@@ -29,31 +34,67 @@ from sim.studies.whatif.subjects import Subject, document_of, subject
 from sim.studies.whatif.trend import Rates, Trend, trend
 from sim.studies.whatif.trend_report import plot_trend, print_trend
 from sim.studies.whatif.trend_report import table_of as trend_table
+from workloads.model import Record
 
 
-def size_of(text: str) -> Kind:
-    """column, paper or slide. Raises InputError."""
-    for kind in get_args(Kind):
-        if text == kind:
-            found: Kind = kind
-            return found
-    raise InputError(f"--size {text!r}: no such size{hint(text, get_args(Kind))}")
+class Pictured(Record, frozen=True, kw_only=True):
+    """A subject with changes, as a picture. `set` holds texts KEY=VALUE."""
+
+    on: MachineName | None = None
+    set: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="KEY=VALUE of any key: hbm.bandwidth_GBps=*2, batch=16, "
+            "matrix.TFLOPS.bf16=-50%, dtype=w4a16. A plain flag does the same: --batch 16"
+        ),
+    ] = ()
+    size: Annotated[Kind, Meta(description="Size of the picture")] = "paper"
 
 
-def compare_scenarios(
-    first: str,
-    second: str | None,
-    *,
-    on: str | None,
-    metric: str | None,
-    both: Sequence[str],
-    changes: Sequence[str],
-    out: Path | None,
-    pictures: bool,
-    size: str,
-) -> Comparison:
+class Question(Pictured, frozen=True, kw_only=True):
+    """Options of every question about a change."""
+
+    out: OutputFolder = None
+    pictures: Pictures = True
+
+
+class Measured(Question, frozen=True, kw_only=True):
+    """Options of a question about one metric."""
+
+    metric: Annotated[
+        str | None,
+        Meta(
+            description="tpot, ttft, e2e, makespan, pass:N; of serving e2e, ttft, tpot (mean, "
+            ":p99, :request=N), makespan"
+        ),
+    ] = None
+
+
+class CompareOptions(Measured, frozen=True, kw_only=True):
+    """Options of `compare`."""
+
+    both: Annotated[
+        tuple[str, ...], Meta(description="KEY=VALUE of both", extra={"flag": "with"})
+    ] = ()
+
+
+class TrendOptions(Measured, frozen=True, kw_only=True):
+    """Options of `trend`."""
+
+    rates: Rates = msgspec.field(default_factory=Rates)
+    years: Annotated[float, Meta(description="How far to go, in years")] = 10.0
+    step: Annotated[float, Meta(description="Years between points")] = 1.0
+
+
+class NamedOptions(Question, frozen=True, kw_only=True):
+    """Options of `what-if run`."""
+
+    model: Annotated[str | None, Meta(description="Another model")] = None
+
+
+def compare_scenarios(first: str, second: str | None, options: CompareOptions) -> Comparison:
     """Explain the difference of two, or of one and itself with changes."""
-    kind = size_of(size)
+    on, changes, both = options.on, options.set, options.both
     if second is None and not changes:
         raise InputError(
             "compare: give a second scenario or result, or what changes, e.g. --set "
@@ -65,7 +106,7 @@ def compare_scenarios(
         raise InputError(
             f"compare: {first} is a {before.kind}, {second} a {after.kind}; take two alike"
         )
-    asked = metric or _shared(before, after)
+    asked = options.metric or _shared(before, after)
     found = compare(before.break_down(asked), after.break_down(asked))
     names = names_of(before, after, changes if second is None else ())
     console = terminal()
@@ -73,71 +114,52 @@ def compare_scenarios(
     share = chance(before, after, found.before, found.after)
     if share is not None and found.change.whole:
         console.print(f"  {sentence(share)} of the residuals of measured kernels")
-    if out:
+    if out := options.out:
         pictured = [f"compare.{suffix}" for suffix in ("png", "svg")]
         clear(out, ["compare.json", "compare.csv", *pictured])
         write_json(out / "compare.json", {**described(found, names), "after_is_shorter_in": share})
         write_table(table_of(found), out / "compare.csv")
-        if pictures:
+        if options.pictures:
             from sim.studies.whatif.plots import plot_waterfall
 
-            plot_waterfall(found, names, out / "compare", kind)
+            plot_waterfall(found, names, out / "compare", options.size)
         console.print(f"  written to {out}/")
     return found
 
 
-def sense_scenario(
-    scenario: str,
-    *,
-    on: str | None,
-    metric: str | None,
-    changes: Sequence[str],
-    out: Path | None,
-    pictures: bool,
-    size: str,
-) -> Sensitivity:
-    """What a metric hangs on."""
-    kind = size_of(size)
-    name, base = document_of(scenario, on, changes)
+def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
+    """What a metric depends on."""
+    name, base = document_of(scenario, options.on, options.set)
     with progress("runs") as watch:
-        found = sensitivity(name, base, metric, watch)
+        found = sensitivity(name, base, options.metric, watch)
     console = terminal()
     print_sensitivity(found, console)
-    if out:
+    if out := options.out:
         clear(out, [f"sensitivity.{suffix}" for suffix in ("json", "png", "svg")])
         write_json(out / "sensitivity.json", described_sensitivity(found))
-        if pictures:
+        if options.pictures:
             from sim.studies.whatif.tornado import plot_tornado
 
-            plot_tornado(found, out / "sensitivity", kind)
+            plot_tornado(found, out / "sensitivity", options.size)
         console.print(f"  written to {out}/")
     return found
 
 
-def answer_what_if(
-    name: str,
-    *,
-    model: str | None,
-    on: str | None,
-    changes: Sequence[str],
-    out: Path | None,
-    pictures: bool,
-    size: str,
-) -> Answer:
+def answer_what_if(name: str, options: NamedOptions) -> Answer:
     """Run a named what-if, or one's own file."""
-    kind, what = size_of(size), load(name)
+    what = load(name)
     with progress("variants") as watch:
-        found = answer(what, model=model, on=on, changes=changes, watch=watch)
+        found = answer(what, model=options.model, on=options.on, changes=options.set, watch=watch)
     console = terminal()
     print_answer(found, console)
-    if out:
+    if out := options.out:
         stem = Path(name).stem
         clear(out, [f"{stem}.{suffix}" for suffix in ("json", "png", "svg")])
         write_json(out / f"{stem}.json", described_answer(found))
-        if pictures:
+        if options.pictures:
             from sim.studies.whatif.answer_plot import plot_answer
 
-            plot_answer(found, out / stem, kind)
+            plot_answer(found, out / stem, options.size)
         console.print(f"  written to {out}/")
     return found
 
@@ -156,30 +178,26 @@ def show_what_if(name: str) -> None:
     print(printable(read_text(find(name))), end="")
 
 
-def trend_scenarios(
-    scenarios: Sequence[str],
-    *,
-    on: str | None,
-    changes: Sequence[str],
-    metric: str | None,
-    rates: Rates,
-    years: float,
-    step: float,
-    out: Path | None,
-    pictures: bool,
-    size: str,
-) -> Trend:
+def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
     """Carry a device forward."""
-    kind = size_of(size)
     with progress("workloads") as watch:
-        found = trend(scenarios, on, changes, metric, rates, years, step, watch)
+        found = trend(
+            scenarios,
+            options.on,
+            options.set,
+            options.metric,
+            options.rates,
+            options.years,
+            options.step,
+            watch,
+        )
     console = terminal()
     print_trend(found, console)
-    if out:
+    if out := options.out:
         clear(out, [f"trend.{suffix}" for suffix in ("csv", "png", "svg")])
         write_table(trend_table(found), out / "trend.csv")
-        if pictures:
-            plot_trend(found, out / "trend", kind)
+        if options.pictures:
+            plot_trend(found, out / "trend", options.size)
         console.print(f"  written to {out}/")
     return found
 

@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from sim.cost.model import matrix_rate
 from sim.errors import InputError
@@ -42,10 +43,12 @@ Growth = Annotated[float, msgspec.Meta(gt=0, le=100)]
 class Rates(Record, frozen=True, kw_only=True):
     """Growth over two years."""
 
-    flops: Growth = 3.0
-    hbm: Growth = 1.6
-    link: Growth = 1.4
-    fixed: Growth = 3.0  # by which launches, floors and latencies shrink
+    flops: Annotated[Growth, Meta(description="Growth of FLOP/s in two years")] = 3.0
+    hbm: Annotated[Growth, Meta(description="Growth of HBM bandwidth in two years")] = 1.6
+    link: Annotated[Growth, Meta(description="Growth of link bandwidth in two years")] = 1.4
+    fixed: Annotated[
+        Growth, Meta(description="Factor by which launches, floors and latencies shrink; 1: none")
+    ] = 3.0
 
 
 class Moment(msgspec.Struct, frozen=True):

@@ -1,0 +1,142 @@
+"""Options of a command, built from the fields of records when the command runs."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from msgspec import NODEFAULT
+from msgspec import inspect as fields
+from typer.core import TyperCommand
+
+from sim.errors import InputError
+from sim.inputs.settings import Setting, settings_of
+
+T = TypeVar("T")
+Flags = dict[str, Any]  # values of flags by field, nested as the records are
+_PLAIN = {fields.IntType: int, fields.FloatType: float, fields.BoolType: bool}
+_LISTS = (fields.ListType, fields.VarTupleType)
+
+
+def with_options(*records: str) -> type[TyperCommand]:
+    """A class of command that has the options of records, each named as `module:Class`.
+
+    The records are imported when the command runs, so that other commands start without them.
+    """
+
+    class Command(TyperCommand):
+        settings: dict[str, tuple[str, Setting]] | None = None  # parameter -> (record, setting)
+
+        def get_params(self, ctx: Any) -> Any:
+            if self.settings is None:
+                loaded = [(name.partition(":")[2], s) for name in records for s in _options(name)]
+                self.settings = {"__".join(s.path): (name, s) for name, s in loaded}
+                self.params = [*self.params, *_parameters(s for _, s in loaded)]
+            return super().get_params(ctx)
+
+        def invoke(self, ctx: Any) -> Any:
+            ctx.obj = {name.partition(":")[2]: {} for name in records}
+            for parameter, (record, setting) in (self.settings or {}).items():
+                value = ctx.params.pop(parameter, None)
+                if value is not None and value not in ((), []):
+                    place = ctx.obj[record]
+                    for step in setting.path[:-1]:
+                        place = place.setdefault(step, {})
+                    place[setting.path[-1]] = parse(setting, value)
+            return super().invoke(ctx)
+
+    return Command
+
+
+def flags_of(context: typer.Context, record: type[msgspec.Struct]) -> Flags:
+    """The given flags of a record of the command, nested as its fields are."""
+    flags: Flags = context.obj[record.__name__]
+    return flags
+
+
+def record_of(context: typer.Context, record: type[T]) -> T:
+    """A record of the command, from the given flags. Raises InputError."""
+    from sim.inputs.documents import convert
+
+    return convert(context.obj[record.__name__], record, "command line")
+
+
+def parse(setting: Setting, value: Any) -> Any:
+    """The value of a flag as the record takes it. Raises InputError."""
+    flag = f"--{setting.flag}"
+    if isinstance(setting.info, fields.DictType):
+        from sim.inputs.catalogue import parse_change
+
+        return dict(parse_change(text) for text in value)
+    if isinstance(setting.info, fields.CustomType):
+        return Path(value)
+    if isinstance(setting.info, fields.TupleType):
+        return span(value, flag)
+    if isinstance(setting.info, _LISTS) and isinstance(value, str):
+        try:
+            return [int(part) for part in value.split(",")]
+        except ValueError:
+            raise InputError(
+                f"{flag} {value!r}: write whole numbers with commas, e.g. 10,12,10"
+            ) from None
+    return value
+
+
+def span(text: str, flag: str) -> tuple[float, float]:
+    """`FROM:TO` in seconds. Raises InputError."""
+    first, colon, last = text.partition(":")
+    try:
+        begin, end = float(first or 0), float(last)
+    except ValueError:
+        begin = end = 0.0
+    if not colon or not 0 <= begin < end:
+        raise InputError(f"{flag} {text!r}: write it as FROM:TO in seconds, e.g. 60:120")
+    return begin, end
+
+
+def _options(name: str) -> Iterator[Setting]:
+    module, _, record = name.partition(":")
+    settings = settings_of(getattr(import_module(module), record))
+    # The model of a scenario is an argument.
+    return (s for s in settings if s.path != ("model",) or s.default is not NODEFAULT)
+
+
+def _parameters(settings: Iterable[Setting]) -> list[Any]:
+    """Parameters of a command: typer makes them from a function with the options as signature."""
+    app = typer.Typer(add_completion=False)
+    function: Any = types.FunctionType((lambda: None).__code__, {})
+    function.__signature__ = inspect.Signature([_parameter(setting) for setting in settings])
+    app.command()(function)
+    return list(typer.main.get_command(app).params)
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    """A setting as typer takes it. The value is None if the flag is not given."""
+    info, flag, default = setting.info, setting.flag, setting.default
+    names, shown, text = f"--{flag}", str(default), setting.help
+    words = isinstance(info, _LISTS) and isinstance(info.item_type, fields.StrType)
+    repeated = words or isinstance(info, fields.DictType)
+    plain: Any = _PLAIN.get(type(info), list[str] if repeated else str)
+    if plain is bool:
+        names, shown = f"--{flag}/--no-{flag}", flag if default else f"no-{flag}"
+    if default not in (None, NODEFAULT, "", ()):  # the backslash keeps rich from reading a tag
+        text = f"{text} \\[default: {shown}]"
+    option = typer.Option(
+        names,
+        help=text,
+        metavar="|".join(map(str, info.values)) if isinstance(info, fields.LiteralType) else None,
+        show_default=False,
+        rich_help_panel=setting.path[0].capitalize() if len(setting.path) > 1 else None,
+    )
+    return inspect.Parameter(
+        "__".join(setting.path),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[plain | None, option],
+    )

@@ -1,0 +1,53 @@
+"""Fields of a record as settings: options of commands, keys of files, axes of grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT
+from msgspec import inspect as fields
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One field of a record, or of a record nested in it.
+
+    path: where it lies in the document. flag: its name on the command line, without dashes.
+    help: its description with its unit. info: its type. default: NODEFAULT if it has none.
+    """
+
+    path: tuple[str, ...]
+    flag: str
+    help: str
+    info: fields.Type
+    default: Any
+
+
+def settings_of(record: type[msgspec.Struct]) -> Iterator[Setting]:
+    """The settings of a record in the order of its fields.
+
+    The flag is the field's name with dashes, or what `Meta(extra={"flag": ...})` says; the help is
+    `Meta(description=...)`.
+    """
+    info = fields.type_info(record)
+    assert isinstance(info, fields.StructType)
+    yield from _inner(info, ())
+
+
+def _inner(record: fields.StructType, path: tuple[str, ...]) -> Iterator[Setting]:
+    for field in record.fields:
+        info, place = field.type, (*path, field.encode_name)
+        if isinstance(info, fields.StructType):
+            yield from _inner(info, place)
+            continue
+        text, flag = "", field.encode_name.replace("_", "-")
+        while isinstance(info, fields.Metadata | fields.UnionType):
+            if isinstance(info, fields.Metadata):
+                text = (info.extra_json_schema or {}).get("description", text)
+                flag = (info.extra or {}).get("flag", flag)
+                info = info.type
+            else:
+                info = next(t for t in info.types if not isinstance(t, fields.NoneType))
+        made = field.default_factory is not NODEFAULT
+        yield Setting(place, flag, text, info, None if made else field.default)

@@ -1,0 +1,24 @@
+"""Options of commands that write a folder of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from workloads.model import Record
+
+OutputFolder = Annotated[Path | None, Meta(description="Folder of the results")]
+TableFormat = Annotated[
+    Literal["csv", "parquet"], Meta(description="Format of the tables", extra={"flag": "format"})
+]
+Pictures = Annotated[bool, Meta(description="Draw PNG and SVG into --out")]
+
+
+class Output(Record, frozen=True, kw_only=True):
+    """Where results go, and how."""
+
+    out: OutputFolder = None
+    table_format: TableFormat = "csv"
+    pictures: Pictures = True
