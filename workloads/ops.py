@@ -134,14 +134,9 @@ class Flash(Record, frozen=True, kw_only=True):
     kv_bytes: int
 
     @property
-    def rows(self) -> int:
-        """Query rows that share the keys of one head."""
-        return self.new * (self.heads // self.kv_heads)
-
-    @property
-    def elements(self) -> int:
-        """Query rows x width, over all heads and sequences."""
-        return self.sequences * self.kv_heads * self.rows * self.width
+    def query_bytes(self) -> int:
+        """Bytes, in fp32, of the query rows and results that share the keys of one head."""
+        return self.new * (self.heads // self.kv_heads) * self.width * 4
 
 
 class Op(Record, frozen=True, kw_only=True):

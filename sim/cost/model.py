@@ -117,12 +117,14 @@ class CostModel:
         reads, writes = traffic.loads, traffic.stores
         if op.kind == "experts" and expert_terms(self.rates):
             return Moved(reads, writes, 0)  # what is read again is in the measured rates
-        extra_in, extra_out = reread(op, outer)
-        inner = 0
-        if self.rates.inner_rate:
-            more_in, more_out = reread(op, min(outer, int(self.rates.staging)))
-            inner = reads + more_in + writes + more_out
-        return Moved(reads + extra_in, writes + extra_out, inner)
+        near = min(outer, int(self.rates.staging)) if self.rates.inner_rate else 0
+        inner = reads + writes if near else 0
+        if op.gemms or op.flash:
+            extra_in, extra_out = reread(op, outer)
+            if near:
+                inner += sum(reread(op, near))
+            reads, writes = reads + extra_in, writes + extra_out
+        return Moved(reads, writes, inner)
 
 
 def reread(op: Op, capacity: int) -> tuple[Any, Any]:
@@ -136,9 +138,11 @@ def reread(op: Op, capacity: int) -> tuple[Any, Any]:
     for gemm in op.gemms:
         more = gemm_extra(gemm, capacity)
         extra_in, extra_out = extra_in + more[0], extra_out + more[1]
+    room = max(1, capacity // 2)
     for flash in op.flash:
-        passes = -(-flash.rows * flash.width * 4 // max(1, capacity // 2))
-        extra_in += flash.kv_bytes * (passes - 1)
+        passes = -(-flash.query_bytes // room)
+        if isinstance(passes, np.ndarray) or passes > 1:
+            extra_in += flash.kv_bytes * (passes - 1)
     return extra_in, extra_out
 
 

@@ -11,21 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from sim.engine.processes import FOREVER, Engine, Event, Process
+from sim.engine.processes import FOREVER, Engine, Process
 from sim.serve.live import Finished
 from sim.serve.replica import ARRIVALS, Replica
 from sim.serve.routing import Router, chosen
 from workloads.request import Request
 
 Refuse = Callable[[Request], None]
-
-
-def at_its_time(engine: Engine, request: Request, at: int) -> Iterator[Event]:
-    """Events to wait for before a request that arrives at tick `at` is handed over."""
-    if at > engine.now:
-        yield engine.wait(at - engine.now)
-    if not engine.settled:
-        yield engine.settle((ARRIVALS, request.index))
 
 
 class OpenStream:
@@ -47,7 +39,10 @@ class OpenStream:
     def _process(self, engine: Engine, requests: Iterable[Request]) -> Process:
         for request in requests:
             self.next_at = request.arrival
-            yield from at_its_time(engine, request, request.arrival)
+            if request.arrival > engine.now:
+                yield engine.wait(request.arrival - engine.now)
+            if not engine.settled:
+                yield engine.settle((ARRIVALS, request.index))
             if self.replicas[0].stop():
                 break
             if not chosen(self.route, request, self.replicas).push(request):
@@ -146,7 +141,11 @@ class Feedback:
         self.engine.start(self._arrive(msgspec.structs.replace(request, arrival=at)))
 
     def _arrive(self, request: Request) -> Process:
-        yield from at_its_time(self.engine, request, request.arrival)
+        engine = self.engine
+        if request.arrival > engine.now:
+            yield engine.wait(request.arrival - engine.now)
+        if not engine.settled:
+            yield engine.settle((ARRIVALS, request.index))
         if self.replicas[0].stop():
             return
         if not chosen(self.route, request, self.replicas).push(request):

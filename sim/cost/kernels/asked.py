@@ -38,6 +38,14 @@ class Asked(NamedTuple):
     appended: Any
 
     @property
+    def elements(self) -> Any:
+        """Query rows x width, over all heads and sequences."""
+        rows = self.decoding
+        for count, new, _ in self.chunks:
+            rows = rows + count * new
+        return rows * self.heads * self.width
+
+    @property
     def only_decodes(self) -> Any:
         """Whether every sequence decodes; an array where batches differ in that."""
         if not self.chunks:

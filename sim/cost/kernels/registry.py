@@ -39,9 +39,9 @@ def product(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
 
 def attention(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
     """Attention that keeps its scores on chip."""
-    rows = sum(f.elements for f in op.flash)
     asked = asked_of(op.flash, op.traffic)
-    return attention_times(xp, rates, moved, op.matrix_flops, op.vector_flops, rows, asked)
+    matrix, vector = op.matrix_flops, op.vector_flops
+    return attention_times(xp, rates, moved, matrix, vector, asked.elements, asked)
 
 
 def stream(xp: Arith, rates: Rates, op: Op, moved: Moved, bandwidth: float | None = None) -> Times:
