@@ -87,7 +87,7 @@ def test_all_times_scaled_scale_the_answer(program: Program, factor: int) -> Non
         )
         for t in program.tasks
     ]
-    slow = run(Program(tasks, program.lanes, program.links))
+    slow = run(Program(tasks, program.lanes, program.resources))
     assert slow.end == [factor * t for t in run(program).end]
 
 
@@ -161,7 +161,7 @@ def test_a_program_with_a_cycle_never_ends_quietly(program: Program, data: st.Da
         tasks[i] = msgspec.structs.replace(tasks[i], after=(*tasks[i].after, i - 1))
     tasks[first] = msgspec.structs.replace(tasks[first], after=(*tasks[first].after, last))
     with pytest.raises(Deadlock, match="->"):
-        run(Program(tasks, program.lanes, program.links))
+        run(Program(tasks, program.lanes, program.resources))
 
 
 def times_of(timeline: Timeline) -> str:

@@ -1,8 +1,8 @@
-"""The discrete-event engine: tasks, lanes and links. It knows no transformer.
+"""The discrete-event engine: tasks, lanes and shared resources. It knows no transformer.
 
 A lane serves one task at a time, in the order of the program (a stream). A task starts when
-all it comes after has ended, its release has passed and it heads each of its lanes; a
-transfer waits its latency and then shares its links with all others (`sim.engine.fluid`).
+all it comes after has ended, its release has passed and it heads each of its lanes. A task with
+loads waits its latency and then shares resources with other tasks (`sim.engine.fluid`).
 
 Events of one tick are handled in the order in which they were scheduled (`sim.engine.processes`);
 with lanes in program order the result does not depend on it.
@@ -25,8 +25,8 @@ from sim.errors import Deadlock
 class Task(msgspec.Struct, frozen=True, gc=False):
     """One unit of work. Times in ticks; `after` and `lanes` are indices.
 
-    With `loads` it is a transfer: `latency`, then `duration` at nominal rate, longer where
-    links are shared.
+    With `loads` it uses shared resources: `latency`, then `duration` at nominal rate, longer
+    where a resource is over-subscribed. Loads are (resource, amount per second at that rate).
     """
 
     name: str
@@ -39,11 +39,15 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
 
 class Program(msgspec.Struct, frozen=True):
-    """What the engine runs: tasks, names of lanes, names and bytes/s of directed links."""
+    """What the engine runs: tasks, names of lanes, names and capacities of shared resources.
+
+    All capacities are in one unit (bytes/s of links, or shares of 1): the fluid model makes
+    loads on different resources equal.
+    """
 
     tasks: Sequence[Task]
     lanes: Sequence[str] = ()
-    links: Sequence[tuple[str, float]] = ()
+    resources: Sequence[tuple[str, float]] = ()
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -147,21 +151,21 @@ class _Run:
 
 
 class _Flows:
-    """Transfers in flight. Progress is counted in ticks at nominal rate.
+    """Tasks that use shared resources. Progress is counted in ticks at nominal rate.
 
     Rates are computed once per tick, after all that starts or ends in it, and only for the
-    transfers that a change can reach over shared links.
+    tasks that a change can reach over shared resources.
     """
 
     def __init__(self, owner: _Run) -> None:
         self.owner = owner
-        self.capacity = [bandwidth for _, bandwidth in owner.program.links]
+        self.capacity = [amount for _, amount in owner.program.resources]
         self.users: list[set[int]] = [set() for _ in self.capacity]
         self.left: dict[int, float] = {}
         self.rate: dict[int, float] = {}
         self.since: dict[int, int] = {}
         self.turn: dict[int, int] = {}
-        self.changed: set[int] = set()  # links whose users changed in this tick
+        self.changed: set[int] = set()  # resources whose users changed in this tick
 
     def begin(self, event: Any) -> None:
         i = event.value
@@ -169,22 +173,22 @@ class _Flows:
         self.left[i], self.rate[i] = float(task.duration), 0.0
         self.since[i], self.turn[i] = self.owner.engine.now, 0
         alone = True
-        for link, load in task.loads:
-            self.users[link].add(i)
-            alone = alone and len(self.users[link]) == 1 and load <= self.capacity[link]
+        for resource, load in task.loads:
+            self.users[resource].add(i)
+            alone = alone and len(self.users[resource]) == 1 and load <= self.capacity[resource]
         if alone:
             self.rate[i] = 1.0
             self._schedule(i, task.duration)
         else:
-            self._change(link for link, _ in task.loads)
+            self._change(resource for resource, _ in task.loads)
 
-    def _change(self, links: Iterable[int]) -> None:
+    def _change(self, resources: Iterable[int]) -> None:
         if not self.changed:
             self.owner.engine.settle((0, 0)).callbacks.append(self._share)
-        self.changed.update(links)
+        self.changed.update(resources)
 
     def _share(self, _: Any) -> None:
-        """Give every transfer that a change reaches its fair rate, at the end of the tick."""
+        """Give every task that a change reaches its fair rate, at the end of the tick."""
         now, tasks = self.owner.engine.now, self.owner.tasks
         reached = self._reached()
         self.changed.clear()
@@ -196,17 +200,17 @@ class _Flows:
             self._schedule(i, round(self.left[i] / rate))
 
     def _reached(self) -> list[int]:
-        """Transfers connected to a changed link, in the order of their numbers."""
+        """Tasks connected to a changed resource, in the order of their numbers."""
         seen: set[int] = set()
-        links = list(self.changed)
-        known = set(links)
-        while links:
-            for i in self.users[links.pop()] - seen:
+        resources = list(self.changed)
+        known = set(resources)
+        while resources:
+            for i in self.users[resources.pop()] - seen:
                 seen.add(i)
-                for link, _ in self.owner.tasks[i].loads:
-                    if link not in known:
-                        known.add(link)
-                        links.append(link)
+                for resource, _ in self.owner.tasks[i].loads:
+                    if resource not in known:
+                        known.add(resource)
+                        resources.append(resource)
         return sorted(seen)
 
     def _schedule(self, i: int, delay: int) -> None:
@@ -221,10 +225,10 @@ class _Flows:
 
     def _arrive(self, i: int) -> None:
         shared = []
-        for link, _ in self.owner.tasks[i].loads:
-            self.users[link].discard(i)
-            if self.users[link]:
-                shared.append(link)
+        for resource, _ in self.owner.tasks[i].loads:
+            self.users[resource].discard(i)
+            if self.users[resource]:
+                shared.append(resource)
         for table in (self.left, self.rate, self.since, self.turn):
             del table[i]
         if shared:
