@@ -16,9 +16,8 @@ import msgspec
 from sim.clock import ticks
 from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
-from sim.cost.kernels.asked import asked_of
-from sim.cost.kernels.decode import decode_line, decode_terms
 from sim.cost.kernels.price import waits
+from sim.cost.kernels.registry import decode_line_of
 from sim.cost.model import CostModel
 from sim.cost.pass_cost import FREE, PassCost, add
 from sim.mapping.parallelism import shard
@@ -217,13 +216,11 @@ class Pricer:
         keys that they see together. The innermost loop of serving calls it."""
         rates = self.costs.rates
         none = self._attention(attention, [decoding(count, 0)])
-        asked = asked_of(none.flash, none.traffic)
-        terms = decode_terms(rates, asked)
-        if not terms.depth:  # no lines in what the sequences see: build the operator each time
+        line = decode_line_of(none, rates)
+        if line is None:  # build the operator each time
             return lambda keys: add(
                 base, self.costs.price(self._attention(attention, [decoding(count, keys)])), times
             )
-        line = decode_line(SCALAR, rates, terms, asked)
         per_key = self._attention(attention, [decoding(count, 1)]).flops
         low, high = (base[4] + times * ticks(floor) for floor in line.floors)
         most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
