@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from sim.engine.processes import Engine
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.live import Finished
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Recorder
@@ -33,7 +33,7 @@ def azure(limit: int | None = None, shortcuts: bool = True) -> Serving:
     return Serving(
         model="llama-2-7b",
         on="a100-sxm-80gb",
-        traffic=Traffic(trace=str(TRACE), arrivals="poisson:6", limit=limit),
+        traffic=RequestTraffic(trace=str(TRACE), arrivals="poisson:6", limit=limit),
         shortcuts=shortcuts,
     )
 
@@ -96,7 +96,7 @@ def day() -> None:
         serving = Serving(
             model="llama-2-7b",
             on="a100-sxm-80gb",
-            traffic=Traffic(
+            traffic=RequestTraffic(
                 arrivals="poisson:256",
                 prompt="lognormal:mean=1000,cv=1,max=4000",
                 output="lognormal:mean=200,cv=1,max=1000",

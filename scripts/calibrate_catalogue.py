@@ -19,7 +19,7 @@ from hw_models.efficiency import Efficiency
 from sim.fidelity.calibrate.calibrate import Calibration, calibrate
 from sim.fidelity.calibrate.device_file import flat, plain
 from sim.fidelity.calibrate.session import print_calibration
-from sim.fidelity.validate.points import Source
+from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import catalogue, load_device
 from sim.output.report import terminal
@@ -76,7 +76,7 @@ def fitted(made: Calibration) -> Efficiency:
     return neutral
 
 
-def newest(source: Source) -> Source:
+def newest(source: MeasuredFile) -> MeasuredFile:
     """Without the rows that another file has of a newer library."""
     if source.format != "vidur/network":
         return source

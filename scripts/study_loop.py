@@ -18,7 +18,7 @@ import polars as pl
 from sim.fidelity.calibrate.session import print_calibration
 from sim.fidelity.measure.bodies import VOCABULARY
 from sim.fidelity.measure.cases import Case
-from sim.fidelity.measure.loop import Study, Subject, close_loop, in_order
+from sim.fidelity.measure.loop import LoopStudy, Subject, close_loop, in_order
 from sim.fidelity.measure.loop_plot import draw
 from sim.output.report import terminal
 
@@ -49,7 +49,7 @@ LARGEST_WEIGHT = 2048 * 2048
 def main(folder: Path, again: bool) -> None:
     # On a machine that is shared: one thread, and the time that it has a core. A second thread
     # would measure the neighbours.
-    study = Study(
+    study = LoopStudy(
         folder=folder, subjects=SUBJECTS, threads=1, clock="cpu", by="by scripts/study_loop.py"
     )
     console = terminal()

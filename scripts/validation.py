@@ -29,14 +29,14 @@ from sim.fidelity.calibrate.coverage import LEAST, MOST, SETS, covered, fits
 from sim.fidelity.calibrate.engines import Loop, fit_engine, loops, predicted, terms_of
 from sim.fidelity.calibrate.frames import is_held, pieces
 from sim.fidelity.calibrate.generic import MEASURED, generally, generic_on
-from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import table
 from sim.fidelity.validate.serving import engine_of
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device, own_terms
 from sim.output.report import terminal
-from sim.serve.host import Engine, load_engine
+from sim.serve.host import EngineTerms, load_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -144,7 +144,7 @@ def sizes_of(points: pl.DataFrame) -> list[float]:
     return (points["error"].drop_nulls().abs() * 100).to_list()
 
 
-def source(name: str, **only: str) -> Source:
+def source(name: str, **only: str) -> MeasuredFile:
     """A file of ../shared/data with the rows that have these values."""
     whole = next(iter(read([DATA / name], None, None, [])))
     frame = whole.frame
@@ -153,14 +153,14 @@ def source(name: str, **only: str) -> Source:
     return msgspec.structs.replace(whole, frame=frame)
 
 
-def held(one: Source, device: str) -> pl.DataFrame:
+def held(one: MeasuredFile, device: str) -> pl.DataFrame:
     """The rows of a source that no fit has seen, priced on a device of the catalogue."""
     found, _ = pieces([one], device)
     parts = [piece for group in found.values() for piece in group]
     return errors(load_device(device), parts, lambda shape: is_held(shape, HOLDOUT))
 
 
-def thinned(one: Source) -> Source:
+def thinned(one: MeasuredFile) -> MeasuredFile:
     if len(one.frame) <= MOST_ROWS * 4:
         return one
     return msgspec.structs.replace(one, frame=one.frame.sample(MOST_ROWS * 4, seed=42))
@@ -198,7 +198,7 @@ def exchanges() -> Found:
                 (pl.col("op") == "all_reduce") & (pl.col("mode") != "vllm_eager")
             )
             one = msgspec.structs.replace(whole, frame=rest)
-            points = table(one.form.read(one, Bench(own=made)))
+            points = table(one.form.read(one, PredictionBench(own=made)))
             yield f"all-reduce, custom and NCCL, {name}", sizes_of(points)
     for raw, device, name in (("a100_dgx", A100, "A100"), ("h100_dgx", H100, "H100")):
         whole = source("vidur/network.parquet", network=raw)
@@ -223,7 +223,7 @@ def layers() -> Found:
         made = calibrate([kept], bare(A100), holdout=0.0, date="now").device
         rest = whole.frame.filter(pl.col("model") != model).sample(MOST_ROWS, seed=42)
         one = msgspec.structs.replace(whole, frame=rest)
-        points = table(one.form.read(one, Bench(own=made)))
+        points = table(one.form.read(one, PredictionBench(own=made)))
         yield "vidur/mlp, model not fitted, A100", sizes_of(points)
     points = held(source("vidur/mlp.parquet", device="h100"), H100)
     yield "vidur/mlp, shapes not fitted, H100", sizes_of(points)
@@ -233,7 +233,7 @@ def runs() -> Found:
     """The RTX 4090: kernels held out, and the run, which nothing was fitted to."""
     for one in run_tables(DATA / "vllm_runs" / "RTX4090_Llama-3.1-8B", None):
         if one.path.name == "requests.csv":
-            points = table(one.form.read(one, Bench()))
+            points = table(one.form.read(one, PredictionBench()))
             for quantity, shown in (("ttft", "TTFT"), ("tpot", "TPOT"), ("latency", "latency")):
                 mean = points.filter(pl.col("quantity") == f"mean {quantity}")
                 yield f"vLLM run, mean {shown}", sizes_of(mean)
@@ -261,7 +261,7 @@ def engines() -> Found:
             yield "e2e/silicon TPOT, whole groups unseen", missed(rest, engine)
 
 
-def missed(rows: list[Loop], engine: Engine) -> list[float]:
+def missed(rows: list[Loop], engine: EngineTerms) -> list[float]:
     measured = np.array([r.measured for r in rows])
     sizes: list[float] = (np.abs(predicted(rows, terms_of(engine)) / measured - 1) * 100).tolist()
     return sizes
@@ -276,13 +276,13 @@ def zero_shot() -> Found:
         own = msgspec.structs.replace(own, efficiency=terms)
         one = thinned(source("kernels/gemm.parquet", device=raw, dtype="bfloat16"))
         one = msgspec.structs.replace(one, frame=one.frame.sample(MOST_ROWS, seed=1))
-        points = table(one.form.read(one, Bench(own=own))).filter(LLM)
+        points = table(one.form.read(one, PredictionBench(own=own))).filter(LLM)
         yield f"zero-shot gemm bf16, {name} from the others", sizes_of(points)
 
 
 def passes() -> Found:
     one = source("neusight/e2e_inference.csv")
-    points = table(one.form.read(one, Bench()))
+    points = table(one.form.read(one, PredictionBench()))
     for device, name in (("a100-pcie-40gb", "A100 PCIe"), (H100, "H100")):
         yield f"neusight passes fp32, {name}", sizes_of(points.filter(pl.col("device") == device))
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from sim.account.intervals import Class, Interval, interval
 from sim.account.metrics import Metrics, measure
 from sim.account.stalls import WAIT, Account, account
-from sim.account.timeline import Record
+from sim.account.timeline import RunRecord
 from sim.cost.model import RESOURCES
 from sim.engine import des as engine
 from sim.mapping.memory import Footprint, check_memory, footprints
@@ -26,7 +26,7 @@ class Result:
     def __init__(
         self,
         resolved: Resolved,
-        record: Record,
+        record: RunRecord,
         memory: list[Footprint],
         rewrite: Rewrite | None = None,
     ) -> None:
@@ -125,12 +125,12 @@ def plan_of(
     )
 
 
-def _execute(resolved: Resolved, plan: Plan, progress: Progress | None = None) -> Record:
+def _execute(resolved: Resolved, plan: Plan, progress: Progress | None = None) -> RunRecord:
     """Compile a plan and run it."""
     scenario = resolved.scenario
     compiled = compile_plan(plan, scenario.detail, shortcuts=scenario.shortcuts)
     report = _of("tasks simulated", len(compiled.program.tasks), progress)
-    return Record(compiled, engine.run(compiled.program, report))
+    return RunRecord(compiled, engine.run(compiled.program, report))
 
 
 def _of(what: str, total: int, progress: Progress | None) -> Callable[[int], None] | None:

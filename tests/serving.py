@@ -14,17 +14,17 @@ from sim.cost.pass_cost import PassCost
 from sim.engine.processes import Engine
 from sim.mapping.parallelism import Parallelism
 from sim.serve.arrivals import OpenStream
-from sim.serve.host import Host
+from sim.serve.host import HostTime
 from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, StageRow, StepRow
 from sim.serve.memory import Blocks
-from sim.serve.pipeline import Pipeline
+from sim.serve.pipeline import PipelineWorker
 from sim.serve.policies import ORDERS, Work, policy
 from sim.serve.pricing import Prefill
 from sim.serve.queue import RequestQueue
 from sim.serve.replica import Recorder, Replica, ReplicaParts
 from sim.serve.routing import Router
-from sim.serve.single_stage import SingleStage
+from sim.serve.single_stage import SingleStageWorker
 from workloads.request import Request
 
 SCHEDULERS = ("chunked", "prefill-first", "static", "dynamic")
@@ -166,12 +166,12 @@ def replica(case: Case, pricer: Any, *, leap: bool = True, number: int = 0) -> R
         policy=policy(case.scheduler),
         knobs=knobs,
         blocks=blocks,
-        host=Host(case.host),
+        host=HostTime(case.host),
         order=ORDERS[case.order],
         leap=leap,
         kv_bytes=case.block_bytes,
     )
-    worker = Pipeline(parts) if case.pp > 1 else SingleStage(parts)
+    worker = PipelineWorker(parts) if case.pp > 1 else SingleStageWorker(parts)
     recorder = Recorder(steps.append, rows.append, stages.append)
     made = Run(Replica(parts, worker, recorder, number), [], steps, rows, stages)
     made.replica.start(made.engine)

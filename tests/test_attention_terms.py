@@ -19,18 +19,18 @@ from hw_models.device import Device
 from hw_models.efficiency import DecodeTerms, PrefillTerms
 from sim.cost.arith import SCALAR, VECTOR
 from sim.cost.kernels import RESOURCES, priced
-from sim.cost.kernels.asked import Asked, asked_of
 from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.attention_shape import AttentionShape, attention_shape
 from sim.cost.kernels.decode import decode_times
 from sim.cost.kernels.prefill import chunk_times, tiles_of
 from sim.cost.kernels.price import Moved
 from sim.cost.kernels.rates import Rates, rates_of
 from sim.cost.model import CostModel
-from sim.fidelity.calibrate.attention_rows import asked_of_rows
+from sim.fidelity.calibrate.attention_rows import shape_of_rows
 from sim.fidelity.calibrate.fit import Fit, fit_function
 from sim.fidelity.calibrate.frames import pieces
 from sim.fidelity.validate.formats import format_of
-from sim.fidelity.validate.points import Source
+from sim.fidelity.validate.points import MeasuredFile
 from sim.inputs.catalogue import load_device
 from tests.strategies import devices
 from workloads.attention import flash_attention
@@ -109,7 +109,7 @@ def test_tiles_are_those_of_a_count_by_hand(
     """Without a window: a tile of rows walks the keys that its last row sees."""
     attention = msgspec.structs.replace(attention, window=0)
     op = attend(attention, groups)
-    found = tiles_of(SCALAR, terms, asked_of(op.flash, op.traffic))
+    found = tiles_of(SCALAR, terms, attention_shape(op.flash, op.traffic))
     each = attention.heads // attention.kv_heads if terms.packed else 1
     tiles, keys, most = 0, 0, 0
     for group in groups:
@@ -192,10 +192,12 @@ def test_many_batches_at_once_cost_what_each_costs(
     many = priced(
         VECTOR,
         rates,
-        attention_times(VECTOR, rates, moved, zeros, zeros, zeros, asked_of((flash,), traffic)),
+        attention_times(
+            VECTOR, rates, moved, zeros, zeros, zeros, attention_shape((flash,), traffic)
+        ),
     )
     for i, op in enumerate(ops):
-        asked = asked_of(op.flash, op.traffic)
+        asked = attention_shape(op.flash, op.traffic)
         alone = priced(
             SCALAR, rates, attention_times(SCALAR, rates, Moved(0, 0, 0), 0, 0, 0, asked)
         )
@@ -264,7 +266,7 @@ def usual(frame: pl.DataFrame) -> pl.DataFrame:
 
 def errors(fit: Fit, frame: pl.DataFrame, rates: Rates) -> tuple[float, float]:
     """Median and 90th percentile of the absolute error, %."""
-    asked = asked_of_rows(frame, fit.key)
+    asked = shape_of_rows(frame, fit.key)
     price: Callable[..., Any] = decode_times if fit.family == "decode" else chunk_times
     ticks = priced(VECTOR, rates, price(VECTOR, rates, fit.terms, asked)).duration
     measured = frame["latency_us"].cast(pl.Float64).to_numpy()
@@ -272,6 +274,7 @@ def errors(fit: Fit, frame: pl.DataFrame, rates: Rates) -> tuple[float, float]:
     return float(np.median(wrong)), float(np.quantile(wrong, 0.9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "file", "measured", "name", "key", "keys", "bounds"),
     [
@@ -328,14 +331,14 @@ def test_a_kernel_of_a_row_is_that_of_the_operator(dtype: str) -> None:
             "window": [0, 64, 64],
         }
     )
-    many = asked_of_rows(frame, dtype)
+    many = shape_of_rows(frame, dtype)
     for i, row in enumerate(frame.iter_rows(named=True)):
         shape = Attention(heads=32, kv_heads=8, head_dim=128, value_dim=128, window=row["window"])
         cached = row["kv_len"] - row["q_len"]
         batch = Batch.prefill(row["batch"], row["q_len"], cached=cached)
         op = flash_attention("attention", shape, batch, parse_precision(dtype))
-        one = asked_of(op.flash, op.traffic)
-        for field in Asked._fields:
+        one = attention_shape(op.flash, op.traffic)
+        for field in AttentionShape._fields:
             if field not in ("chunks", "causal"):
                 value = np.broadcast_to(np.asarray(getattr(many, field)), 3)[i]
                 assert value == getattr(one, field), field
@@ -360,7 +363,7 @@ def test_rows_over_an_8_bit_cache_have_terms_of_their_own() -> None:
     )
     form = format_of(frame)
     assert form is not None
-    found, left = pieces([Source(Path("rows.csv"), form, frame)], "h100-sxm")
+    found, left = pieces([MeasuredFile(Path("rows.csv"), form, frame)], "h100-sxm")
     assert not left
     assert {key: len(parts[0].rows) for key, parts in found.items()} == {
         ("decode", "bf16"): count // 2,

@@ -190,6 +190,7 @@ def half(frame: pl.DataFrame, *columns: str) -> pl.Series:
     return pl.Series([zlib.crc32(key.encode()) % 2 == 1 for key in keys.to_series()])
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(("name", "key"), [("a100_sxm", "a100-sxm-80gb"), ("h100_sxm", "h100-sxm")])
 def test_all_reduces_that_were_not_fitted(name: str, key: str) -> None:
@@ -215,6 +216,7 @@ def test_all_reduces_that_were_not_fitted(name: str, key: str) -> None:
     assert 100 * np.quantile(errors, 0.9) < 18
 
 
+@pytest.mark.slow
 @needs_data
 def test_mixtures_that_were_not_fitted() -> None:
     """20 / 60 is asked for."""

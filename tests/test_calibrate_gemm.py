@@ -12,13 +12,13 @@ import pytest
 from hw_models.efficiency import GemmTerms
 from sim import load_device
 from sim.cost.kernels.rates import rates_of
-from sim.fidelity.calibrate.gemm import SHAPES, Points, fit
+from sim.fidelity.calibrate.gemm import SHAPES, GemmSamples, fit
 
 MEASURED = Path(__file__).resolve().parents[2] / "shared/data/kernels/gemm.parquet"
 
 
 def errors(rows: pl.DataFrame, device: str, dtype: str, terms: GemmTerms) -> np.ndarray:
-    predicted = Points(rows, dtype, rates_of(load_device(device), dtype)).seconds(terms) * 1e6
+    predicted = GemmSamples(rows, dtype, rates_of(load_device(device), dtype)).seconds(terms) * 1e6
     return np.abs(predicted / rows["latency_us"].to_numpy() - 1)
 
 
@@ -43,7 +43,7 @@ def test_known_terms_are_found_again() -> None:
         for k in (2048, 4096, 8192, 14336)
     ]
     rows = pl.DataFrame(grid, schema=["m", "n", "k"], orient="row")
-    seconds = Points(rows, "bf16", rates_of(device, "bf16")).seconds(terms)
+    seconds = GemmSamples(rows, "bf16", rates_of(device, "bf16")).seconds(terms)
     rows = rows.with_columns(latency_us=pl.Series(seconds * 1e6))
     found = fit(rows, device, "bf16").terms
     assert isinstance(found, GemmTerms)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.serving import serve
 from sim.serve.session import expected
 
@@ -128,7 +128,7 @@ def test_the_time_to_go_knows_how_many_requests_a_trace_holds(tmp_path: Path) ->
     (tmp_path / "t.json").write_text('[\n{"a": 1},\n{"a": 2}\n]\n')
 
     def count(name: str, **fields: Any) -> int | None:
-        traffic = Traffic(trace=str(tmp_path / name), **fields)
+        traffic = RequestTraffic(trace=str(tmp_path / name), **fields)
         return expected(Serving(model="gpt2", on="h100-sxm", traffic=traffic))
 
     assert [count("t.csv"), count("open.csv"), count("t.csv.gz"), count("t.jsonl")] == [3, 3, 3, 2]
@@ -198,7 +198,7 @@ def test_lengths_are_drawn_from_a_trace(tmp_path: Path) -> None:
     trace.write_text("num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n")
     with trace.open("a") as file:
         file.write("100,4,104,25.0\n200,8,208,25.0\n")
-    traffic = Traffic(arrivals="poisson:8", prompt=f"trace:{trace}", num_requests=40)
+    traffic = RequestTraffic(arrivals="poisson:8", prompt=f"trace:{trace}", num_requests=40)
     rows = serve(Serving(model="gpt2", on="h100-sxm", traffic=traffic)).requests.frame()
     drawn = set(zip(rows["prompt_tokens"], rows["output_tokens"], strict=True))
     assert drawn == {(100, 4), (200, 8)}
@@ -224,7 +224,7 @@ def test_replicas_over_processes_are_the_same_as_in_one(monkeypatch: pytest.Monk
     serving = Serving(
         model="gpt2",
         on="h100-sxm",
-        traffic=Traffic(arrivals="poisson:40", num_requests=300),
+        traffic=RequestTraffic(arrivals="poisson:40", num_requests=300),
         replicas=3,
     )
     alone = serve(serving)

@@ -14,7 +14,7 @@ from hw_models.carry import CORE_GHZ, MOST, carried, stated
 from hw_models.efficiency import Efficiency, KernelTerms
 from sim.cost.kernels.rates import rates_of
 from sim.errors import InputError
-from sim.fidelity.calibrate.gemm import START, Points
+from sim.fidelity.calibrate.gemm import START, GemmSamples
 from sim.fidelity.calibrate.generic import FAMILIES, MEASURED, generally, generic, generic_on, plain
 from sim.inputs.catalogue import catalogue, load_device, own_terms
 from sim.inputs.documents import convert, read_document
@@ -123,7 +123,7 @@ def test_products_of_a_device_that_was_not_fitted(there: str, here: str, rows: s
     )
     table = table.filter(q("n") * q("k") >= 4_000_000).sort("m", "n", "k").gather_every(10)
     device = load_device(here)
-    points = Points(table, "bf16", rates_of(device, "bf16"))
+    points = GemmSamples(table, "bf16", rates_of(device, "bf16"))
     for known in ((there,), tuple(n for n in MEASURED if n != here)):
         terms = {n: generally(load_device(n), own_terms(n)) for n in known}
         seconds = points.seconds(generic_on(device, terms, "one left out").gemm["bf16"])

@@ -25,7 +25,7 @@ from sim.fidelity.calibrate.calibrate import errors, spreads
 from sim.fidelity.calibrate.frames import is_held, pieces
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.knobs import Knobs
 from sim.serve.serving import serve
 from sim.serve.session import summary
@@ -130,6 +130,7 @@ def test_a_run_says_how_sure_it_is() -> None:
     assert not run(Scenario(model="gpt2", on="tpu-v5e", workload=work)).intervals
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="../shared/data is not here")
 @pytest.mark.parametrize("file", ["gemm.parquet", "attention_decode.parquet"])
 def test_held_out_rows_lie_in_80_percent_intervals_of_other_rows(file: str) -> None:
@@ -170,7 +171,9 @@ def test_compare_says_in_how_many_draws_one_beats_the_other() -> None:
 )
 def test_a_queue_of_an_open_loop_has_no_interval(arrivals: str, known: set[str]) -> None:
     """A queue grows by far more than the work; arrivals that never wait set the rate."""
-    traffic = Traffic(arrivals=arrivals, prompt="fixed:512", output="fixed:64", num_requests=60)
+    traffic = RequestTraffic(
+        arrivals=arrivals, prompt="fixed:512", output="fixed:64", num_requests=60
+    )
     knobs = Knobs(max_num_seqs=4)
     served = serve(Serving(model="llama-3.1-8b", on="h100-sxm", traffic=traffic, knobs=knobs))
     assert set(summary(served)["interval_80"]) == known

@@ -15,8 +15,8 @@ from hw_models.efficiency import GemmTerms
 from sim import load_device
 from sim.cost.arith import SCALAR, VECTOR
 from sim.cost.kernels import RESOURCES, priced
-from sim.cost.kernels.asked import Asked
 from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.attention_shape import AttentionShape
 from sim.cost.kernels.gemm import gemm_times
 from sim.cost.kernels.price import Moved
 from sim.cost.kernels.rates import rates_of
@@ -25,7 +25,7 @@ from tests.strategies import devices, gemm_terms
 from workloads.ops import Gemm
 
 # Sums that only a device with terms of attention looks at; `test_attention_terms` has those.
-NOTHING = Asked(
+NOTHING = AttentionShape(
     heads=1,
     kv_heads=1,
     width=2,

@@ -19,13 +19,13 @@ from sim.fidelity.measure.bodies import kernel_name
 from sim.fidelity.measure.buffers import Body
 from sim.fidelity.measure.cases import GRIDS, KERNELS, MODULES, grid
 from sim.fidelity.measure.cpu import keep_freed_memory, library_function
-from sim.fidelity.measure.host import Host, slug, this_host
+from sim.fidelity.measure.host import HostDescription, slug, this_host
 from sim.fidelity.measure.models import RealModel
 from sim.fidelity.measure.starting import cpu_device
-from sim.fidelity.measure.tables import Tables, Timing
+from sim.fidelity.measure.tables import MeasurementTables, Timing
 from sim.fidelity.measure.timer import cpu_timing, summary
 from sim.fidelity.validate.formats import format_of
-from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.inputs.catalogue import load_device
 
 FORMAT_OF = {"attention_prefill": "attention", "attention_decode": "attention"}
@@ -34,9 +34,9 @@ HEADS = {"framework": "torch", "version": "0", "kernel": "k"}
 EXCHANGE_HEADS = {"library": "gloo", "mode": "gloo", "num_gpus": 2}
 
 
-def filled(out: Path, kernels: tuple[str, ...] = KERNELS) -> Tables:
+def filled(out: Path, kernels: tuple[str, ...] = KERNELS) -> MeasurementTables:
     """Tables of the quick grid, with times that are in the ratio of the work."""
-    tables = Tables(out, "a-machine")
+    tables = MeasurementTables(out, "a-machine")
     for case in grid(kernels, ("fp32",), quick=True):
         heads = EXCHANGE_HEADS if case.table == "collectives" else HEADS
         tables.add(case, heads, Timing(5.0 + case.flops / 1e5 + case.nbytes / 1e4, 0.1, 7))
@@ -73,13 +73,13 @@ def test_what_is_written_is_read_by_validation(kernel: str, tmp_path: Path) -> N
     assert form.name == FORMAT_OF.get(kernel, kernel)
     if kernel != "collectives":  # one machine has no links
         device = example_device(tables)
-        points = list(form.read(Source(path, form, frame), Bench(own=device)))
+        points = list(form.read(MeasuredFile(path, form, frame), PredictionBench(own=device)))
         assert [p.reason for p in points if p.predicted is None] == []
         assert len(points) == len(frame)
 
 
-def example_device(tables: Tables) -> Device:
-    host = Host("a-machine", "A", 2, 2.5, "assumed", this_host().caches, 8 * 2**30)
+def example_device(tables: MeasurementTables) -> Device:
+    host = HostDescription("a-machine", "A", 2, 2.5, "assumed", this_host().caches, 8 * 2**30)
     return cpu_device("a-machine", host, tables.frame("gemm"), tables.frame("copy"))
 
 
@@ -101,7 +101,7 @@ def test_the_device_to_start_from_reads_back_and_bounds_its_own_measurements(
 
 def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     filled(tmp_path, ("gemm",))
-    again = Tables(tmp_path, "a-machine")
+    again = MeasurementTables(tmp_path, "a-machine")
     again.load(KERNELS)
     cases = grid(("gemm", "elementwise"), ("fp32",), quick=True)
     known = [again.has(case, kernel="k") for case in cases]
@@ -112,7 +112,7 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     with pytest.raises(InputError, match="holds measurements of a-machine, not of b"):
-        Tables(tmp_path, "b").load(KERNELS)
+        MeasurementTables(tmp_path, "b").load(KERNELS)
 
 
 def test_modules_of_different_kinds_have_kernels_of_different_names() -> None:
@@ -125,7 +125,7 @@ def test_without_pytorch_one_sentence_names_the_extra(
 ) -> None:
     monkeypatch.setattr(session, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'memorywall\[measure\]'"):
-        session.measure(session.Plan(out=tmp_path))
+        session.measure(session.MeasurementPlan(out=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,11 +19,11 @@ import pytest
 from sim.errors import InputError
 from sim.fidelity.measure import session
 from sim.fidelity.measure.bench import MOST_FAILURES
-from sim.fidelity.measure.buffers import Body, Buffers
+from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.cases import Case, grid
 from sim.fidelity.measure.cuda import Cuda, CudaGraphs, driver
 from sim.fidelity.measure.exchanges import Broken, all_reduces, library, run_rank
-from sim.fidelity.measure.tables import Tables, Timing
+from sim.fidelity.measure.tables import MeasurementTables, Timing
 from sim.fidelity.measure.timer import LEAST, LEAST_CALLS, MOST, graph_timing
 from sim.inputs.catalogue import load_device
 
@@ -210,7 +210,7 @@ def test_what_the_driver_tells_and_what_is_assumed_where_it_does_not() -> None:
 def test_what_a_card_cannot_hold_is_left_out(gigabytes: int) -> None:
     """Every case that is taken fits: activations, pool and concatenated caches, twice over."""
     memory = gigabytes * 1e9
-    buffers = Buffers(None, "cuda", memory, 50 * 2**20, 150 * 2**20)
+    buffers = TensorBuffers(None, "cuda", memory, 50 * 2**20, 150 * 2**20)
     cases = grid(("copy", "gemm", "attention_decode", "attention_prefill"), ("bf16",))
     taken = [case for case in cases if buffers.fits(case)]
     assert all(3 * c.nbytes + 2 * buffers.pool_bytes(c) <= memory / 2 for c in taken)
@@ -229,7 +229,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     monkeypatch.setattr(
         "sim.fidelity.measure.bench.body", lambda buffers, case, modules: made(found)
     )
-    monkeypatch.setattr(Buffers, "pass_by", lambda self: found.flush())
+    monkeypatch.setattr(TensorBuffers, "pass_by", lambda self: found.flush())
     return found
 
 
@@ -237,8 +237,8 @@ def made(gpu: Gpu) -> Body:
     return rotating(gpu, 64)
 
 
-def plan(out: Path, *only: str) -> session.Plan:
-    return session.Plan(out=out, quick=True, only=only, case_s=0.0, longest_s=1e9)
+def plan(out: Path, *only: str) -> session.MeasurementPlan:
+    return session.MeasurementPlan(out=out, quick=True, only=only, case_s=0.0, longest_s=1e9)
 
 
 def test_a_gpu_is_measured_and_described(gpu: Gpu, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_an_interrupt_keeps_what_is_measured_and_the_same_command_goes_on(
 ) -> None:
     calls = iter(range(100))
 
-    def third(buffers: Buffers, case: Case, modules: str) -> Body:
+    def third(buffers: TensorBuffers, case: Case, modules: str) -> Body:
         if next(calls) == 5:  # two probes come first
             raise KeyboardInterrupt
         return made(gpu)
@@ -272,14 +272,14 @@ def test_an_interrupt_keeps_what_is_measured_and_the_same_command_goes_on(
     assert (second.interrupted, second.measured, second.known) == (False, 4, 3)
 
 
-def out_of_memory(buffers: Buffers, case: Case, modules: str) -> Body:
+def out_of_memory(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
 
 
 def test_a_shape_that_runs_out_of_memory_is_named_and_left_out(
     gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def body(buffers: Buffers, case: Case, modules: str) -> Body:
+    def body(buffers: TensorBuffers, case: Case, modules: str) -> Body:
         if case.columns.get("n") == 256 and case.columns["m"] == 16:
             return out_of_memory(buffers, case, modules)
         return made(gpu)
@@ -300,7 +300,7 @@ def test_where_nothing_runs_measuring_ends_in_a_sentence_and_keeps_what_it_has(
     session.measure(plan(tmp_path, "copy"))
     calls = iter(range(100))
 
-    def body(buffers: Buffers, case: Case, modules: str) -> Body:
+    def body(buffers: TensorBuffers, case: Case, modules: str) -> Body:
         return made(gpu) if next(calls) < 3 else out_of_memory(buffers, case, modules)
 
     monkeypatch.setattr("sim.fidelity.measure.bench.body", body)
@@ -390,7 +390,7 @@ def test_an_exchange_that_breaks_is_said_and_the_rest_of_the_measurement_stands(
     done = session.measure(plan(tmp_path, "all-reduce"), said.append)
     assert (done.measured, done.left_out) == (1, 1)
     assert said[-1] == "  all-reduce: 1 size left out: process 1 terminated with SIGABRT"
-    tables = Tables(tmp_path, "nvidia-x100-8gb")
+    tables = MeasurementTables(tmp_path, "nvidia-x100-8gb")
     tables.load(("collectives",))
     assert tables.has(EXCHANGES[0], library="nccl/2.27.5", mode="NCCL", num_gpus=2)
     spawning(monkeypatch, FOUND[1:], None)

@@ -14,7 +14,7 @@ from sim.errors import InputError
 from sim.fidelity.calibrate.calibrate import Calibration
 from sim.fidelity.measure import loop
 from sim.fidelity.measure.cases import Case
-from sim.fidelity.measure.loop import Study, Subject, close_loop, compared, in_order
+from sim.fidelity.measure.loop import LoopStudy, Subject, close_loop, compared, in_order
 from sim.fidelity.measure.loop_plot import draw
 from sim.fidelity.measure.models import Timed
 from sim.fidelity.measure.tables import Timing
@@ -25,7 +25,7 @@ TIMING = Timing(1000.0, 10.0, 5)
 
 
 def test_a_pass_is_priced_as_run_prices_it(tmp_path: Path) -> None:
-    study = Study(folder=tmp_path, subjects=(GPT2,), steps=5)
+    study = LoopStudy(folder=tmp_path, subjects=(GPT2,), steps=5)
     device = load_device("a100-sxm-80gb")
     devices = {m: {"pass": device, "step": device} for m in ("torch", "gpt2")}
     result = run(
@@ -44,7 +44,7 @@ def test_a_pass_is_priced_as_run_prices_it(tmp_path: Path) -> None:
 
 def test_heads_and_steps_are_priced_by_devices_of_their_own(tmp_path: Path) -> None:
     """A head by that of nn.Linear, a token by that of products of one row, and by no other."""
-    study = Study(folder=tmp_path, subjects=(GPT2,), steps=2)
+    study = LoopStudy(folder=tmp_path, subjects=(GPT2,), steps=2)
     device = load_device("a100-sxm-80gb")
     slower = msgspec.structs.replace(
         device, launch=msgspec.structs.replace(device.launch, overhead_us=1000.0)
@@ -66,7 +66,7 @@ def test_heads_and_steps_are_priced_by_devices_of_their_own(tmp_path: Path) -> N
     assert priced(gpt2="step") > priced() + 4 * 12 * 900
 
 
-def example(study: Study) -> pl.DataFrame:
+def example(study: LoopStudy) -> pl.DataFrame:
     device = load_device("a100-sxm-80gb")
     devices = {m: {"pass": device, "step": device} for m in ("torch", "gpt2")}
     points = [
@@ -78,7 +78,7 @@ def example(study: Study) -> pl.DataFrame:
 
 
 def test_a_table_adds_up_and_is_drawn(tmp_path: Path) -> None:
-    table = example(Study(folder=tmp_path, subjects=(GPT2,)))
+    table = example(LoopStudy(folder=tmp_path, subjects=(GPT2,)))
     whole = table["kernels_us"] + table["python_us"]
     assert table["predicted_us"].to_list() == whole.to_list()
     error = (table["predicted_us"] / table["latency_us"] - 1) * 100
@@ -96,7 +96,7 @@ def test_a_file_that_holds_no_times_is_named(tmp_path: Path) -> None:
     path = tmp_path / "models.json"
     path.write_text('[{"model": "gpt2"}]')
     with pytest.raises(InputError, match=r"models\.json: holds no times of models"):
-        loop.real(Study(folder=tmp_path, subjects=(GPT2,)), path, again=False)
+        loop.real(LoopStudy(folder=tmp_path, subjects=(GPT2,)), path, again=False)
 
 
 TINY_BERT = """
@@ -153,7 +153,7 @@ def test_the_loop_closes_on_miniature_models(
     gpt2 = Subject(
         model=str(tmp_path / "gpt2.toml"), modules="gpt2", lengths=(16, 48), small={"n_embd": 4}
     )
-    study = Study(
+    study = LoopStudy(
         folder=tmp_path / "out", subjects=(bert, gpt2), repeats=3, steps=4, few=8, case_s=0.002
     )
     made: list[Calibration] = []

@@ -30,7 +30,7 @@ from sim.serve.pricing import Prefill, Pricer
 from sim.simulation import simulate
 from sim.states import STATES
 from sim.studies.sweep.closed import closed_rows
-from sim.studies.sweep.points import Point, prepare
+from sim.studies.sweep.points import StaticPoint, prepare
 from sim.studies.sweep.static import row
 from workloads.attention import CORES, Attended, Core, attended, flash_attention
 from workloads.batch import Batch, Sequence
@@ -218,7 +218,7 @@ def test_sweep_takes_its_price(resolved: Resolved) -> None:
             "set": {"model.num_hidden_layers": 2},
         }
     )
-    points: list[Point] = [
+    points: list[StaticPoint] = [
         msgspec.structs.replace(
             point,
             model=resolved.model,

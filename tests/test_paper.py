@@ -24,7 +24,7 @@ from sim.studies.paper.convention import (
     stepwise_counts,
 )
 from sim.studies.paper.cpu import cpu_latency, latencies
-from sim.studies.paper.trends import Point, fit, load_points, without_experts
+from sim.studies.paper.trends import TrendPoint, fit, load_points, without_experts
 from workloads.batch import Batch
 from workloads.model import Attention, Dense, Embedding, Layer, Model, Stack
 
@@ -231,7 +231,7 @@ def test_a_fit_finds_the_line_that_points_lie_on(
     factor: float, start: float, years: list[float]
 ) -> None:
     years = [*years, 1995.0, 2025.0]
-    points = tuple(Point(year=y, value=start * factor ** ((y - 2000) / 2)) for y in years)
+    points = tuple(TrendPoint(year=y, value=start * factor ** ((y - 2000) / 2)) for y in years)
     assert fit(points).two_years == pytest.approx(factor, rel=1e-6)
     assert fit(points).at(2000) == pytest.approx(start, rel=1e-6)
 
@@ -300,6 +300,7 @@ def test_printed_values_are_refused_where_they_contradict_themselves() -> None:
         )
 
 
+@pytest.mark.slow
 def test_pictures(tmp_path: Path) -> None:
     report = reproduce(tmp_path / "new")
     assert len(report.pictures) == 8

@@ -40,6 +40,7 @@ def test_every_state_has_a_colour_of_its_own() -> None:
     assert len(set(STATE_COLOURS.values())) == len(STATES)
 
 
+@pytest.mark.slow
 def test_pictures_are_written_and_come_out_the_same(split: Result, tmp_path: Path) -> None:
     for plot in (plot_timeline, plot_account, plot_roofline):
         files = plot(split, tmp_path / "a")

@@ -8,7 +8,7 @@ import pytest
 
 from sim.inputs.catalogue import catalogue
 from sim.output.plots.style import Kind, look
-from sim.studies.whatif.sensitivity import Row, Sensitivity, sensitivity
+from sim.studies.whatif.sensitivity import Sensitivity, SensitivityRow, sensitivity
 from sim.studies.whatif.subjects import RunSubject, document_of, subject
 from sim.studies.whatif.tornado import draw_tornado
 
@@ -35,7 +35,7 @@ def of(model: str, on: str, *changes: str, metric: str | None = None) -> Sensiti
     return sensitivity(*document_of(model, on, changes), metric)
 
 
-def rows(found: Sensitivity) -> dict[str, Row]:
+def rows(found: Sensitivity) -> dict[str, SensitivityRow]:
     return {row.resource.name: row for row in found.rows}
 
 

@@ -155,6 +155,7 @@ def test_laws(case: Case, rng: random.Random) -> None:
     holds(case, rng)
 
 
+@pytest.mark.slow
 def test_laws_hold_in_hundreds_of_runs() -> None:
     for seed in range(400):
         rng = random.Random(seed)

@@ -99,6 +99,7 @@ def assert_lindley(
     assert waited > len(stream) // 3
 
 
+@pytest.mark.slow
 @sampled
 def test_lindley_on_a_real_trace() -> None:
     resolved = resolve(Scenario(model="gpt2", on="h100-sxm", set={"model.n_layer": 2}))

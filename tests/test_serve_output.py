@@ -31,6 +31,7 @@ from sim.inputs.traces import read_trace
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import resolve
 from sim.serve import columns
+from sim.serve.busy_periods import busy_periods
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, RequestColumns, StepColumns
 from sim.serve.columns import collect_steps as write_steps
 from sim.serve.knobs import Knobs
@@ -39,10 +40,9 @@ from sim.serve.memory import Blocks
 from sim.serve.output import print_summary, write_serve
 from sim.serve.plots import BINS, PART_COLOURS, binned, plot_time, request_bars
 from sim.serve.policies import policy
-from sim.serve.presence import presence
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Recorder, Replica, ReplicaParts
-from sim.serve.single_stage import SingleStage
+from sim.serve.single_stage import SingleStageWorker
 from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
@@ -90,7 +90,7 @@ def serve(scenario: Scenario, stream: list[Request], replicas: int, blocks: int)
             blocks=Blocks(blocks, knobs.block_size, False),
         )
         recorder = Recorder(partial(stepped, i), leaves)
-        made.append(Replica(parts, SingleStage(parts), recorder, i))
+        made.append(Replica(parts, SingleStageWorker(parts), recorder, i))
         made[-1].start(engine)
     for request in stream:
         if request.arrival > engine.now:
@@ -421,7 +421,7 @@ def test_what_runs_in_later_stages_is_in_the_picture() -> None:
     found = binned(requests, [steps], np.linspace(0, end, 41), stages=2)
     assert found["running"] == pytest.approx(np.ones(40))
     assert found["kv_blocks"] == pytest.approx(np.ones(40))
-    begins, ends = presence(requests, 0)
+    begins, ends = busy_periods(requests, 0)
     assert [(b, e) for b, e in zip(begins, ends, strict=True)] == [
         (row.arrival, row.last_token) for row in served.rows
     ]

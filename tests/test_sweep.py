@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sim import InputError, run
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, Workload
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.serving import serve
 from sim.serve.session import summary
 from sim.serve.summary import Slo
@@ -52,7 +52,7 @@ def traffic(*more: str, option: str = "") -> Sweep:
     base = Serving(
         model="gpt2",
         on="h100-sxm",
-        traffic=Traffic(arrivals="poisson:50", num_requests=150, output="fixed:16"),
+        traffic=RequestTraffic(arrivals="poisson:50", num_requests=150, output="fixed:16"),
         slo=Slo(ttft_s=0.01),
     )
     return sweep_of("serve", msgspec.to_builtins(base), more, "", option)
@@ -181,7 +181,7 @@ def test_a_serving_sweep_of_one_point_equals_serve() -> None:
     serving = Serving(
         model="gpt2",
         on="h100-sxm",
-        traffic=Traffic(arrivals="poisson:50", num_requests=150, output="fixed:16"),
+        traffic=RequestTraffic(arrivals="poisson:50", num_requests=150, output="fixed:16"),
         scheduler="prefill-first",
         slo=Slo(ttft_s=0.01),
     )
@@ -258,10 +258,12 @@ def test_a_rate_moves_a_process_and_a_trace(tmp_path: Path) -> None:
     assert fast is not None
     assert 10e12 < slow["makespan_ps"] < 10.1e12  # two a second, as it is
     assert 0.5e12 < fast["makespan_ps"] < 0.6e12
-    process = at_rate(Serving(model="m", on="d", traffic=Traffic(arrivals="gamma:4:cv=2")), 7.5)
+    process = at_rate(
+        Serving(model="m", on="d", traffic=RequestTraffic(arrivals="gamma:4:cv=2")), 7.5
+    )
     assert process.traffic.arrivals == "gamma:7.5:cv=2"
     with pytest.raises(InputError, match="no one rate"):
-        at_rate(Serving(model="m", on="d", traffic=Traffic(arrivals="closed:4")), 7.5)
+        at_rate(Serving(model="m", on="d", traffic=RequestTraffic(arrivals="closed:4")), 7.5)
 
 
 def test_what_a_file_holds_decides_a_row(tmp_path: Path) -> None:
@@ -333,6 +335,7 @@ def test_a_changed_number_is_another_point(tmp_path: Path) -> None:
     assert first.rows != second.rows
 
 
+@pytest.mark.slow
 def test_kill_dash_nine_at_any_moment(tmp_path: Path) -> None:
     grid = ["batch=2:41", "prompt=100,200", "output=6", "dp=2"]
     flags = [flag for text in grid for flag in ("--grid", text)]
@@ -414,6 +417,7 @@ def test_two_sweeps_do_not_write_one_folder(tmp_path: Path) -> None:
         log.close()
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_gives_the_same_table_though_a_worker_dies(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     scheduler_file = tmp_path / "scheduler.json"

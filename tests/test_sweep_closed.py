@@ -17,7 +17,7 @@ from sim.scenario import Scenario, Workload, lengths_of, precision_of
 from sim.studies.sweep.closed import closed_rows, covered
 from sim.studies.sweep.grid import document, points_of, sweep_of
 from sim.studies.sweep.kinds import REFUSED
-from sim.studies.sweep.points import Point, prepare
+from sim.studies.sweep.points import StaticPoint, prepare
 from sim.studies.sweep.pools import compute
 
 # model, machine, and the axes that are drawn from beside lengths
@@ -55,10 +55,10 @@ PLACES = {
 }
 
 
-def drawn(name: str, rng: random.Random, count: int) -> list[Point]:
+def drawn(name: str, rng: random.Random, count: int) -> list[StaticPoint]:
     """Random points of a setting; those that are refused outright are drawn again."""
     model, machine, choices = SETTINGS[name]
-    points: list[Point] = []
+    points: list[StaticPoint] = []
     while len(points) < count:
         work: dict[str, Any] = {"batch": rng.choice([1, 2, 7, 64, 300, rng.randint(1, 2000)])}
         long = rng.choice([1, 16, 333, 4096, rng.randint(1, 9000)])
@@ -144,7 +144,7 @@ def test_rows_of_toys_are_those_of_run(data: st.DataObject) -> None:
             model="toy", on="toys", workload=work, parallelism=split, lowering=lowering
         )
         found = lengths_of(model, work)
-        points.append(Point(scenario, model, machine, precision_of(model, scenario), found))
+        points.append(StaticPoint(scenario, model, machine, precision_of(model, scenario), found))
     rows = dict(closed_rows(points))
     assert set(rows) == {i for i, point in enumerate(points) if covered(point)}
     for i, row in rows.items():

@@ -22,7 +22,7 @@ from workloads.synthetic import (
     Empirical,
     Fixed,
     Gamma,
-    Lengths,
+    LengthDistribution,
     Lognormal,
     Pairs,
     Piecewise,
@@ -45,7 +45,7 @@ PROCESSES: list[Arrivals] = [
     Piecewise(((30.0, 2.0), (10.0, 0.0), (30.0, 8.0))),
     ClosedLoop(4),
 ]
-LENGTHS: list[Lengths] = [
+LENGTHS: list[LengthDistribution] = [
     Fixed(512),
     Uniform(16, 1024),
     Lognormal(500.0, 1.2, 8192),
@@ -133,7 +133,7 @@ def test_too_far_into_the_future() -> None:
 # Lengths -----------------------------------------------------------------------------------
 
 
-def draw(lengths: Lengths, n: int = N, seed: int = 1) -> np.ndarray:
+def draw(lengths: LengthDistribution, n: int = N, seed: int = 1) -> np.ndarray:
     return lengths.draw(generator(seed, "test"), n)
 
 
@@ -202,7 +202,7 @@ def test_empirical_and_pairs() -> None:
     seed=st.integers(0, 2**64 - 1),
 )
 def test_stream_does_not_depend_on_the_chunk(
-    process: Arrivals, prompt: Lengths, output: Lengths, chunk: int, seed: int
+    process: Arrivals, prompt: LengthDistribution, output: LengthDistribution, chunk: int, seed: int
 ) -> None:
     whole = list(synthetic(200, process, prompt, output, seed))
     assert whole == list(synthetic(200, process, prompt, output, seed, chunk=chunk))
@@ -283,7 +283,7 @@ def test_arrival_words(text: str, value: Arrivals) -> None:
         ("zipf:alpha=1.2,max=4096", Zipf(1.2, 4096)),
     ],
 )
-def test_length_words(text: str, value: Lengths) -> None:
+def test_length_words(text: str, value: LengthDistribution) -> None:
     assert parse_lengths(text) == value
 
 

@@ -665,6 +665,7 @@ def peak(requests: Iterator[Request]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     """Three times the rows, the same peak: what is held is a block of them."""
     short_one = peak(iter(read_trace(long_trace(tmp_path / "short.csv", 20_000))))
@@ -673,6 +674,7 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     assert long_one < 2 * 2**20
 
 
+@pytest.mark.slow
 def test_memory_of_a_json_document(tmp_path: Path) -> None:
     path = tmp_path / "long.json"
     objects = (

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from sim import InputError
-from sim.studies.whatif.trend import Course, Moment, Rates, Trend, crossing, trend
+from sim.studies.whatif.trend import Course, Moment, Trend, TrendRates, crossing, trend
 from sim.studies.whatif.trend_report import table_of, wall
 
 READS = ["batch=8", "seq=128"]
 
 
-def of(model: str, changes: list[str], rates: Rates, years: float = 4) -> Course:
+def of(model: str, changes: list[str], rates: TrendRates, years: float = 4) -> Course:
     found = trend([model], "l4", changes, None, rates, years, 2)
     return found.courses[0]
 
 
 def test_equal_growth_scales_time_and_nothing_else() -> None:
-    course = of("bert-base", READS, Rates(flops=2, hbm=2, link=2, fixed=2))
+    course = of("bert-base", READS, TrendRates(flops=2, hbm=2, link=2, fixed=2))
     first, *_, last = course.moments
     assert float(first.time / last.time) == pytest.approx(4, rel=1e-4)
     for state, share in first.shares.items():
@@ -27,7 +27,7 @@ def test_equal_growth_scales_time_and_nothing_else() -> None:
 
 
 def test_decoding_follows_the_bandwidth() -> None:
-    course = of("gpt2-xl", ["prompt=64", "output=2"], Rates())
+    course = of("gpt2-xl", ["prompt=64", "output=2"], TrendRates())
     assert course.behind
     faster = float(course.moments[0].time / course.moments[-1].time)
     assert faster == pytest.approx(1.6**2, rel=0.25)
@@ -35,7 +35,7 @@ def test_decoding_follows_the_bandwidth() -> None:
 
 
 def test_an_encoder_meets_the_wall_later() -> None:
-    course = of("bert-large", ["batch=32", "seq=512"], Rates(), years=12)
+    course = of("bert-large", ["batch=32", "seq=512"], TrendRates(), years=12)
     assert not course.behind
     assert course.wall is not None
     before = [m for m in course.moments if m.year <= course.wall]
@@ -57,7 +57,7 @@ def test_the_crossing_is_found() -> None:
 
 
 def test_a_row_a_workload_and_year() -> None:
-    rates = Rates()
+    rates = TrendRates()
     course = of("bert-base", READS, rates)
     table = table_of(Trend("l4", rates, (course,)))
     assert [row[2] for row in table.rows] == [0, 2, 4]
@@ -66,4 +66,4 @@ def test_a_row_a_workload_and_year() -> None:
 
 def test_bad_spans_are_told() -> None:
     with pytest.raises(InputError, match="0 < step <= years"):
-        trend(["gpt2"], "l4", [], None, Rates(), 1, 2)
+        trend(["gpt2"], "l4", [], None, TrendRates(), 1, 2)

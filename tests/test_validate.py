@@ -12,7 +12,7 @@ from sim.cli.app import app
 from sim.cost.model import CostModel
 from sim.errors import InputError
 from sim.fidelity.validate.names import device_of, dtype_of, model_of, system_of
-from sim.fidelity.validate.points import Bench
+from sim.fidelity.validate.points import PredictionBench
 from sim.fidelity.validate.serving import config_of, engine_of, means, parts
 from sim.inputs.catalogue import load_device
 from sim.serve.host import engines
@@ -90,7 +90,7 @@ def test_a_steady_closed_loop_is_linear_in_the_terms_of_an_engine(tmp_path: Path
         )
     )
     row = {"backend": "x", "model": "Llama-3.1-8B", "isl": 300, "osl": 40, "batch_size": 12}
-    bench = Bench()
+    bench = PredictionBench()
     found = parts(config_of(row, bench, "h100-sxm", "none"))
     with_terms = config_of(row, bench, "h100-sxm", str(tmp_path / "e.toml"))
     tpot = means(serve(with_terms))[1]
@@ -110,7 +110,7 @@ def test_a_benchmark_is_replayed_as_its_publisher_runs_it() -> None:
     """Ten requests a client; without a version lengths vary and the host works ahead."""
     row = {"backend": "vllm", "model": "Llama-3.1-8B", "isl": 1000, "osl": 50, "batch_size": 6}
     row |= {"gemm_quant_mode": "fp8", "backend_version": "0.12.0"}
-    stated, bench = config_of(row, Bench(), "h100-sxm"), Bench()
+    stated, bench = config_of(row, PredictionBench(), "h100-sxm"), PredictionBench()
     assert (stated.engine, stated.kv_dtype) == ("vllm-0.12", "bf16")
     assert (stated.traffic.prompt, stated.traffic.num_requests) == ("fixed:1000", 60)
     # One prompt fits into a step beside the tokens of the others, two do not.

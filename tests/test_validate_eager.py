@@ -13,7 +13,7 @@ from hw_models.device import Device
 from hw_models.efficiency import Efficiency, VectorTerms
 from sim.cost.model import CostModel
 from sim.fidelity.validate.eager import HOST_US, SOFTMAX, Eager, eager, passes_of
-from sim.fidelity.validate.points import Bench
+from sim.fidelity.validate.points import PredictionBench
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device, load_model
 from workloads.ops import activation, norm, vector
@@ -46,7 +46,7 @@ def test_eager_kernels_pass_their_bytes_once() -> None:
 
 
 def test_the_code_of_a_model_passes_over_scores_and_activations() -> None:
-    bench = Eager(Bench(own=a100(bf16=WALKING)), "fp16")
+    bench = Eager(PredictionBench(own=a100(bf16=WALKING)), "fp16")
     act = activation("a", "gelu", 4096, 4096, False, FP16)
     scores = vector("s", "softmax", 2**28, 2**28, 2**28, FP16)
     of = {name: bench.costs("x", load_model(name)) for name in ("gpt2", "bert-base", "t5-large")}
@@ -67,7 +67,7 @@ def test_a_call_that_is_waited_for_takes_the_hosts_time_on_top(tmp_path: Path) -
     )
     frame.write_csv(tmp_path / "ops.csv")
     (source,) = read([tmp_path], None, None, [])
-    gelu, layernorm, exchange = source.form.read(source, Bench(own=own))
+    gelu, layernorm, exchange = source.form.read(source, PredictionBench(own=own))
     costs = CostModel(eager(own, "fp16", {}), "fp16")
     for point, kind, op in (
         (gelu, "activation", activation("g", "gelu", 2**16, 2**10, False, FP16)),

@@ -16,7 +16,7 @@ from sim.simulation import simulate
 from sim.studies.whatif.answers import shown
 from sim.studies.whatif.buffers import local_bytes, matmul_time
 from sim.studies.whatif.evaluate import exited, speculated
-from sim.studies.whatif.mechanisms import Area, Buffers, Exits, Sparsity, Speculative, Tiers
+from sim.studies.whatif.mechanisms import Area, Exits, LocalBuffers, Sparsity, Speculative, Tiers
 from sim.studies.whatif.named import Answer, answer, load, studies
 from sim.studies.whatif.runs import break_down
 from workloads.ops import Gemm
@@ -68,6 +68,7 @@ def test_directions(answers: dict[str, Answer]) -> None:
     assert apart > turned > hidden == hidden_turned
 
 
+@pytest.mark.slow
 def test_long_studies_reproduce_their_counts() -> None:
     told = answer(load("quantised-weights")).claims
     assert [shown(t) for t in told] == ["92.3", "48.8", "46.2", "27.1"]
@@ -147,7 +148,7 @@ def test_moved_area_is_kept() -> None:
 
 def test_local_bytes_against_every_tile() -> None:
     gemm = Gemm(m=100, k=64, n=70, **BITS)
-    buffers = Buffers(scratchpad_KiB=4, accumulator_KiB=8)
+    buffers = LocalBuffers(scratchpad_KiB=4, accumulator_KiB=8)
     tried = [
         100 * 64 * -(-70 // tn) + 64 * 70 * -(-100 // tm) + 100 * 70
         for tm in range(16, 129, 16)
@@ -155,13 +156,13 @@ def test_local_bytes_against_every_tile() -> None:
         if 4 * tm * tn <= 8192 and 32 * (tm + tn) <= 4096
     ]
     assert local_bytes(gemm, buffers) == min(tried)
-    roomy = Buffers(scratchpad_KiB=1e4, accumulator_KiB=1e4)
+    roomy = LocalBuffers(scratchpad_KiB=1e4, accumulator_KiB=1e4)
     assert local_bytes(gemm, roomy) == gemm.bytes
 
 
 def test_hidden_loads_leave_the_arithmetic() -> None:
     one = resolve(Scenario(model="bert-base", on="survey-accelerator", dtype="int8"))
-    states = matmul_time(one, Buffers(scratchpad_KiB=256, accumulator_KiB=128)).by("state")
+    states = matmul_time(one, LocalBuffers(scratchpad_KiB=256, accumulator_KiB=128)).by("state")
     assert {cause.state for cause in states} == {"compute"}
 
 

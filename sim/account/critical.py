@@ -11,7 +11,7 @@ import itertools
 
 import msgspec
 
-from sim.account.timeline import Record, ranks
+from sim.account.timeline import RunRecord, ranks
 from sim.mapping.program import Slot
 
 
@@ -32,7 +32,7 @@ class Leg(msgspec.Struct, frozen=True):
         return self.stage != self.to
 
 
-def critical_path(record: Record) -> list[Leg]:
+def critical_path(record: RunRecord) -> list[Leg]:
     """The legs in the order of time."""
     before: dict[int, Slot] = {}  # by slot: the one before it on its device
     source: dict[int, Slot] = {}  # by slot: where its input comes from
@@ -65,7 +65,7 @@ def critical_path(record: Record) -> list[Leg]:
     return legs[::-1]
 
 
-def _start(record: Record, slot: Slot) -> int:
+def _start(record: RunRecord, slot: Slot) -> int:
     first = slot.pieces[0]
     return record.timeline.start[first.launch if first.launch >= 0 else first.ends[0]]
 

@@ -11,7 +11,7 @@ from itertools import groupby
 
 import msgspec
 
-from sim.account.timeline import Record, Span, spans
+from sim.account.timeline import RunRecord, Span, spans
 from sim.mapping.plan import Job
 from sim.mapping.program import Compiled
 from sim.states import BUBBLE, COMPUTE, HBM, IDLE, LAUNCH, LINK, SRAM
@@ -81,12 +81,12 @@ def closed_lanes(span: Span) -> Iterator[Busy]:
             yield Busy(lane, begin, until, step.name, work)
 
 
-def folded(record: Record) -> bool:
+def folded(record: RunRecord) -> bool:
     """Whether the inside of a step is known in closed form, and not from the engine."""
     return all(slot.folded for slot in record.compiled.slots)
 
 
-def device_lanes(record: Record, found: list[Span]) -> Iterator[Busy]:
+def device_lanes(record: RunRecord, found: list[Span]) -> Iterator[Busy]:
     """Lanes of one rank during its spans `found`; explicit operators come from `task_lanes`."""
     closed = folded(record)
     for span in found:
@@ -95,7 +95,7 @@ def device_lanes(record: Record, found: list[Span]) -> Iterator[Busy]:
 
 
 def task_lanes(
-    record: Record, passes: frozenset[int] | None = None
+    record: RunRecord, passes: frozenset[int] | None = None
 ) -> Iterator[tuple[Job, int, Busy]]:
     """(job, rank, interval) of explicit operators, in the order of the program."""
     program, times = record.compiled.program, record.timeline
@@ -132,7 +132,7 @@ def job_tasks(compiled: Compiled) -> Iterator[tuple[Job, range]]:
         first = stop
 
 
-def transfers(record: Record, passes: frozenset[int] | None = None) -> list[Transfer]:
+def transfers(record: RunRecord, passes: frozenset[int] | None = None) -> list[Transfer]:
     """All transfers in the order in which they begin.
 
     The engine's own with the mean rate that they got; those inside a folded run at the rate

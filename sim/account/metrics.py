@@ -8,7 +8,7 @@ import msgspec
 
 from hw_models.device import Device
 from sim.account.intervals import Interval
-from sim.account.timeline import Record
+from sim.account.timeline import RunRecord
 from sim.clock import seconds
 from sim.cost.model import matrix_rate
 
@@ -45,7 +45,7 @@ def ends(metrics: Metrics, found: Mapping[str, Interval]) -> dict[str, tuple[flo
     return made
 
 
-def measure(record: Record) -> Metrics:
+def measure(record: RunRecord) -> Metrics:
     """Metrics of a finished run, from its plan and its times alone."""
     plan = record.compiled.plan
     split = plan.split
@@ -116,7 +116,7 @@ def metrics_of(
     )
 
 
-def group_sizes(record: Record) -> dict[tuple[int, int], int]:
+def group_sizes(record: RunRecord) -> dict[tuple[int, int], int]:
     """Sequences by (replica, micro-batch)."""
     plan = record.compiled.plan
     return {
@@ -126,7 +126,7 @@ def group_sizes(record: Record) -> dict[tuple[int, int], int]:
     }
 
 
-def group_ends(record: Record, number: int) -> dict[tuple[int, int], int]:
+def group_ends(record: RunRecord, number: int) -> dict[tuple[int, int], int]:
     """End of a pass by (replica, micro-batch), in ticks."""
     ends: dict[tuple[int, int], int] = {}
     for slot in record.compiled.slots:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sim.account.timeline import Record, ranks, slot_spans, waiting
+from sim.account.timeline import RunRecord, ranks, slot_spans, waiting
 from sim.states import NOTHING, STATES, Ticks, add, only, scaled
 
 WAIT = "(wait)"  # operator class of time between operators
@@ -55,7 +55,7 @@ class Account(msgspec.Struct, frozen=True):
         return self.total[STATES.index(state)] / whole if whole else 0.0
 
 
-def account(record: Record) -> Account:
+def account(record: RunRecord) -> Account:
     """The account of a finished run."""
     rows: dict[Key, Ticks] = {}
 

@@ -34,7 +34,7 @@ class Span(msgspec.Struct, frozen=True):
     launched: int = 0  # ticks of `states` that were its launch, at its beginning
 
 
-class Record(msgspec.Struct, frozen=True):
+class RunRecord(msgspec.Struct, frozen=True):
     """A finished run: the program with its meaning, and the times that the engine gave."""
 
     compiled: Compiled
@@ -62,7 +62,7 @@ class Record(msgspec.Struct, frozen=True):
                 clock = until
 
 
-def ranks(record: Record) -> dict[tuple[int, int, int], list[Slot]]:
+def ranks(record: RunRecord) -> dict[tuple[int, int, int], list[Slot]]:
     """Slots by (replica, stage, rank) in the order in which the rank runs them."""
     found: dict[tuple[int, int, int], list[Slot]] = {}
     for slot in record.compiled.slots:
@@ -70,7 +70,7 @@ def ranks(record: Record) -> dict[tuple[int, int, int], list[Slot]]:
     return found
 
 
-def spans(record: Record, passes: frozenset[int] | None = None) -> Iterator[Span]:
+def spans(record: RunRecord, passes: frozenset[int] | None = None) -> Iterator[Span]:
     """All spans rank by rank; only those of some passes if `passes` says so."""
     for (replica, stage, rank), slots in ranks(record).items():
         clock = 0
@@ -108,7 +108,7 @@ def _wait_span(slot: Slot, rank: int, begin: int, end: int, states: Ticks) -> Sp
     )
 
 
-def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
+def waiting(record: RunRecord, slot: Slot, clock: int) -> tuple[int, Ticks]:
     """(when the slot begins, how the time since `clock` is spent).
 
     While what it waits for is on a link, that is `link`, and `launch` while the send is being
@@ -129,7 +129,7 @@ def waiting(record: Record, slot: Slot, clock: int) -> tuple[int, Ticks]:
     return begin, (0, 0, 0, flight, launched, left - clock, 0)
 
 
-def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:
+def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
     """The spans of one job on one rank, one a step."""
     job, clock = slot.job, begin
     for piece in slot.pieces:
@@ -156,7 +156,7 @@ def slot_spans(record: Record, slot: Slot, begin: int) -> Iterator[Span]:
         clock = end
 
 
-def _split(record: Record, piece: Piece, begin: int, end: int) -> tuple[int, Ticks]:
+def _split(record: RunRecord, piece: Piece, begin: int, end: int) -> tuple[int, Ticks]:
     """(launch ticks, states) of a step that the engine timed, from what it was seen to do."""
     length, step = end - begin, piece.step
     if step.cost is None:

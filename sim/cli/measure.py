@@ -33,11 +33,11 @@ def measure(
     quick: Annotated[bool, typer.Option("--quick", help="A few small shapes, in seconds")] = False,
 ) -> None:
     """Time kernels on the machine at hand, for `validate` and `calibrate`, in under ten minutes."""
-    from sim.fidelity.measure.session import Plan, measure
+    from sim.fidelity.measure.session import MeasurementPlan, measure
     from sim.output.report import terminal
 
     console = terminal()
-    plan = Plan(
+    plan = MeasurementPlan(
         out=out,
         device_name=device_name,
         only=words(only),

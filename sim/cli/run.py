@@ -12,7 +12,7 @@ from msgspec import Meta
 from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.mapping.parallelism import Parallelism
-from sim.output.files import whole
+from sim.output.files import atomic_write
 from sim.output.options import Output
 from sim.output.progress import progress_bar
 from sim.scenario import Scenario, Workload, save_scenario
@@ -48,7 +48,7 @@ def run_scenario(scenario: Scenario, output: RunOutput) -> Result:
             for key, ref in (("model", scenario.model), ("on", scenario.on))
             if os.path.exists(ref)
         }
-        with whole(save) as path:
+        with atomic_write(save) as path:
             save_scenario(msgspec.structs.replace(scenario, **moved), path)
     console = terminal()
     with progress_bar() as progress:

@@ -18,7 +18,7 @@ from sim.cost.collectives import Exchange, Network, Send
 from sim.cost.model import CostModel
 from sim.errors import Infeasible
 from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
-from sim.mapping.priced import Rewrite, Work, price_blocks
+from sim.mapping.priced import PlacedWork, Rewrite, price_blocks
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.graph import Graph, build_graph
@@ -47,7 +47,7 @@ class Job(msgspec.Struct, frozen=True):
     number: int  # of the pass
     phase: str
     micro: int
-    work: tuple[Work, ...]
+    work: tuple[PlacedWork, ...]
     handover: Exchange | None
 
 
@@ -98,7 +98,7 @@ def make_plan(
         return build_graph(local, batch, precision, lowering, ways=split.tp)
 
     @lru_cache(maxsize=1024)
-    def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[Work, ...]:
+    def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[PlacedWork, ...]:
         graph = graph_of(batch)
         here = [p for p in graph.placed if stage_of[p.stack, p.layer] == stage]
         return price_blocks(here, costs, network, group, split.collective, rewrite)

@@ -66,7 +66,7 @@ class PricedBlock(msgspec.Struct, frozen=True):
     link_bytes: int  # of all ranks together
 
 
-class Work(msgspec.Struct, frozen=True):
+class PlacedWork(msgspec.Struct, frozen=True):
     """A priced block at its place in the model."""
 
     placed: Placed
@@ -80,7 +80,7 @@ def price_blocks(
     group: tuple[int, ...],
     algorithm: str,
     rewrite: Rewrite | None = None,
-) -> tuple[Work, ...]:
+) -> tuple[PlacedWork, ...]:
     """Price blocks of one rank's graph; equal layers share one priced block.
 
     Behind an operator whose output is spread over the ranks of `group` stands the exchange:
@@ -94,7 +94,7 @@ def price_blocks(
             ops = placed.block.ops
             ops = tuple(map(rewrite, ops)) if rewrite else ops
             known[key] = _price(ops, costs, network, group, algorithm)
-        work.append(Work(placed, known[key]))
+        work.append(PlacedWork(placed, known[key]))
     return tuple(work)
 
 

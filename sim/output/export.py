@@ -11,7 +11,7 @@ import msgspec
 from msgspec import to_builtins
 
 from sim.account.metrics import ends
-from sim.output.files import clear, whole
+from sim.output.files import atomic_write, clear
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import save_scenario
 from sim.simulation import Result
@@ -47,7 +47,7 @@ def write_result(
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
     clear(folder, OURS)
     written = []
-    with whole(folder / "scenario.toml") as path:
+    with atomic_write(folder / "scenario.toml") as path:
         save_scenario(result.resolved.scenario, path)
     written.append(folder / "scenario.toml")
     written.append(write_json(folder / "resolved.json", resolved(result)))
@@ -69,7 +69,7 @@ def write_result(
 
 def write_table(table: Table, path: Path) -> Path:
     """A table as CSV or Parquet, by the name of the file."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix == ".parquet":
             _parquet(table, temporary)
         else:
@@ -130,6 +130,6 @@ def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
     return path

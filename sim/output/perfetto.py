@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from sim.account import lanes
-from sim.account.timeline import Record, Span, spans
+from sim.account.timeline import RunRecord, Span, spans
 from sim.mapping.priced import Step
-from sim.output.files import whole
+from sim.output.files import atomic_write
 from sim.simulation import Result
 from sim.states import STATES
 
@@ -33,7 +33,7 @@ def write_trace(result: Result, path: Path, passes: Iterable[int] | None = None)
     200,000 spans; the metadata say which are left out.
     """
     chosen = frozenset(passes) if passes is not None else choose_passes(result.record)
-    with whole(path) as temporary, temporary.open("wb") as raw:
+    with atomic_write(path) as temporary, temporary.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
                 _write(packed, result, chosen)
@@ -42,7 +42,7 @@ def write_trace(result: Result, path: Path, passes: Iterable[int] | None = None)
     return path
 
 
-def choose_passes(record: Record) -> frozenset[int] | None:
+def choose_passes(record: RunRecord) -> frozenset[int] | None:
     """None (all) for a run of moderate size, else the first and the last pass."""
     compiled = record.compiled
     copies = compiled.plan.split.tp // len(compiled.ranks)
@@ -77,7 +77,7 @@ def _metadata(result: Result, passes: frozenset[int] | None) -> dict[str, str]:
     }
 
 
-def events(record: Record, passes: frozenset[int] | None = None) -> Iterator[str]:
+def events(record: RunRecord, passes: frozenset[int] | None = None) -> Iterator[str]:
     """Every event as a line of JSON, device by device."""
     split = record.compiled.plan.split
     yield from _names(record)
@@ -97,7 +97,7 @@ def events(record: Record, passes: frozenset[int] | None = None) -> Iterator[str
     yield from _links(record, passes)
 
 
-def _names(record: Record) -> Iterator[str]:
+def _names(record: RunRecord) -> Iterator[str]:
     split = record.compiled.plan.split
     for replica in range(split.dp):
         for stage in range(split.pp):
@@ -182,7 +182,7 @@ def _place(span: Span) -> str:
     return text
 
 
-def _device(record: Record, found: Iterable[Span], arguments: _Arguments) -> Iterator[str]:
+def _device(record: RunRecord, found: Iterable[Span], arguments: _Arguments) -> Iterator[str]:
     """Events of one rank: jobs holding layers holding operators, its states and its lanes."""
     last = -1  # where the counter fell to 0, if nothing followed yet
     for (number, micro, works), group in groupby(
@@ -217,7 +217,7 @@ def _device(record: Record, found: Iterable[Span], arguments: _Arguments) -> Ite
         yield _counter("HBM bytes/s", last, 0)
 
 
-def _links(record: Record, passes: frozenset[int] | None) -> Iterator[str]:
+def _links(record: RunRecord, passes: frozenset[int] | None) -> Iterator[str]:
     """A process of all links: each directed one with its transfers and its bytes/s.
 
     Transfers that share a link lie on threads of their own, since slices of a thread may not

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from sim.account.stalls import WAIT
-from sim.account.timeline import Record, ranks, slot_spans, waiting
+from sim.account.timeline import RunRecord, ranks, slot_spans, waiting
 from sim.mapping.priced import Step
 from sim.mapping.program import Slot
 from sim.simulation import Result
@@ -95,7 +95,7 @@ def _order(place: Place) -> tuple[bool, int, int, int, int]:
     return place[0] < 0, place[0], place[2], place[3], place[4]
 
 
-def _book_slot(record: Record, slot: Slot, clock: int, rows: _Rows, place: Place) -> None:
+def _book_slot(record: RunRecord, slot: Slot, clock: int, rows: _Rows, place: Place) -> None:
     if slot.whole:
         # One task, its inside known: equal layers are counted, not walked through.
         layers: dict[tuple[str, int], int] = {}
@@ -223,7 +223,7 @@ def passes(result: Result) -> Table:
     return Table(columns, rows)
 
 
-def _windows(record: Record) -> Iterator[tuple[int, tuple[int, int]]]:
+def _windows(record: RunRecord) -> Iterator[tuple[int, tuple[int, int]]]:
     """(pass, (first start, last end)) in ticks."""
     start, end = record.timeline.start, record.timeline.end
     found: dict[int, tuple[int, int]] = {}

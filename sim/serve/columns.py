@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
-from sim.output.files import whole
+from sim.output.files import atomic_write
 from sim.serve.live import PARTS, Finished, StageRow, StepRow
 from sim.states import STATES
 
@@ -301,7 +301,7 @@ def _numbered(t: pl.DataFrame, replica: int, names: tuple[str, ...]) -> pl.DataF
 
 def _sink(frames: Callable[[], Iterator[pl.DataFrame]], path: Path) -> Path:
     """Write frames behind one another; where one ends leaves no mark in the file."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix == ".csv":
             with temporary.open("wb") as file:
                 for number, frame in enumerate(frames()):

@@ -15,7 +15,7 @@ from workloads.block import Lowering
 from workloads.model import Record
 
 
-class Traffic(Record, frozen=True, kw_only=True):
+class RequestTraffic(Record, frozen=True, kw_only=True):
     """Where requests come from: a trace file, or an arrival process with lengths.
 
     With a trace, `arrivals` replaces its times. `window` is in seconds of the trace's clock.
@@ -67,7 +67,7 @@ class Serving(Record, frozen=True, kw_only=True):
 
     model: ModelName
     on: MachineName
-    traffic: Traffic = msgspec.field(default_factory=Traffic)
+    traffic: RequestTraffic = msgspec.field(default_factory=RequestTraffic)
     scheduler: Annotated[
         str, Meta(description="chunked, prefill-first, static, dynamic, or module:Class")
     ] = "chunked"

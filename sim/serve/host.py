@@ -28,7 +28,7 @@ Microseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=10)]
 
 
-class Engine(Record, frozen=True, kw_only=True):
+class EngineTerms(Record, frozen=True, kw_only=True):
     """The terms of one engine. The defaults are neutral.
 
     step_us: a step of the host that kernels do not hide. sequence_us: more for each that decodes.
@@ -45,10 +45,10 @@ class Engine(Record, frozen=True, kw_only=True):
     source: Annotated[str, msgspec.Meta(min_length=8)]
 
 
-NEUTRAL = Engine(name="none", source="neutral: kernels one after the other")
+NEUTRAL = EngineTerms(name="none", source="neutral: kernels one after the other")
 
 
-class Host(msgspec.Struct, frozen=True):
+class HostTime(msgspec.Struct, frozen=True):
     """The same in ticks."""
 
     step: int = 0
@@ -82,9 +82,9 @@ def launched(cost: PassCost, ticks: int) -> PassCost:
     return cost._replace(launch=cost.launch + ticks)
 
 
-def host_of(engine: Engine, step_us: float = 0.0) -> Host:
+def host_of(engine: EngineTerms, step_us: float = 0.0) -> HostTime:
     """An engine in ticks, with `step_us` more a step."""
-    return Host(
+    return HostTime(
         ticks((engine.step_us + step_us) * 1e-6),
         ticks(engine.sequence_us * 1e-6),
         engine.decode_share,
@@ -98,7 +98,7 @@ def engines() -> dict[str, Path]:
     return {path.stem: path for path in sorted(root.glob("*.toml"))}
 
 
-def load_engine(ref: str | None) -> Engine:
+def load_engine(ref: str | None) -> EngineTerms:
     """An engine by name or by path; the neutral one for None. Raises InputError."""
     if ref is None or ref == "none":
         return NEUTRAL
@@ -106,4 +106,4 @@ def load_engine(ref: str | None) -> Engine:
     path = known.get(ref) or (Path(ref) if ref.endswith(".toml") else None)
     if path is None:
         raise InputError(f"no engine is called {ref!r}{hint(ref, [*known, 'none'])}")
-    return convert(read_document(path), Engine, str(path))
+    return convert(read_document(path), EngineTerms, str(path))

@@ -18,7 +18,7 @@ from sim.cost.model import CostModel
 from sim.inputs.catalogue import Machine
 from sim.mapping.parallelism import Parallelism, shard
 from sim.mapping.priced import price_blocks
-from sim.serve.host import Engine, host_of, load_engine
+from sim.serve.host import EngineTerms, host_of, load_engine
 from sim.serve.serving import Served
 from sim.serve.summary import column, exact_sum
 from workloads.batch import Batch
@@ -67,7 +67,7 @@ class Steps:
         precision: Precision,
         split: Parallelism,
         lowering: Lowering,
-        engine: Engine,
+        engine: EngineTerms,
         host_us: float = 0.0,
     ) -> None:
         self.local, self.precision, self.split = shard(model, split.tp), precision, split
@@ -99,7 +99,7 @@ class Steps:
         return interval(self.times(batch), self.efficiency, dtype, *more)
 
 
-def residuals(engine: Engine) -> Spread | None:
+def residuals(engine: EngineTerms) -> Spread | None:
     """Of the time a token of runs, or of the time of single steps, by what it was fitted to."""
     return engine.residuals.get("tpot") or engine.residuals.get("step")
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from sim.clock import seconds
 from sim.mapping.parallelism import Parallelism
 from sim.output.export import TABLE_FORMATS
-from sim.output.files import clear, whole
+from sim.output.files import atomic_write, clear
 from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns, collect_steps
 from sim.serve.live import PARTS
@@ -99,7 +99,7 @@ def write_serve(
 def _json(path: Path, value: Mapping[str, Any]) -> Path:
     # Ticks of many devices go beyond 64 bits, which not every encoder takes.
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8", newline="\n")
     return path
 
@@ -191,8 +191,10 @@ def request_table(summary: Mapping[str, Any]) -> Table:
     mean, share = summary["request_account_mean_s"], summary["request_account_share"]
     heads = ["end to end", *(STATE_HEADS.get(p, p) for p in PARTS)]
     table = plain_table("Where the time of a request goes", "", heads)
-    whole = sum(mean.values())
-    table.add_row("mean", duration(whole), *(duration(mean[p]) if mean[p] else "-" for p in PARTS))
+    end_to_end = sum(mean.values())
+    table.add_row(
+        "mean", duration(end_to_end), *(duration(mean[p]) if mean[p] else "-" for p in PARTS)
+    )
     table.add_row("share", "", *(_percent(share[p] or None) for p in PARTS))
     return table
 

@@ -67,7 +67,7 @@ class Flight(msgspec.Struct):
         return (left[0], left[1], left[2], left[3], left[4])
 
 
-class Pipeline:
+class PipelineWorker:
     """Runs the batches of a replica on several stages.
 
     free_at: when the last batch left each stage. clocks: ticks of each stage by state. present:

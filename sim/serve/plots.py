@@ -21,9 +21,9 @@ from sim.output.plots.style import (
     state_handles,
     unit_of,
 )
+from sim.serve.busy_periods import busy_periods, held_until
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, Column, RequestColumns, StepColumns
 from sim.serve.live import PARTS
-from sim.serve.presence import held_until, presence
 from sim.serve.summary import latencies
 from sim.states import STATES
 
@@ -158,7 +158,7 @@ def binned(
     whole = width * stages * max(1, len(steps))
     for store in steps:
         start, lasts = store.column("start_ps"), store.column("duration_ps")
-        present = presence(requests, store.replica)
+        present = busy_periods(requests, store.replica)
         until = held_until(start, start + lasts, present) if stages > 1 else start + lasts
         for name in names:
             value = store.column(name).astype(float)

@@ -11,7 +11,7 @@ from sim.clock import seconds
 from sim.engine.processes import Engine, Event, Process
 from sim.errors import InputError
 from sim.serve.decoding import Decoding
-from sim.serve.host import Host
+from sim.serve.host import HostTime
 from sim.serve.knobs import Knobs
 from sim.serve.live import Finished, Live, Outcome, StageRow, StepRow
 from sim.serve.memory import Blocks
@@ -32,7 +32,7 @@ class ReplicaParts(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     knobs: Knobs
     blocks: Blocks
-    host: Host = Host()
+    host: HostTime = HostTime()
     order: Callable[[Request], float] = lambda request: 0.0
     leap: bool = True
     kv_bytes: int = 0

@@ -10,12 +10,12 @@ from sim.scenario import Scenario, resolve
 from sim.serve.config import Serving
 from sim.serve.host import host_of, load_engine
 from sim.serve.memory import Blocks, kv_capacity
-from sim.serve.pipeline import Pipeline
+from sim.serve.pipeline import PipelineWorker
 from sim.serve.policies import ORDERS, policy
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Recorder, Replica, ReplicaParts
 from sim.serve.routing import router
-from sim.serve.single_stage import SingleStage
+from sim.serve.single_stage import SingleStageWorker
 from sim.serve.source import RequestSource
 
 
@@ -74,5 +74,5 @@ class Setup:
             leap=serving.shortcuts,
             kv_bytes=self.capacity.block_bytes,
         )
-        worker = Pipeline(parts) if serving.parallelism.pp > 1 else SingleStage(parts)
+        worker = PipelineWorker(parts) if serving.parallelism.pp > 1 else SingleStageWorker(parts)
         return Replica(parts, worker, recorder, number)

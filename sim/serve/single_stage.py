@@ -20,7 +20,7 @@ from sim.serve.replica import Replica, ReplicaParts, prefills_of
 from sim.states import Ticks
 
 
-class SingleStage:
+class SingleStageWorker:
     """Runs the batches of a replica on one stage."""
 
     def __init__(self, parts: ReplicaParts) -> None:

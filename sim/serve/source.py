@@ -10,13 +10,13 @@ import msgspec
 from sim.errors import InputError
 from sim.inputs.documents import checked
 from sim.inputs.traces import Trace, read_trace
-from sim.serve.config import Traffic
+from sim.serve.config import RequestTraffic
 from workloads.request import Request
 from workloads.synthetic import (
     ClosedLoop,
     Constant,
     Empirical,
-    Lengths,
+    LengthDistribution,
     Pairs,
     parse_arrivals,
     parse_lengths,
@@ -31,7 +31,7 @@ class RequestSource:
     the fields of `traffic` contradict one another.
     """
 
-    def __init__(self, traffic: Traffic, seed: int, *, encoder: bool) -> None:
+    def __init__(self, traffic: RequestTraffic, seed: int, *, encoder: bool) -> None:
         self.traffic, self.seed, self.encoder = traffic, seed, encoder
         self.arrivals = (
             checked("--arrivals", lambda: parse_arrivals(traffic.arrivals or ""))
@@ -66,7 +66,7 @@ class RequestSource:
 
     def _given(self, *names: str) -> str:
         """Those of the fields that are not as by default."""
-        default = Traffic()
+        default = RequestTraffic()
         return ", ".join(n for n in names if getattr(self.traffic, n) != getattr(default, n))
 
     def _check_unused(self) -> None:
@@ -102,7 +102,7 @@ class RequestSource:
             return (msgspec.structs.replace(q, output=0) for q in stream)
         return stream
 
-    def _lengths(self) -> tuple[Lengths | Pairs, Lengths | None]:
+    def _lengths(self) -> tuple[LengthDistribution | Pairs, LengthDistribution | None]:
         """Prompts and outputs; `trace:FILE` draws both of one and the same request of a trace."""
         traffic, encoder = self.traffic, self.encoder
         kind, colon, path = traffic.prompt.partition(":")

@@ -2,7 +2,7 @@
 
 A process a replica: its steps, a lane a device (stage by stage, rank by rank) with its states, and
 counters of running and waiting requests and KV blocks. One more process has a track a request. What
-overlaps the window is written whole, so no amount is cut.
+overlaps the window is written as a whole, so no amount is cut.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from sim.mapping.parallelism import Parallelism
-from sim.output.files import whole
+from sim.output.files import atomic_write
 from sim.output.perfetto import micros, process_event, slice_event, thread_event
+from sim.serve.busy_periods import busy_periods
 from sim.serve.columns import STATE_COLUMNS, Column, RequestColumns, StageColumns, StepColumns
 from sim.serve.live import PARTS
-from sim.serve.presence import presence
 from sim.states import STATES
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def write_window(
         sort_keys=True,
     )
     lines = events(chosen, steps, window, stages, split or Parallelism(), requests)
-    with whole(path) as temporary, temporary.open("wb") as raw:
+    with atomic_write(path) as temporary, temporary.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
                 _write(packed, head, lines)
@@ -105,7 +105,7 @@ def events(
     last = -1
     inside = {store.replica: store for store in stages}
     for store in sorted(steps, key=lambda s: s.replica):
-        present = presence(requests_of_all, store.replica) if split.pp > 1 else None
+        present = busy_periods(requests_of_all, store.replica) if split.pp > 1 else None
         yield from _replica(store, window, present)
         yield from _devices(inside.get(store.replica, store), window, split)
         last = max(last, store.replica)

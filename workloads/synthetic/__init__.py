@@ -21,7 +21,7 @@ from workloads.synthetic.arrivals import (
 from workloads.synthetic.lengths import (
     Empirical,
     Fixed,
-    Lengths,
+    LengthDistribution,
     Lognormal,
     Pairs,
     Uniform,
@@ -37,7 +37,7 @@ __all__ = [
     "Empirical",
     "Fixed",
     "Gamma",
-    "Lengths",
+    "LengthDistribution",
     "Lognormal",
     "Pairs",
     "Piecewise",
@@ -54,8 +54,8 @@ __all__ = [
 def synthetic(
     num_requests: int,
     arrivals: Arrivals,
-    prompt: Lengths | Pairs,
-    output: Lengths | None = None,
+    prompt: LengthDistribution | Pairs,
+    output: LengthDistribution | None = None,
     seed: int = 42,
     *,
     chunk: int = CHUNK,
@@ -81,7 +81,7 @@ def synthetic(
 
 
 def _lengths(
-    prompt: Lengths | Pairs, output: Lengths, seed: int, chunk: int
+    prompt: LengthDistribution | Pairs, output: LengthDistribution, seed: int, chunk: int
 ) -> Iterator[tuple[int, int]]:
     """Prompt and output of one request after the other, without end."""
     if isinstance(prompt, Pairs):

@@ -21,7 +21,7 @@ Tokens = NDArray[np.int64]
 LONGEST_ZIPF = 2**22
 
 
-class Lengths(Protocol):
+class LengthDistribution(Protocol):
     """What all distributions of one length offer."""
 
     def draw(self, rng: np.random.Generator, n: int) -> Tokens:
@@ -67,8 +67,8 @@ class Uniform(Distribution, frozen=True):
 class Lognormal(Distribution, frozen=True):
     """The exponential of a normal, with this mean and coefficient of variation.
 
-    Lengths are rounded, then set to 1 or `max` where they lie beyond: mean and cv are those
-    before that, which is what a `max` far in the tail leaves unchanged.
+    Lengths are rounded, then set to 1 or `max` where they lie beyond. Mean and cv are those before
+    that, which a `max` far in the tail does not change.
     """
 
     mean: float

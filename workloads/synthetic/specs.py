@@ -19,7 +19,7 @@ from workloads.synthetic.arrivals import (
     Piecewise,
     Poisson,
 )
-from workloads.synthetic.lengths import Fixed, Lengths, Lognormal, Uniform, Zipf
+from workloads.synthetic.lengths import Fixed, LengthDistribution, Lognormal, Uniform, Zipf
 
 T = TypeVar("T")
 # Builds a value from what stands behind the name.
@@ -31,7 +31,7 @@ def parse_arrivals(text: str) -> Arrivals:
     return _parse(text, _ARRIVALS, "arrivals")
 
 
-def parse_lengths(text: str) -> Lengths:
+def parse_lengths(text: str) -> LengthDistribution:
     """The distribution of lengths that `text` names, such as `uniform:16-1024`."""
     return _parse(text, _LENGTHS, "lengths")
 
@@ -70,19 +70,19 @@ def _piecewise(rest: str) -> Arrivals:
     return Piecewise(tuple(pieces))
 
 
-def _uniform(rest: str) -> Lengths:
+def _uniform(rest: str) -> LengthDistribution:
     low, dash, high = rest.partition("-")
     if not dash:
         raise ValueError(f"{rest!r} is not of the form LOW-HIGH")
     return Uniform(_whole(low), _whole(high))
 
 
-def _lognormal(rest: str) -> Lengths:
+def _lognormal(rest: str) -> LengthDistribution:
     known = {"mean": _number, "cv": _number, "max": _whole}
     return Lognormal(**_options(rest, known, needs={"mean", "cv"}))
 
 
-def _zipf(rest: str) -> Lengths:
+def _zipf(rest: str) -> LengthDistribution:
     known = {"alpha": _number, "max": _whole}
     return Zipf(**_options(rest, known, needs={"alpha", "max"}))
 
@@ -129,7 +129,7 @@ _ARRIVALS: dict[str, tuple[Builder[Arrivals], str]] = {
     "piecewise": (_piecewise, "piecewise:60@2,60@8 (seconds at requests a second)"),
     "closed": (_closed, "closed:32:think=1.5 (users, seconds between answer and request)"),
 }
-_LENGTHS: dict[str, tuple[Builder[Lengths], str]] = {
+_LENGTHS: dict[str, tuple[Builder[LengthDistribution], str]] = {
     "fixed": (lambda rest: Fixed(_whole(rest)), "fixed:512"),
     "uniform": (_uniform, "uniform:16-1024"),
     "lognormal": (_lognormal, "lognormal:mean=500,cv=1.2,max=8192"),

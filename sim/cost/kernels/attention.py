@@ -12,7 +12,7 @@ from typing import Any
 
 from hw_models.efficiency import PrefillTerms, cache_terms
 from sim.cost.arith import Arith
-from sim.cost.kernels.asked import Asked
+from sim.cost.kernels.attention_shape import AttentionShape
 from sim.cost.kernels.decode import decode_terms, decode_times
 from sim.cost.kernels.prefill import chunk_times
 from sim.cost.kernels.price import Moved, Times, times
@@ -23,7 +23,13 @@ PREFILL = PrefillTerms()
 
 
 def attention_times(
-    xp: Arith, rates: Rates, moved: Moved, matrix: Any, vector: Any, rows: Any, asked: Asked
+    xp: Arith,
+    rates: Rates,
+    moved: Moved,
+    matrix: Any,
+    vector: Any,
+    rows: Any,
+    shape: AttentionShape,
 ) -> Times:
     """One kernel over a batch; `rows` are query rows x width, over all heads."""
 
@@ -33,27 +39,27 @@ def attention_times(
         return times(xp, rates, rates.floor(floor_us), moved, compute, tiles)
 
     def decoding() -> Times:
-        decode = decode_terms(rates, asked)
+        decode = decode_terms(rates, shape)
         if decode.depth:
-            return decode_times(xp, rates, decode, asked)
+            return decode_times(xp, rates, decode, shape)
         return plain(decode.floor_us)
 
     def chunks() -> Times:
-        chunk = chunk_terms(rates, asked)
+        chunk = chunk_terms(rates, shape)
         if chunk.tile_rows:
-            return chunk_times(xp, rates, chunk, asked)
+            return chunk_times(xp, rates, chunk, shape)
         return plain(chunk.floor_us)
 
-    only = asked.only_decodes
+    only = shape.only_decodes
     if isinstance(only, bool):
         return decoding() if only else chunks()
     return Times(*(xp.where(only, a, b) for a, b in zip(decoding(), chunks(), strict=True)))
 
 
-def chunk_terms(rates: Rates, asked: Asked) -> PrefillTerms:
+def chunk_terms(rates: Rates, shape: AttentionShape) -> PrefillTerms:
     """The terms of a batch that does more than decode."""
-    table = rates.efficiency.prefill if asked.causal else rates.efficiency.encoder
-    return cache_terms(table or rates.efficiency.prefill, rates.dtype, asked.kv_bits, PREFILL)
+    table = rates.efficiency.prefill if shape.causal else rates.efficiency.encoder
+    return cache_terms(table or rates.efficiency.prefill, rates.dtype, shape.kv_bits, PREFILL)
 
 
 def attention_seconds(rates: Rates, flops: Any, rows: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hw_models.efficiency import DecodeTerms, cache_terms
 from sim.cost.arith import Arith
-from sim.cost.kernels.asked import Asked, score_flops, times_of
+from sim.cost.kernels.attention_shape import AttentionShape, score_flops, times_of
 from sim.cost.kernels.price import Times
 from sim.cost.kernels.rates import Rates
 
@@ -50,17 +50,17 @@ class Line(NamedTuple):
         return self.waits + keys * self.per_key
 
 
-def decode_terms(rates: Rates, asked: Asked) -> DecodeTerms:
-    return cache_terms(rates.efficiency.decode, rates.dtype, asked.kv_bits, DECODE)
+def decode_terms(rates: Rates, shape: AttentionShape) -> DecodeTerms:
+    return cache_terms(rates.efficiency.decode, rates.dtype, shape.kv_bits, DECODE)
 
 
-def decode_line(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Line:
+def decode_line(xp: Arith, rates: Rates, terms: DecodeTerms, shape: AttentionShape) -> Line:
     """What does not depend on how much the sequences see."""
     cores, peak = rates.cores, rates.device.hbm.bandwidth
-    sequences = xp.max(1, asked.decoding)
-    blocks = sequences * asked.kv_heads
+    sequences = xp.max(1, shape.decoding)
+    blocks = sequences * shape.kv_heads
     few = 5 * blocks < 4 * cores  # then splitting fills the cores
-    regroup = (sequences > 1) & (asked.kv_heads > 1) & (asked.heads > asked.kv_heads)
+    regroup = (sequences > 1) & (shape.kv_heads > 1) & (shape.heads > shape.kv_heads)
     floor = rates.floor(terms.floor_us) + xp.where(regroup, terms.regroup_us * 1e-6, 0.0)
     passes = xp.where(regroup, 3 if terms.regroup_us else 1, 1)
     last = blocks % (RESIDENT * cores)
@@ -74,14 +74,14 @@ def decode_line(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Li
         floors=(floor, floor + xp.where(few, terms.split_us * 1e-6, 0.0)),
         most=LEAST * sequences,
         per_byte=stretch / bandwidth,
-        first=asked.queries * passes / bandwidth,
-        waits=(-(-blocks // cores) - 1) * (terms.block_us * 1e-6) * (0.5 + asked.width / 512),
-        per_key=asked.heads * score_flops(asked) / (rates.attention_peak * terms.matrix),
-        store=(asked.written * passes + asked.appended) / bandwidth,
+        first=shape.queries * passes / bandwidth,
+        waits=(-(-blocks // cores) - 1) * (terms.block_us * 1e-6) * (0.5 + shape.width / 512),
+        per_key=shape.heads * score_flops(shape) / (rates.attention_peak * terms.matrix),
+        store=(shape.written * passes + shape.appended) / bandwidth,
         steps=terms.depth,
     )
 
 
-def decode_times(xp: Arith, rates: Rates, terms: DecodeTerms, asked: Asked) -> Times:
+def decode_times(xp: Arith, rates: Rates, terms: DecodeTerms, shape: AttentionShape) -> Times:
     """One kernel in which every sequence has one new token."""
-    return decode_line(xp, rates, terms, asked).times(xp, rates, asked.kv, asked.seen)
+    return decode_line(xp, rates, terms, shape).times(xp, rates, shape.kv, shape.seen)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hw_models.efficiency import PrefillTerms
 from sim.cost.arith import Arith
-from sim.cost.kernels.asked import Asked, score_flops, times_of
+from sim.cost.kernels.attention_shape import AttentionShape, score_flops, times_of
 from sim.cost.kernels.price import Times
 from sim.cost.kernels.rates import Rates
 from workloads.ops import SOFTMAX_FLOPS, least, most
@@ -36,22 +36,22 @@ class Tiles(NamedTuple):
     slots: Any
 
 
-def tiles_of(xp: Arith, terms: PrefillTerms, asked: Asked) -> Tiles:
+def tiles_of(xp: Arith, terms: PrefillTerms, shape: AttentionShape) -> Tiles:
     """A chunk behind c cached tokens has tiles i = 1 ... q of t rows, which see c + i t / each keys
     (the last one all), at most a window and a tile; without a mask each sees all."""
     rows = terms.tile_rows
-    group = asked.heads // asked.kv_heads
-    each, heads = (group, asked.kv_heads) if terms.packed else (1, asked.heads)
-    window = each * xp.where(asked.window > 0, asked.window, WIDE) + rows
+    group = shape.heads // shape.kv_heads
+    each, heads = (group, shape.kv_heads) if terms.packed else (1, shape.heads)
+    window = each * xp.where(shape.window > 0, shape.window, WIDE) + rows
     deep = -(-each // rows)
-    count = asked.decoding * deep
-    keys = asked.seen * deep * each
-    longest = each * asked.seen / xp.max(1, asked.decoding)
-    sequences, wide = asked.decoding, deep
-    for some, new, context in asked.chunks:
+    count = shape.decoding * deep
+    keys = shape.seen * deep * each
+    longest = each * shape.seen / xp.max(1, shape.decoding)
+    sequences, wide = shape.decoding, deep
+    for some, new, context in shape.chunks:
         q = -(-new * each // rows)
         whole = q * each * context
-        if asked.causal:
+        if shape.causal:
             whole = whole + rows * (q * (q - 1) // 2) - (q - 1) * (new * each)
         count = count + some * q
         keys = keys + some * least(whole, q * window)
@@ -60,15 +60,15 @@ def tiles_of(xp: Arith, terms: PrefillTerms, asked: Asked) -> Tiles:
     return Tiles(count, keys, longest, each, heads, sequences * wide)
 
 
-def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, asked: Asked) -> Times:
+def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, shape: AttentionShape) -> Times:
     """One kernel over chunks and decoding sequences.
 
     Query heads that do not share tiles read the keys once each where the sequences that run at
     the same time do not leave them in the shared memory for the next head.
     """
-    tiles = tiles_of(xp, terms, asked)
+    tiles = tiles_of(xp, terms, shape)
     cores, start = rates.cores, terms.tile_us * 1e-6
-    matrix = score_flops(asked) / (rates.attention_peak * terms.matrix)
+    matrix = score_flops(shape) / (rates.attention_peak * terms.matrix)
     pace = terms.tile_rows * (matrix + SOFTMAX_FLOPS / (rates.vector_peak * terms.softmax))
     over = tiles.count * start + (tiles.slots - tiles.count) * (terms.empty_us * 1e-6)
     spread = tiles.heads * (tiles.keys / tiles.each * pace + over / cores)
@@ -76,16 +76,16 @@ def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, asked: Asked) -> T
     compute = xp.max(spread, longest) + terms.tail * xp.min(spread, longest)
 
     peak = rates.device.hbm.bandwidth
-    sequences = asked.decoding + sum(some for some, _, _ in asked.chunks)
-    group = asked.heads // asked.kv_heads
+    sequences = shape.decoding + sum(some for some, _, _ in shape.chunks)
+    group = shape.heads // shape.kv_heads
     passes = 1
     if not terms.packed:
-        far = (asked.kv > rates.reuse * asked.kv_heads) & (sequences * group > RESIDENT * cores)
+        far = (shape.kv > rates.reuse * shape.kv_heads) & (sequences * group > RESIDENT * cores)
         passes = xp.where(far, group, 1)
-    load = (asked.queries + asked.kv * passes) / (peak * terms.hbm)
-    store = asked.written / (peak * terms.hbm)
-    slow = xp.min(1.0, LANES / (asked.kv_heads * (asked.width / 2)))
-    append = asked.appended * (1.0 + terms.append * slow) / peak
+    load = (shape.queries + shape.kv * passes) / (peak * terms.hbm)
+    store = shape.written / (peak * terms.hbm)
+    slow = xp.min(1.0, LANES / (shape.kv_heads * (shape.width / 2)))
+    append = shape.appended * (1.0 + terms.append * slow) / peak
     append = 0.0 * append if "hbm" in rates.free else append
     floor = rates.floor(terms.floor_us) + append
     return times_of(xp, rates, floor, load, compute, store, terms.depth)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.cost.arith import SCALAR, Arith
-from sim.cost.kernels.asked import asked_of
 from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.attention_shape import attention_shape
 from sim.cost.kernels.decode import Line, decode_line, decode_terms
 from sim.cost.kernels.experts import expert_terms, expert_times, grouped_rows
 from sim.cost.kernels.gemm import gemm_times
@@ -40,18 +40,18 @@ def product(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
 
 def attention(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
     """Attention that keeps its scores on chip."""
-    asked = asked_of(op.flash, op.traffic)
+    shape = attention_shape(op.flash, op.traffic)
     matrix, vector = op.matrix_flops, op.vector_flops
-    return attention_times(xp, rates, moved, matrix, vector, asked.elements, asked)
+    return attention_times(xp, rates, moved, matrix, vector, shape.elements, shape)
 
 
 def decode_line_of(op: Op, rates: Rates) -> Line | None:
     """The kernel of decoding sequences as straight lines in what they see, where it is one."""
     if kernel_of(op) is not attention:
         return None
-    asked = asked_of(op.flash, op.traffic)
-    terms = decode_terms(rates, asked)
-    return decode_line(SCALAR, rates, terms, asked) if terms.depth else None
+    shape = attention_shape(op.flash, op.traffic)
+    terms = decode_terms(rates, shape)
+    return decode_line(SCALAR, rates, terms, shape) if terms.depth else None
 
 
 def stream(xp: Arith, rates: Rates, op: Op, moved: Moved, bandwidth: float | None = None) -> Times:

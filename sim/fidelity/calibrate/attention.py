@@ -25,12 +25,12 @@ from hw_models.efficiency import DecodeTerms, KernelTerms, PrefillTerms
 from sim.clock import TICKS_PER_SECOND
 from sim.cost.arith import VECTOR
 from sim.cost.kernels import Rates, Times, priced
-from sim.cost.kernels.asked import Asked
+from sim.cost.kernels.attention_shape import AttentionShape
 from sim.cost.kernels.decode import decode_times
 from sim.cost.kernels.prefill import chunk_times
 from sim.cost.kernels.rates import rates_of
 from sim.errors import InputError
-from sim.fidelity.calibrate.attention_rows import asked_of_rows
+from sim.fidelity.calibrate.attention_rows import shape_of_rows
 from sim.fidelity.calibrate.fit import Fit, fitter
 from sim.fidelity.calibrate.search import USUAL_ERROR, search
 
@@ -90,8 +90,8 @@ def fit_decode(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
         frame = frame.filter((pl.col("prefill_chunk") == 0) & (pl.col("n_decode") > 0))
     frame = _of_cache(frame, dtype)
 
-    def price(rates: Rates, terms: Any, asked: Asked) -> Times:
-        return decode_times(VECTOR, rates, terms, asked)
+    def price(rates: Rates, terms: Any, shape: AttentionShape) -> Times:
+        return decode_times(VECTOR, rates, terms, shape)
 
     tried: list[dict[str, Any]] = []
     for depth in (1, 2, 3, 4, 8):
@@ -125,8 +125,8 @@ def fit_encoder(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
 
 
 def _fit_chunks(family: str, frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
-    def price(rates: Rates, terms: Any, asked: Asked) -> Times:
-        return chunk_times(VECTOR, rates, terms, asked)
+    def price(rates: Rates, terms: Any, shape: AttentionShape) -> Times:
+        return chunk_times(VECTOR, rates, terms, shape)
 
     shared = "num_kv_heads" in frame.columns and not frame["num_heads"].equals(
         frame["num_kv_heads"], check_names=False
@@ -156,7 +156,7 @@ def _fit(
     device: Device,
     dtype: str,
     kind: type[KernelTerms],
-    price: Callable[[Rates, Any, Asked], Times],
+    price: Callable[[Rates, Any, AttentionShape], Times],
     tried: Iterable[dict[str, Any]],
     start: dict[str, float],
     bounds: Bounds,
@@ -171,10 +171,10 @@ def _fit(
     frame = _thinned(frame, MANY)
 
     def of(rows: pl.DataFrame) -> tuple[Callable[[dict[str, Any]], Array], Array, Array]:
-        asked, measured = asked_of_rows(rows, dtype), _times(rows)
+        shape, measured = shape_of_rows(rows, dtype), _times(rows)
 
         def predict(values: dict[str, Any]) -> Array:
-            p = priced(VECTOR, rates, price(rates, kind(**values), asked))
+            p = priced(VECTOR, rates, price(rates, kind(**values), shape))
             return np.asarray(p.duration / TICKS_PER_SECOND * 1e6, dtype=np.float64)
 
         return predict, measured, _weights(rows)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sim.cost.kernels.asked import Asked
+from sim.cost.kernels.attention_shape import AttentionShape
 from workloads.attention import seen
 from workloads.precision import BITS, packed
 
 
-def asked_of_rows(frame: pl.DataFrame, dtype: str) -> Asked:
+def shape_of_rows(frame: pl.DataFrame, dtype: str) -> AttentionShape:
     """The sums of one attention kernel a row, in the columns of the measurement files.
 
     dtype: the key of its terms, which is the format of cache and activations alike, but that
@@ -46,7 +46,7 @@ def asked_of_rows(frame: pl.DataFrame, dtype: str) -> Asked:
     tokens, both = count * new + decoding, 2 * kv_heads * head
     kv = packed(keys * both, bits if encoder else kv_bits)
     query = packed(tokens * heads * head, bits)
-    return Asked(
+    return AttentionShape(
         heads=heads,
         kv_heads=kv_heads,
         width=2 * head,

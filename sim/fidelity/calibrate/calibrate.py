@@ -18,8 +18,8 @@ from hw_models.device import Device
 from hw_models.efficiency import Efficiency, KernelTerms, Spread
 from sim.errors import MemorywallError
 from sim.fidelity.calibrate.fit import Fit, fit_function
-from sim.fidelity.calibrate.frames import Key, Piece, frame_of, held_out, is_held, pieces
-from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.calibrate.frames import FramePiece, Key, frame_of, held_out, is_held, pieces
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.score import table
 
 ORDER = (
@@ -37,7 +37,7 @@ LEAST_HELD = 20  # fewer rows give no quantiles worth keeping
 SMALL_SPLIT = 200  # of fewer rows than this none is held out
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one family and key. Errors are absolute, in per cent: (median, p90)."""
 
     key: Key
@@ -53,12 +53,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """A device with fitted terms, and what was done to get there."""
 
     device: Device
-    outcomes: list[Outcome]
+    outcomes: list[CalibrationResult]
     left: dict[str, int]  # rows that no family takes, by reason
 
 
 def calibrate(
-    sources: list[Source],
+    sources: list[MeasuredFile],
     device: Device,
     *,
     holdout: float,
@@ -85,8 +85,8 @@ def _place(key: Key) -> tuple[int, bool, str]:
 
 
 def _family(
-    device: Device, key: Key, parts: list[Piece], holdout: float, date: str
-) -> tuple[Device, Outcome]:
+    device: Device, key: Key, parts: list[FramePiece], holdout: float, date: str
+) -> tuple[Device, CalibrationResult]:
     total = sum(len(p.rows) for p in parts)
     share = holdout if total >= SMALL_SPLIT else 0.0
 
@@ -96,7 +96,7 @@ def _family(
     kept = frame_of(parts, lambda shape: not held(shape))
     scored = held if 0 < len(kept) < total else lambda shape: True
     function = fit_function(key[0])
-    made = Outcome(key=key, rows=len(kept), held=total - len(kept))
+    made = CalibrationResult(key=key, rows=len(kept), held=total - len(kept))
     if function is None:
         return device, msgspec.structs.replace(made, reason="no terms of this family are fitted")
     if len(kept) < LEAST_ROWS:
@@ -126,9 +126,9 @@ def with_terms(device: Device, fit: Fit, terms: KernelTerms) -> Device:
     return msgspec.structs.replace(device, efficiency=efficiency)
 
 
-def errors(device: Device, parts: list[Piece], scored: Callable[[str], bool]) -> pl.DataFrame:
+def errors(device: Device, parts: list[FramePiece], scored: Callable[[str], bool]) -> pl.DataFrame:
     """The scored rows, priced on `device` by the readers of `validate`."""
-    bench = Bench(own=device)
+    bench = PredictionBench(own=device)
     found = []
     for piece in parts:
         source = held_out(piece, scored)
@@ -163,7 +163,7 @@ def summary(points: pl.DataFrame) -> tuple[float, float] | None:
 
 
 def source_of(
-    fit: Fit, parts: list[Piece], rows: int, held: int, after: pl.DataFrame, date: str
+    fit: Fit, parts: list[FramePiece], rows: int, held: int, after: pl.DataFrame, date: str
 ) -> str:
     """Where the terms come from, in one sentence or two."""
     files = ", ".join(dict.fromkeys(_origin(p) for p in parts))
@@ -177,7 +177,7 @@ def source_of(
     return said
 
 
-def _origin(piece: Piece) -> str:
+def _origin(piece: FramePiece) -> str:
     """File with what it says of framework and version."""
     name = "/".join(piece.source.path.parts[-2:])
     frame = piece.source.frame

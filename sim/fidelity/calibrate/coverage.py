@@ -24,7 +24,7 @@ from sim.fidelity.calibrate.engines import Loop, fit_engine, loops, phases, pred
 from sim.fidelity.calibrate.frames import is_held, pieces
 from sim.fidelity.validate.layers import VIDUR_DTYPE, vidur_op
 from sim.fidelity.validate.names import model_of, system_of
-from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.runs import read_run, run_tables, serving_of_run
 from sim.fidelity.validate.score import table
 from sim.fidelity.validate.serving import UNKNOWN, config_of, engine_of
@@ -32,7 +32,7 @@ from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, precision_of
-from sim.serve.host import Engine
+from sim.serve.host import EngineTerms
 from sim.serve.intervals import Steps, intervals
 from sim.serve.serving import serve
 from sim.studies.sweep.points import looked_up
@@ -40,7 +40,7 @@ from workloads.batch import Batch
 from workloads.block import Lowering
 
 Ratio = tuple[float, Interval]  # measured over predicted, and the interval of the prediction
-StepsOf = Callable[[Engine], Steps]  # once the engine is known
+StepsOf = Callable[[EngineTerms], Steps]  # once the engine is known
 Step = tuple[Loop, StepsOf, Batch]  # what was measured, and a step that stands for it
 DOUBLED = 2  # residual additions of a layer, of which the profile has one
 
@@ -56,9 +56,9 @@ def fits(ratios: list[Ratio]) -> bool:
     return share >= LEAST - SLACK and (share <= MOST + SLACK or len(ratios) < 20)
 
 
-def closed_loops(source: Source) -> dict[str, list[Step]]:
+def closed_loops(source: MeasuredFile) -> dict[str, list[Step]]:
     """Rows of e2e/silicon by engine, each with the decode step that it mostly is."""
-    bench = Bench()
+    bench = PredictionBench()
     found: dict[str, list[Step]] = {}
     for i, row in enumerate(source.frame.iter_rows(named=True)):
         made, _ = loops(one_row(source, i), UNKNOWN)
@@ -72,11 +72,11 @@ def closed_loops(source: Source) -> dict[str, list[Step]]:
     return found
 
 
-def single_steps(source: Source) -> list[Step]:
+def single_steps(source: MeasuredFile) -> list[Step]:
     """Rows of e2e/splitwise_perf: the prompt phase of each, and its token phase."""
     found: list[Step] = []
     both, _ = phases(source)
-    bench = Bench()
+    bench = PredictionBench()
     for i, row in enumerate(source.frame.iter_rows(named=True)):
         count, new, tp = row["batch_size"], row["prompt_size"], row["tensor_parallel"]
         system = system_of(bench.device(str(row["hardware"])), tp)
@@ -95,7 +95,7 @@ def steps_of(
     return lambda engine: Steps(one, machine, form, split, Lowering(), engine)
 
 
-def one_row(source: Source, number: int) -> Source:
+def one_row(source: MeasuredFile, number: int) -> MeasuredFile:
     return msgspec.structs.replace(source, frame=source.frame[number : number + 1])
 
 
@@ -130,11 +130,11 @@ def halves(steps: list[Step]) -> tuple[list[Step], list[Step]]:
     return sides[0], sides[1]
 
 
-def fitted(steps: list[Step]) -> Engine:
+def fitted(steps: list[Step]) -> EngineTerms:
     return fit_engine("others", [one for one, _, _ in steps], "a part of the rows")[0]
 
 
-def judged_by(engine: Engine, steps: list[Step]) -> Engine:
+def judged_by(engine: EngineTerms, steps: list[Step]) -> EngineTerms:
     """The engine with the residuals of these rows."""
     ratio = ratios(steps, engine)
     q = [float(x) for x in np.quantile(ratio, (0.1, 0.25, 0.5, 0.75, 0.9))]
@@ -142,20 +142,20 @@ def judged_by(engine: Engine, steps: list[Step]) -> Engine:
     return msgspec.structs.replace(engine, residuals={"tpot": spread})
 
 
-def judged(steps: list[Step], engine: Engine) -> Iterator[Ratio]:
+def judged(steps: list[Step], engine: EngineTerms) -> Iterator[Ratio]:
     for (_, make, batch), value in zip(steps, ratios(steps, engine), strict=True):
         sure = make(engine).interval(batch)
         assert sure is not None
         yield float(value), sure
 
 
-def ratios(steps: list[Step], engine: Engine) -> Any:
+def ratios(steps: list[Step], engine: EngineTerms) -> Any:
     """Measured over predicted time."""
     rows = [one for one, _, _ in steps]
     return np.array([row.measured for row in rows]) / predicted(rows, terms_of(engine))
 
 
-def layers(source: Source, fitted: str, bare: Device, every: int = 1) -> Iterator[Ratio]:
+def layers(source: MeasuredFile, fitted: str, bare: Device, every: int = 1) -> Iterator[Ratio]:
     """Layers of vidur/mlp of all models but one, by terms that were fitted to that one alone;
     one in `every` numbers of tokens."""
     is_fitted = pl.col("model") == fitted
@@ -163,7 +163,7 @@ def layers(source: Source, fitted: str, bare: Device, every: int = 1) -> Iterato
     device = calibrate([kept], bare, holdout=0.25, date="now").device
     tokens = source.frame["num_tokens"].unique().sort().to_list()[::every]
     rest = source.frame.filter(~is_fitted & pl.col("num_tokens").is_in(tokens))
-    bench = Bench(own=device)
+    bench = PredictionBench(own=device)
     keys = ["model", "tp", "num_tokens"]
     means = rest.group_by(*keys, "op", maintain_order=True).agg(
         pl.exclude("latency_us").first(), pl.col("latency_us").mean()
@@ -184,7 +184,7 @@ def layers(source: Source, fitted: str, bare: Device, every: int = 1) -> Iterato
         yield measured / sum(times.values()), sure
 
 
-def kernels(source: Source, device: str, share: float, only: str) -> Iterator[Ratio]:
+def kernels(source: MeasuredFile, device: str, share: float, only: str) -> Iterator[Ratio]:
     """Rows of a set that the fit held out: those of one half of the shapes by the residuals of the
     other half."""
     found, _ = pieces([source], device)
@@ -199,13 +199,13 @@ def kernels(source: Source, device: str, share: float, only: str) -> Iterator[Ra
             yield value, Interval(spread.p10, spread.p90)
 
 
-def requests(source: Source) -> dict[str, list[Ratio]]:
+def requests(source: MeasuredFile) -> dict[str, list[Ratio]]:
     """Requests of a vLLM run by the intervals of its mean TTFT and TPOT; throughput is of all
     together, tokens from the first arrival to the last token."""
     run = serving_of_run(read_run(source.path.parent))
     served = serve(run)
     sure = intervals(served)
-    points = table(source.form.read(source, Bench()))
+    points = table(source.form.read(source, PredictionBench()))
     made: dict[str, list[Ratio]] = {}
     for name, quantities in (("ttft", ("ttft", "mean ttft")), ("tpot", ("tpot", "mean tpot"))):
         for quantity in quantities:
@@ -220,7 +220,7 @@ def requests(source: Source) -> dict[str, list[Ratio]]:
     return made
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path) -> MeasuredFile:
     """One table of measurements."""
     return next(iter(read([path], None, None, [])))
 
@@ -249,7 +249,7 @@ def _layers(data: Path) -> list[Ratio]:
     ]
 
 
-def _of_run(data: Path, file: str) -> Source:
+def _of_run(data: Path, file: str) -> MeasuredFile:
     folder = data / "vllm_runs" / "RTX4090_Llama-3.1-8B"
     return next(one for one in run_tables(folder, None) if one.path.name == file)
 

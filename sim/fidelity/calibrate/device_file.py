@@ -12,14 +12,14 @@ import tomli_w
 
 from hw_models.device import Device
 from sim.inputs.catalogue import load_device
-from sim.output.files import whole
+from sim.output.files import atomic_write
 
 
 def save_record(record: msgspec.Struct, path: Path, heading: str) -> None:
     """Write a record with comment lines before it."""
     lines = "".join(f"# {line}".rstrip() + "\n" for line in heading.splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         text = flat(tomli_w.dumps(plain(record)))
         temporary.write_text(f"{lines}\n{text}", encoding="utf-8")
 

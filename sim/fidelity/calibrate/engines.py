@@ -18,9 +18,9 @@ from sim.errors import InputError, MemorywallError
 from sim.fidelity.calibrate.frames import is_held
 from sim.fidelity.calibrate.search import Array, search
 from sim.fidelity.validate.passes import splitwise_seconds
-from sim.fidelity.validate.points import Bench, Row, Source
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench, Row
 from sim.fidelity.validate.serving import UNKNOWN, Parts, config_of, engine_of, parts
-from sim.serve.host import NEUTRAL, Engine
+from sim.serve.host import NEUTRAL, EngineTerms
 
 START = {"step_us": 300.0, "sequence_us": 5.0, "decode_share": 0.05, "prefill_share": 0.1}
 BOUNDS = {
@@ -44,7 +44,7 @@ class Loop(msgspec.Struct, frozen=True):
 class EngineFit(msgspec.Struct, frozen=True):
     """An engine, and its absolute errors on the rows held out, in per cent."""
 
-    engine: Engine
+    engine: EngineTerms
     rows: int
     errors: tuple[float, ...]
     undetermined: dict[str, str]
@@ -52,14 +52,14 @@ class EngineFit(msgspec.Struct, frozen=True):
 
 
 def loops(
-    source: Source, engine: str, progress: Callable[[str], None] = lambda what: None
+    source: MeasuredFile, engine: str, progress: Callable[[str], None] = lambda what: None
 ) -> tuple[list[Loop], dict[str, int]]:
     """The rows of an engine, replayed; and how many were left out, by reason.
 
     Those that are priced with it; if there are none, those of the backend it is named after (vllm
     of vllm-0.13). All rows are of the engine that stands for those unknown.
     """
-    bench, found = Bench(), []
+    bench, found = PredictionBench(), []
     left: dict[str, int] = {}
     rows = list(source.frame.iter_rows(named=True))
     own = [row for row in rows if engine == UNKNOWN or engine_of(row) == engine]
@@ -78,9 +78,9 @@ def loops(
     return found, left
 
 
-def phases(source: Source) -> tuple[list[Loop], dict[str, int]]:
+def phases(source: MeasuredFile) -> tuple[list[Loop], dict[str, int]]:
     """The prompt and token phases of splitwise-sim's profile, each a step of its own."""
-    bench, found = Bench(), []
+    bench, found = PredictionBench(), []
     for row in source.frame.iter_rows(named=True):
         device = bench.device(str(row["hardware"]))
         group = f"{row['model']} {row['hardware']} tp {row['tensor_parallel']}"
@@ -119,7 +119,7 @@ def predicted(rows: list[Loop], terms: dict[str, float]) -> Array:
     )
 
 
-def fit_engine(name: str, rows: list[Loop], source: str) -> tuple[Engine, dict[str, str]]:
+def fit_engine(name: str, rows: list[Loop], source: str) -> tuple[EngineTerms, dict[str, str]]:
     """The terms that the rows show, and why some were not told. Raises InputError."""
     if len(rows) < LEAST_ROWS:
         raise InputError(f"{len(rows)} rows of {name} are too few; {LEAST_ROWS} are the least")
@@ -128,15 +128,15 @@ def fit_engine(name: str, rows: list[Loop], source: str) -> tuple[Engine, dict[s
     values: dict[str, Any] = {
         t: float(f"{value:.4g}") if value > 1e-4 else 0.0 for t, value in found.values.items()
     }
-    return Engine(name=name, source=source, **values), found.undetermined
+    return EngineTerms(name=name, source=source, **values), found.undetermined
 
 
-def terms_of(engine: Engine) -> dict[str, float]:
+def terms_of(engine: EngineTerms) -> dict[str, float]:
     return {term: float(getattr(engine, term)) for term in START}
 
 
 def calibrate_engine(
-    source: Source,
+    source: MeasuredFile,
     name: str,
     *,
     holdout: float,

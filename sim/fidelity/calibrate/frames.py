@@ -17,14 +17,14 @@ from sim.cost.kernels.collective import ACROSS
 from sim.errors import InputError, MemorywallError
 from sim.fidelity.validate.layers import profiled_attention, vidur_op, vllm_op
 from sim.fidelity.validate.names import device_of, dtype_of
-from sim.fidelity.validate.points import Row, Source
+from sim.fidelity.validate.points import MeasuredFile, Row
 from workloads.ops import Op
 from workloads.precision import BITS
 
 Key = tuple[str, str]  # family, number format or library
 
 
-class Cell(msgspec.Struct, frozen=True):
+class FrameCell(msgspec.Struct, frozen=True):
     """A row of a source as a row of a family's frame."""
 
     key: Key
@@ -32,28 +32,30 @@ class Cell(msgspec.Struct, frozen=True):
     columns: dict[str, Any]
 
 
-class Piece(msgspec.Struct):
+class FramePiece(msgspec.Struct):
     """Rows of one source that belong to one family and key."""
 
-    source: Source
+    source: MeasuredFile
     rows: list[int] = []
     shapes: list[str] = []
     columns: list[dict[str, Any]] = []
 
 
-def pieces(sources: list[Source], device: str) -> tuple[dict[Key, list[Piece]], dict[str, int]]:
+def pieces(
+    sources: list[MeasuredFile], device: str
+) -> tuple[dict[Key, list[FramePiece]], dict[str, int]]:
     """Rows of `device` by family and key; and how many were left out, by reason."""
-    found: dict[Key, list[Piece]] = {}
+    found: dict[Key, list[FramePiece]] = {}
     left: dict[str, int] = {}
     for source in sources:
-        mine: dict[Key, Piece] = {}
+        mine: dict[Key, FramePiece] = {}
         for number, row in enumerate(source.frame.iter_rows(named=True)):
             cell = _cell(source, row, device)
             if isinstance(cell, str):
                 left[cell] = left.get(cell, 0) + 1
                 continue
             if cell.key not in mine:
-                mine[cell.key] = Piece(source, [], [], [])
+                mine[cell.key] = FramePiece(source, [], [], [])
                 found.setdefault(cell.key, []).append(mine[cell.key])
             piece = mine[cell.key]
             piece.rows.append(number)
@@ -62,7 +64,7 @@ def pieces(sources: list[Source], device: str) -> tuple[dict[Key, list[Piece]], 
     return found, left
 
 
-def _cell(source: Source, row: Row, device: str) -> Cell | str:
+def _cell(source: MeasuredFile, row: Row, device: str) -> FrameCell | str:
     """The cell of a row, or why it has none."""
     maker = MAKERS.get(source.format)
     if maker is None:
@@ -77,7 +79,7 @@ def _cell(source: Source, row: Row, device: str) -> Cell | str:
         return str(error)
 
 
-def frame_of(parts: list[Piece], keep: Callable[[str], bool]) -> pl.DataFrame:
+def frame_of(parts: list[FramePiece], keep: Callable[[str], bool]) -> pl.DataFrame:
     """The rows of pieces whose shape is kept."""
     return pl.DataFrame(
         [c for p in parts for c, shape in zip(p.columns, p.shapes, strict=True) if keep(shape)],
@@ -85,7 +87,7 @@ def frame_of(parts: list[Piece], keep: Callable[[str], bool]) -> pl.DataFrame:
     )
 
 
-def held_out(piece: Piece, held: Callable[[str], bool]) -> Source:
+def held_out(piece: FramePiece, held: Callable[[str], bool]) -> MeasuredFile:
     """The rows of a source that were held out, as a source."""
     rows = [r for r, shape in zip(piece.rows, piece.shapes, strict=True) if held(shape)]
     return msgspec.structs.replace(piece.source, frame=piece.source.frame[rows])
@@ -99,14 +101,14 @@ def is_held(shape: str, share: float) -> bool:
 # One function a format -------------------------------------------------------------------
 
 
-def _gemm(source: Source, row: Row) -> Cell:
+def _gemm(source: MeasuredFile, row: Row) -> FrameCell:
     batch = int(row.get("b") or 1)
     columns = {**_of(row, "m", "n", "k"), "batch": batch, **_time(row)}
     columns["cold"] = bool(row.get("cold"))
-    return Cell(("gemm", dtype_of(row["dtype"])), f"{row['n']}x{row['k']}x{batch}", columns)
+    return FrameCell(("gemm", dtype_of(row["dtype"])), f"{row['n']}x{row['k']}x{batch}", columns)
 
 
-def _attention(source: Source, row: Row) -> Cell:
+def _attention(source: MeasuredFile, row: Row) -> FrameCell:
     decodes = row["q_len"] == 1 and row["kv_len"] > 1
     dtype = dtype_of(row["dtype"])
     names = ("batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "head_dim")
@@ -118,30 +120,30 @@ def _attention(source: Source, row: Row) -> Cell:
     }
     shape = f"{row['num_heads']}/{row['num_kv_heads']}x{row['head_dim']} {columns['window']}"
     key = "fp8" if columns["kv_dtype"] == "fp8" else dtype  # terms are kept by the cache's format
-    return Cell(("decode" if decodes else "prefill", key), shape, columns)
+    return FrameCell(("decode" if decodes else "prefill", key), shape, columns)
 
 
-def _encoder(source: Source, row: Row) -> Cell:
+def _encoder(source: MeasuredFile, row: Row) -> FrameCell:
     columns = {**_of(row, "batch", "seq_len", "num_heads", "head_dim"), **_time(row)}
     shape = f"{row['num_heads']}x{row['head_dim']} {row['seq_len']}"
-    return Cell(("encoder", dtype_of(row["dtype"])), shape, columns)
+    return FrameCell(("encoder", dtype_of(row["dtype"])), shape, columns)
 
 
-def _experts(source: Source, row: Row) -> Cell:
+def _experts(source: MeasuredFile, row: Row) -> FrameCell:
     names = ("num_tokens", "hidden", "inter", "topk", "num_experts", "moe_tp", "moe_ep")
     columns = {**_of(row, *names), "routing": row.get("routing") or "balanced", **_time(row)}
     shape = f"{row['hidden']}x{row['inter']} {row['topk']}/{row['num_experts']}"
-    return Cell(("experts", dtype_of(row["dtype"])), shape, columns)
+    return FrameCell(("experts", dtype_of(row["dtype"])), shape, columns)
 
 
-def _collectives(source: Source, row: Row) -> Cell:
+def _collectives(source: MeasuredFile, row: Row) -> FrameCell:
     library = "nccl" if str(row["mode"]).lower().startswith("nccl") else "custom"
     columns = {**_of(row, "op", "num_gpus", "bytes", "mode", "dtype"), **_time(row)}
     shape = f"{row['op']} {row['num_gpus']} {row['bytes']}"
-    return Cell(("collectives", library), shape, columns)
+    return FrameCell(("collectives", library), shape, columns)
 
 
-def _vidur_network(source: Source, row: Row) -> Cell:
+def _vidur_network(source: MeasuredFile, row: Row) -> FrameCell:
     if row["op"] not in ("all_reduce", "send_recv"):
         raise InputError(f"exchange {row['op']!r} is not known")
     far = row["devices_per_node"] < row["num_workers"]
@@ -156,28 +158,28 @@ def _vidur_network(source: Source, row: Row) -> Cell:
     if far:
         columns["per_node"] = row["devices_per_node"]
     shape = f"{row['op']} {row['num_workers']} {row['bytes']}"
-    return Cell(("collectives", ACROSS if far else "nccl"), shape, columns)
+    return FrameCell(("collectives", ACROSS if far else "nccl"), shape, columns)
 
 
-def _vidur_mlp(source: Source, row: Row) -> Cell:
+def _vidur_mlp(source: MeasuredFile, row: Row) -> FrameCell:
     return _operator(
         vidur_op(row), row["num_tokens"], "fp16", f"{row['op']} {row['tp']}", _time(row)
     )
 
 
-def _dense(source: Source, row: Row) -> Cell:
+def _dense(source: MeasuredFile, row: Row) -> FrameCell:
     rows, what = row.get("tokens") or row["sequences"], source.profiled
     op = vllm_op(what, row["layer"], rows)
     time = {"latency_us": float(row["time_us"])}
     return _operator(op, rows, what.dtype, f"{row['layer']} {rows}", time)
 
 
-def _operator(op: Op, rows: int, dtype: str, shape: str, time: dict[str, float]) -> Cell:
+def _operator(op: Op, rows: int, dtype: str, shape: str, time: dict[str, float]) -> FrameCell:
     """A product, or a stream by the elements a row that it reads and writes."""
     if op.gemms:
         g = op.gemms[0]
         product = {"m": g.m, "n": g.n, "k": g.k, "batch": g.batch, **time}
-        return Cell(("gemm", dtype), shape, product)
+        return FrameCell(("gemm", dtype), shape, product)
     bits = BITS[dtype]
     written = round(op.traffic.written * 8 / bits / rows)
     read = round(op.traffic.read * 8 / bits / rows) or written
@@ -189,10 +191,10 @@ def _operator(op: Op, rows: int, dtype: str, shape: str, time: dict[str, float])
         "written": written,
         **time,
     }
-    return Cell(("elementwise", dtype), shape, columns)
+    return FrameCell(("elementwise", dtype), shape, columns)
 
 
-def _mixed(source: Source, row: Row) -> Cell:
+def _mixed(source: MeasuredFile, row: Row) -> FrameCell:
     what = source.profiled
     attention = profiled_attention(what)
     heads = {
@@ -208,25 +210,27 @@ def _mixed(source: Source, row: Row) -> Cell:
     time = {"latency_us": float(row["time_us"])}
     shape = f"{new} {before} {ones} {context}"
     if new:  # a chunk alone is a mixed batch in which none decodes
-        return Cell(("mixed", what.dtype), shape, {**_of(row, *names), **heads, **time})
+        return FrameCell(("mixed", what.dtype), shape, {**_of(row, *names), **heads, **time})
     columns = {"batch": ones, "q_len": 1, "kv_len": context, **heads, **time}
-    return Cell(("decode", what.dtype), shape, columns)
+    return FrameCell(("decode", what.dtype), shape, columns)
 
 
-def _attention_mixed(source: Source, row: Row) -> Cell:
+def _attention_mixed(source: MeasuredFile, row: Row) -> FrameCell:
     dtype = dtype_of(row["dtype"])
     names = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
     columns = {**_of(row, *names, "num_heads", "num_kv_heads", "head_dim"), "window": 0}
     shape = " ".join(str(row[name]) for name in names)
-    return Cell(("mixed", dtype), shape, {**columns, "kv_dtype": dtype, **_time(row)})
+    return FrameCell(("mixed", dtype), shape, {**columns, "kv_dtype": dtype, **_time(row)})
 
 
-def _elementwise(source: Source, row: Row) -> Cell:
+def _elementwise(source: MeasuredFile, row: Row) -> FrameCell:
     if row["op"] == "copy":
         raise InputError("a plain copy, which no operator of a model makes")
     names = ("op", "rows", "width", "read", "written")
     shape = f"{row['op']} {row['rows']}x{row['width']}"
-    return Cell(("elementwise", dtype_of(row["dtype"])), shape, {**_of(row, *names), **_time(row)})
+    return FrameCell(
+        ("elementwise", dtype_of(row["dtype"])), shape, {**_of(row, *names), **_time(row)}
+    )
 
 
 def _of(row: Row, *names: str) -> Row:
@@ -240,7 +244,7 @@ def _time(row: Row) -> dict[str, float]:
     return {"latency_us": time}
 
 
-Maker = Callable[[Source, Row], Cell]
+Maker = Callable[[MeasuredFile, Row], FrameCell]
 MAKERS: dict[str, Maker] = {
     "gemm": _gemm,
     "neusight": _gemm,

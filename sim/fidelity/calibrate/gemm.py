@@ -81,7 +81,7 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
     Kernels that cut k, and tiles of 192, are assumed only if they explain the rows better.
     """
     rows = _thinned(frame.sort("m", "n", "k", "latency_us"))
-    points = Points(rows, dtype, rates_of(device, dtype))
+    points = GemmSamples(rows, dtype, rates_of(device, dtype))
     measured = rows["latency_us"].to_numpy().astype(float) * 1e-6
     weights = np.where(_large(rows), 1.0, OF_SMALL)
     narrow, cpu = dtype in ("fp8", "int8"), device.kind == "cpu"
@@ -159,7 +159,7 @@ class Attempt(NamedTuple):
     undetermined: dict[str, str]
 
 
-class Points:
+class GemmSamples:
     """The products of many rows, priced together for any terms."""
 
     def __init__(self, rows: pl.DataFrame, dtype: str, rates: Rates) -> None:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from hw_models.device import Device
 from sim.errors import InputError
-from sim.fidelity.calibrate.calibrate import Calibration, Outcome, calibrate
+from sim.fidelity.calibrate.calibrate import Calibration, CalibrationResult, calibrate
 from sim.fidelity.calibrate.device_file import save_device, save_record
 from sim.fidelity.calibrate.engines import EngineFit, calibrate_engine, terms_of
-from sim.fidelity.validate.points import Source
+from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device
 from sim.output.report import terminal
@@ -85,7 +85,7 @@ def calibrate_engine_paths(
     return made
 
 
-def heading(base: Device, sources: list[Source], date: str) -> str:
+def heading(base: Device, sources: list[MeasuredFile], date: str) -> str:
     files = ", ".join(dict.fromkeys("/".join(s.path.parts[-2:]) for s in sources))
     return f"{base.vendor} {base.name}, calibrated {date} by memorywall calibrate\nfrom {files}."
 
@@ -123,7 +123,7 @@ def _pair(errors: tuple[float, float] | None) -> str:
     return f"{errors[0]:.1f}/{errors[1]:.1f}" if errors else "-"
 
 
-def _remarks(o: Outcome) -> str:
+def _remarks(o: CalibrationResult) -> str:
     if o.fit is None:
         return o.reason
     said = [] if o.held else ["scored on the fitted rows"]

@@ -15,20 +15,20 @@ import math
 from importlib import import_module
 from typing import Any
 
-from sim.fidelity.measure.buffers import Body, Buffers
+from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.cases import Case
 
 MOST_LAYERS = 512  # that hold a concatenated cache
 
 
-def attend(buffers: Buffers, query: Any, key: Any, value: Any, **options: Any) -> Any:
+def attend(buffers: TensorBuffers, query: Any, key: Any, value: Any, **options: Any) -> Any:
     if query.shape[1] != key.shape[1]:
         options["enable_gqa"] = True
     attention = buffers.torch.nn.functional.scaled_dot_product_attention
     return attention(query, key, value, **options).transpose(1, 2).contiguous()
 
 
-def prefill(buffers: Buffers, case: Case, modules: str) -> Body:
+def prefill(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     c = case.columns
     batch, new, width = c["batch"], c["q_len"], c["head_dim"]
     q = buffers.heads(case, batch, new, c["num_heads"], width)
@@ -45,7 +45,7 @@ def prefill(buffers: Buffers, case: Case, modules: str) -> Body:
     return Body(concatenated if modules == "gpt2" else plain)
 
 
-def decode(buffers: Buffers, case: Case, modules: str) -> Body:
+def decode(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     c = case.columns
     batch, context, width = c["batch"], c["kv_len"], c["head_dim"]
     q = buffers.heads(case, batch, 1, c["num_heads"], width)
@@ -63,7 +63,7 @@ def decode(buffers: Buffers, case: Case, modules: str) -> Body:
     return Body(in_place, copies, buffers.pass_by)
 
 
-def _concatenated(buffers: Buffers, case: Case, q: Any, k: Any, v: Any) -> Body:
+def _concatenated(buffers: TensorBuffers, case: Case, q: Any, k: Any, v: Any) -> Body:
     """Each layer's cache is replaced by a longer one; `copies` layers take turns."""
     c = case.columns
     one = (c["batch"], c["num_kv_heads"], c["kv_len"] - 1, c["head_dim"])
@@ -81,7 +81,7 @@ def _concatenated(buffers: Buffers, case: Case, q: Any, k: Any, v: Any) -> Body:
     return Body(call, copies, buffers.pass_by)
 
 
-def mixed(buffers: Buffers, case: Case, modules: str) -> Body:
+def mixed(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     """One call for the chunk, one for all that decode."""
     c = case.columns
     new, before, count = c["prefill_chunk"], c["kv_prefill"], c["n_decode"]
@@ -103,7 +103,7 @@ def mixed(buffers: Buffers, case: Case, modules: str) -> Body:
     return Body(call, copies, buffers.pass_by)
 
 
-def _behind(buffers: Buffers, new: int, before: int) -> Any:
+def _behind(buffers: TensorBuffers, new: int, before: int) -> Any:
     """Every query sees all earlier tokens and its own chunk's up to itself. On a GPU as a kind of
     mask that kernels have a path for; a mask of numbers would take them to the slow one."""
     torch = buffers.torch
@@ -112,7 +112,7 @@ def _behind(buffers: Buffers, new: int, before: int) -> Any:
     return import_module("torch.nn.attention.bias").causal_lower_right(new, before + new)
 
 
-def encoder(buffers: Buffers, case: Case, modules: str) -> Body:
+def encoder(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     c = case.columns
     q, k, v = (
         buffers.heads(case, c["batch"], c["seq_len"], c["num_heads"], c["head_dim"]) for _ in "qkv"

@@ -13,11 +13,11 @@ from hw_models.device import Device
 from sim.errors import InputError
 from sim.fidelity.calibrate.device_file import save_device
 from sim.fidelity.measure.bodies import body, kernel_name
-from sim.fidelity.measure.buffers import Body, Buffers
+from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.exchanges import Broken, all_reduces, library
 from sim.fidelity.measure.host import slug
-from sim.fidelity.measure.tables import Tables, Timing
+from sim.fidelity.measure.tables import MeasurementTables, Timing
 
 SAVE_S = 5.0  # between two times that the tables are written
 PROBE = (1024, 1024, 1024)
@@ -27,7 +27,7 @@ MOST_FAILURES = 5  # in a row: then it is not the shapes
 Say = Callable[[str], None]
 
 
-class Machine(Protocol):
+class MeasuredMachine(Protocol):
     """A CPU or a GPU. memory: bytes to be had; cache: of the last level; passing: bytes that empty
     it; formats: those that it has units for, the usual one first; library: of its exchanges."""
 
@@ -40,7 +40,7 @@ class Machine(Protocol):
     passing: float
     formats: tuple[str, ...]
 
-    def timing(self, body: Body, buffers: Buffers, most_s: float) -> Timing: ...
+    def timing(self, body: Body, buffers: TensorBuffers, most_s: float) -> Timing: ...
 
     def ranks(self, asked: bool) -> int: ...
 
@@ -51,14 +51,14 @@ class Machine(Protocol):
     ) -> Device: ...
 
 
-class Bench:
+class KernelBench:
     """Measures cases on `machine` in about `case_s` seconds each, leaves out those whose single
     call takes longer than `longest_s`, and keeps the tables in `out`."""
 
     def __init__(
         self,
         torch: Any,
-        machine: Machine,
+        machine: MeasuredMachine,
         out: Path,
         *,
         name: str | None,
@@ -78,8 +78,8 @@ class Bench:
         cache, passing = machine.cache, machine.passing
         if quick:
             cache, passing = min(cache, QUICK_CACHE), min(passing, QUICK_CACHE)
-        self.buffers = Buffers(torch, machine.place, machine.memory, cache, passing)
-        self.tables = Tables(out, self.name)
+        self.buffers = TensorBuffers(torch, machine.place, machine.memory, cache, passing)
+        self.tables = MeasurementTables(out, self.name)
         self.modules, self.case_s, self.longest_s = modules, case_s, longest_s
         self.measured = self.known = self.left_out = self.failures = 0
         self._saved = time.perf_counter()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.fidelity.measure import attention
-from sim.fidelity.measure.buffers import Body, Buffers
+from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.cases import Case
 
 VOCABULARY = 30_000  # outputs of a product from which on it is a head, nn.Linear in GPT-2, too
@@ -42,12 +42,12 @@ def kernel_name(case: Case, modules: str) -> str:
     return KERNEL_NAMES.get((modules, what)) or KERNEL_NAMES.get(("torch", what), what)
 
 
-def body(buffers: Buffers, case: Case, modules: str) -> Body:
+def body(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     """The call of a case, on buffers of its own."""
     return MADE[case.table](buffers, case, modules)
 
 
-def gemm(buffers: Buffers, case: Case, modules: str) -> Body:
+def gemm(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     m, n, k = (case.columns[c] for c in ("m", "n", "k"))
     x, bias = buffers.new(case, m, k), buffers.new(case, n)
     if modules == "gpt2" and n < VOCABULARY:
@@ -59,14 +59,14 @@ def gemm(buffers: Buffers, case: Case, modules: str) -> Body:
     return Body(lambda i: linear(x, weight(i), bias), copies)
 
 
-def copy(buffers: Buffers, case: Case, modules: str) -> Body:
+def copy(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     rows, width = case.columns["rows"], case.columns["width"]
     source, copies = buffers.windows(case, rows, width)
     target = buffers.new(case, rows, width)
     return Body(lambda i: target.copy_(source(i)), copies)
 
 
-def elementwise(buffers: Buffers, case: Case, modules: str) -> Body:
+def elementwise(buffers: TensorBuffers, case: Case, modules: str) -> Body:
     kind, rows, width = (case.columns[c] for c in ("op", "rows", "width"))
     torch, functional = buffers.torch, buffers.torch.nn.functional
     if kind == "embedding":
@@ -93,14 +93,14 @@ def elementwise(buffers: Buffers, case: Case, modules: str) -> Body:
     return Body(lambda i: functional.gelu(x))
 
 
-def _rotary(buffers: Buffers, case: Case, x: Any) -> Body:
+def _rotary(buffers: TensorBuffers, case: Case, x: Any) -> Body:
     """Of each row, halves turned against one another."""
     cos, sin, cat = buffers.new(case, *x.shape), buffers.new(case, *x.shape), buffers.torch.cat
     half = x.shape[-1] // 2
     return Body(lambda i: x * cos + cat((-x[:, half:], x[:, :half]), -1) * sin)
 
 
-MADE: dict[str, Callable[[Buffers, Case, str], Body]] = {
+MADE: dict[str, Callable[[TensorBuffers, Case, str], Body]] = {
     "gemm": gemm,
     "attention_prefill": attention.prefill,
     "attention_decode": attention.decode,

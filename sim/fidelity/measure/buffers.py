@@ -29,7 +29,7 @@ class Body(NamedTuple):
     before: Callable[[], object] | None = None
 
 
-class Buffers:
+class TensorBuffers:
     """Tensors on one device. In bytes: its memory, its last cache, and what empties that."""
 
     def __init__(

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from hw_models.device import Device
-from sim.fidelity.measure.buffers import Body, Buffers
+from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.host import this_host
 from sim.fidelity.measure.starting import cpu_device
 from sim.fidelity.measure.tables import Timing
@@ -36,7 +36,7 @@ class Cpu:
         self.memory = float(self.host.memory)
         self.cache = self.passing = self.host.last_level
 
-    def timing(self, body: Body, buffers: Buffers, most_s: float) -> Timing:
+    def timing(self, body: Body, buffers: TensorBuffers, most_s: float) -> Timing:
         return cpu_timing(body, most_s, self.clock)
 
     def ranks(self, asked: bool) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from hw_models.device import Device
-from sim.fidelity.measure.buffers import CACHES, Body, Buffers
+from sim.fidelity.measure.buffers import CACHES, Body, TensorBuffers
 from sim.fidelity.measure.host import slug
 from sim.fidelity.measure.starting import gpu_device
 from sim.fidelity.measure.tables import Timing
@@ -72,7 +72,7 @@ class Cuda:
         wide = ("fp16", "fp32")
         self.formats: tuple[str, ...] = ("bf16", *wide) if modern else wide
 
-    def timing(self, body: Body, buffers: Buffers, most_s: float) -> Timing:
+    def timing(self, body: Body, buffers: TensorBuffers, most_s: float) -> Timing:
         return graph_timing(self.graphs, body, buffers.pass_by, most_s)
 
     def ranks(self, asked: bool) -> int:

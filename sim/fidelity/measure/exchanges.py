@@ -14,7 +14,7 @@ import msgspec
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.tables import Timing
 from sim.fidelity.measure.timer import summary
-from sim.output.files import whole
+from sim.output.files import atomic_write
 
 LEAST, ROUNDS = 5, 20
 WARM = 2  # samples that do not count: the first makes the library's connections
@@ -96,7 +96,7 @@ def run_rank(
             buffer = torch.zeros(max(1, nbytes // dtype.itemsize), dtype=dtype, device=place)
             found.append(timed(torch, distributed, buffer, cuda))
             if rank == 0:
-                with whole(Path(results)) as temporary:
+                with atomic_write(Path(results)) as temporary:
                     temporary.write_bytes(msgspec.json.encode(found))
         distributed.destroy_process_group()
     except KeyboardInterrupt:  # told to all processes; the first of all says so

@@ -23,7 +23,7 @@ class Cache(msgspec.Struct, frozen=True):
     told: bool = True
 
 
-class Host(msgspec.Struct, frozen=True):
+class HostDescription(msgspec.Struct, frozen=True):
     """A CPU with what it can use. Clock in GHz, memory in bytes."""
 
     name: str
@@ -46,7 +46,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", plain).strip("-.")[:80] or "machine"
 
 
-def this_host(root: Path = ROOT) -> Host:
+def this_host(root: Path = ROOT) -> HostDescription:
     """What /proc and /sys say, as far as they can be read; `root` stands before both."""
     info = _cpuinfo(root)
     name = info.get("model name") or platform.processor() or platform.machine() or "cpu"
@@ -56,7 +56,7 @@ def this_host(root: Path = ROOT) -> Host:
         Cache(2, USUAL_L2, 1, told=False),
         Cache(3, USUAL_L3, cores, told=False),
     )
-    return Host(
+    return HostDescription(
         name=slug(name),
         vendor=info.get("vendor_id", platform.machine()),
         cores=cores,

@@ -21,12 +21,12 @@ from sim.fidelity.calibrate.calibrate import Calibration, calibrate
 from sim.fidelity.calibrate.device_file import save_device
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.models import RealModel, Timed
-from sim.fidelity.measure.session import Plan, measure
+from sim.fidelity.measure.session import MeasurementPlan, measure
 from sim.fidelity.measure.timer import CLOCKS
-from sim.fidelity.validate.points import Source
+from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import Machine, Value, load_device, load_model
-from sim.output.files import whole
+from sim.output.files import atomic_write
 from sim.scenario import Scenario, Workload, assemble
 from sim.simulation import simulate
 from sim.states import STATES
@@ -51,7 +51,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     small: dict[str, Value]
 
 
-class Study(msgspec.Struct, frozen=True, kw_only=True):
+class LoopStudy(msgspec.Struct, frozen=True, kw_only=True):
     """What is done in `folder`. threads, clock: of kernels and of models alike. repeats: of each
     pass, `steps` tokens behind each. few: tokens of a miniature. case_s, longest_s: of a kernel,
     as a measuring plan has them. by: what the terms' source says."""
@@ -69,7 +69,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def close_loop(
-    study: Study,
+    study: LoopStudy,
     wanted: Callable[[Case], bool],
     say: Callable[[str], None] = lambda text: None,
     show: Callable[[Calibration], None] = lambda made: None,
@@ -90,7 +90,7 @@ def close_loop(
 
 
 def calibrated(
-    study: Study,
+    study: LoopStudy,
     modules: str,
     wanted: Callable[[Case], bool],
     say: Callable[[str], None],
@@ -98,7 +98,7 @@ def calibrated(
 ) -> dict[str, Device]:
     """This machine with terms fitted to its kernels as `modules` call them."""
     folder = study.folder / modules
-    plan = Plan(
+    plan = MeasurementPlan(
         out=folder,
         only=KERNELS[modules],
         modules=modules,
@@ -124,7 +124,7 @@ def calibrated(
     return found
 
 
-def of_rows(source: Source, wanted: pl.Expr) -> Source:
+def of_rows(source: MeasuredFile, wanted: pl.Expr) -> MeasuredFile:
     """The wanted products: those of one row are a kernel of their own (matrix by vector), which
     decoding runs."""
     if source.format != "gemm":
@@ -132,7 +132,7 @@ def of_rows(source: Source, wanted: pl.Expr) -> Source:
     return msgspec.structs.replace(source, frame=source.frame.filter(wanted))
 
 
-def real(study: Study, path: Path, again: bool, miniature: bool = False) -> list[Timed]:
+def real(study: LoopStudy, path: Path, again: bool, miniature: bool = False) -> list[Timed]:
     """The models' own times, measured unless they are known; those of a model that is done are
     kept at once. Raises InputError for a file that is not such a list."""
     found: list[Timed] = []
@@ -149,13 +149,13 @@ def real(study: Study, path: Path, again: bool, miniature: bool = False) -> list
         model = RealModel(subject.model, changes, study.threads, CLOCKS[study.clock])
         for tokens in (study.few,) if miniature else subject.lengths:
             found += model.passes(tokens, study.repeats, study.steps)
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(msgspec.json.encode(found))
     return found
 
 
 def compared(
-    study: Study,
+    study: LoopStudy,
     measured: list[Timed],
     devices: Devices,
     between: dict[tuple[str, str], float],
@@ -177,14 +177,14 @@ def in_order(table: pl.DataFrame) -> tuple[int, int]:
     return sum((m[i] < m[j]) == (p[i] < p[j]) for i, j in pairs), len(pairs)
 
 
-def python_us(study: Study, timed: Timed, devices: Devices) -> float:
+def python_us(study: LoopStudy, timed: Timed, devices: Devices) -> float:
     """Of a miniature's pass, what its kernels' floors do not explain."""
     subject = subject_of(study, timed)
     floors = priced(study, timed, devices[subject.modules], subject.small, LAUNCH)
     return timed.timing.latency_us - sum(floors.values())
 
 
-def kernels_us(study: Study, timed: Timed, devices: Devices) -> float:
+def kernels_us(study: LoopStudy, timed: Timed, devices: Devices) -> float:
     """The kernels of the same pass. Every head is an nn.Linear, also that of GPT-2."""
     mine = priced(study, timed, devices[subject_of(study, timed).modules])
     if "head" in mine:
@@ -192,12 +192,12 @@ def kernels_us(study: Study, timed: Timed, devices: Devices) -> float:
     return sum(mine.values())
 
 
-def subject_of(study: Study, timed: Timed) -> Subject:
+def subject_of(study: LoopStudy, timed: Timed) -> Subject:
     return next(s for s in study.subjects if s.model == timed.model)
 
 
 def priced(
-    study: Study,
+    study: LoopStudy,
     timed: Timed,
     devices: dict[str, Device],
     changes: dict[str, Value] | None = None,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sim.errors import InputError, hint
-from sim.fidelity.measure.bench import Bench, Machine, Say
+from sim.fidelity.measure.bench import KernelBench, MeasuredMachine, Say
 from sim.fidelity.measure.cases import FORMATS, GROUPS, KERNELS, MODULES, Case, grid
 from sim.fidelity.measure.cpu import Cpu
 from sim.fidelity.measure.cuda import Cuda
@@ -23,7 +23,7 @@ QUICK_CASE_S = 0.02
 MOST_S = 480.0  # cases get less time each if all would take longer than this
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class MeasurementPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. `threads` 0: as many as PyTorch takes. A case is timed for about `case_s`
     seconds by `clock` (wall, or the cpu time of one thread), and one whose single call takes
     longer than `longest_s` is left out."""
@@ -73,7 +73,7 @@ def kernels_of(only: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(k for k in KERNELS if k in found) if found else KERNELS
 
 
-def formats_of(dtypes: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
+def formats_of(dtypes: tuple[str, ...], machine: MeasuredMachine) -> tuple[str, ...]:
     """The number formats that `--dtype` names; the machine's usual one if it names none."""
     for dtype in dtypes:
         if dtype not in FORMATS:
@@ -86,16 +86,16 @@ def formats_of(dtypes: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
     return dtypes or machine.formats[:1]
 
 
-def machine_of(torch: Any, plan: Plan) -> Machine:
+def machine_of(torch: Any, plan: MeasurementPlan) -> MeasuredMachine:
     """The GPU that PyTorch would use, or the CPU where it finds none."""
     return Cuda(torch) if torch.cuda.is_available() else Cpu(torch, plan.threads, plan.clock)
 
 
 def measure(
-    plan: Plan,
+    plan: MeasurementPlan,
     say: Say = lambda text: None,
     wanted: Callable[[Case], bool] = lambda case: True,
-    machine: Machine | None = None,
+    machine: MeasuredMachine | None = None,
 ) -> Done:
     """Measure what the folder lacks of the cases that are `wanted`, on `machine` or the one at
     hand. Ctrl-C keeps what is measured; raises InputError, and keeps it, too."""
@@ -106,7 +106,7 @@ def measure(
     torch = import_module("torch")
     machine = machine or machine_of(torch, plan)
     dtypes = formats_of(plan.dtypes, machine)
-    bench = Bench(
+    bench = KernelBench(
         torch,
         machine,
         plan.out,

@@ -10,7 +10,7 @@ import polars as pl
 
 from hw_models.device import Device, Hbm, Launch, OnChip, Peak
 from sim.fidelity.measure.cases import FORMATS
-from sim.fidelity.measure.host import Host
+from sim.fidelity.measure.host import HostDescription
 
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -47,7 +47,11 @@ def floor_us(*frames: pl.DataFrame) -> float:
 
 
 def cpu_device(
-    name: str, host: Host, gemm: pl.DataFrame, copies: pl.DataFrame, *others: pl.DataFrame
+    name: str,
+    host: HostDescription,
+    gemm: pl.DataFrame,
+    copies: pl.DataFrame,
+    *others: pl.DataFrame,
 ) -> Device:
     """The CPU at hand, from its measured products, copies and other kernels."""
     found = peaks(gemm)

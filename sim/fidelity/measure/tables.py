@@ -15,7 +15,7 @@ import polars as pl
 
 from sim.errors import InputError
 from sim.fidelity.measure.cases import Case
-from sim.output.files import whole
+from sim.output.files import atomic_write
 
 TABLES = "kernels"
 SUFFIX = {"collectives": ".csv"}
@@ -29,7 +29,7 @@ class Timing(msgspec.Struct, frozen=True):
     repeats: int
 
 
-class Tables:
+class MeasurementTables:
     """What has been measured so far, by table, and where it is kept."""
 
     def __init__(self, out: Path, device: str) -> None:
@@ -79,7 +79,7 @@ class Tables:
         self.folder.mkdir(parents=True, exist_ok=True)
         for table in sorted(self._changed):
             path, frame = self.path(table), self.frame(table)
-            with whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 if path.suffix == ".csv":
                     frame.write_csv(temporary)
                 else:

@@ -12,7 +12,7 @@ from hw_models.device import Device
 from sim.cost.kernels.rates import rates_of
 from sim.cost.kernels.stream import stream_terms
 from sim.cost.model import CostModel
-from sim.fidelity.validate.points import TICKS_A_SECOND, Bench
+from sim.fidelity.validate.points import TICKS_A_SECOND, PredictionBench
 from workloads.model import Model
 from workloads.ops import Op
 
@@ -34,7 +34,7 @@ PRODUCT_HOST_US, HOST_US = 24.0, {"softmax": 11.0, "norm": 48.0, "activation": 4
 class Eager:
     """Cost models of the devices of a bench with PyTorch's element-wise kernels."""
 
-    def __init__(self, bench: Bench, dtype: str) -> None:
+    def __init__(self, bench: PredictionBench, dtype: str) -> None:
         self.bench, self.dtype = bench, dtype
         self._costs: dict[tuple[str, str], CostModel] = {}
 

@@ -12,11 +12,11 @@ from sim.errors import InputError
 from sim.fidelity.validate.names import dtype_of
 from sim.fidelity.validate.points import (
     TICKS_A_SECOND,
-    Bench,
+    MeasuredFile,
     Place,
-    Point,
+    PredictionBench,
     Row,
-    Source,
+    ScoredPoint,
     between,
     priced,
 )
@@ -25,7 +25,7 @@ INF = float("inf")
 
 
 def exchange_seconds(
-    bench: Bench,
+    bench: PredictionBench,
     device: str,
     op: str,
     gpus: int,
@@ -85,7 +85,7 @@ def _ring(network: Network, group: Group, op: str, nbytes: int) -> int:
 
 
 def across_seconds(
-    bench: Bench, device: str, op: str, gpus: int, per_node: int, nbytes: int
+    bench: PredictionBench, device: str, op: str, gpus: int, per_node: int, nbytes: int
 ) -> float:
     """One exchange of `per_node` devices on each of several nodes, as `exchange_seconds`."""
     machine = bench.cluster(device)
@@ -109,7 +109,7 @@ def size_regime(nbytes: int) -> str:
     )
 
 
-def collectives(source: Source, bench: Bench) -> Iterator[Point]:
+def collectives(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """nccl-tests and a framework's custom all-reduce within one node."""
 
     def place(row: Row, device: str) -> Place:
@@ -127,7 +127,7 @@ def collectives(source: Source, bench: Bench) -> Iterator[Point]:
     return priced(source, bench, place, price)
 
 
-def vidur_network(source: Source, bench: Bench) -> Iterator[Point]:
+def vidur_network(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """all_reduce and send_recv of a DGX, within a node and across nodes."""
 
     def place(row: Row, device: str) -> Place:

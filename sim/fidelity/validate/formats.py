@@ -13,59 +13,65 @@ from sim.fidelity.validate.kernels import attention, encoder_attention, experts,
 from sim.fidelity.validate.layers import llmcompass, vidur_mlp
 from sim.fidelity.validate.measured import attention_mixed, elementwise
 from sim.fidelity.validate.passes import neusight_passes, splitwise
-from sim.fidelity.validate.points import Format
+from sim.fidelity.validate.points import MeasurementFormat
 from sim.fidelity.validate.runs import has_run
 from sim.fidelity.validate.serving import silicon
 
-FORMATS: list[Format] = [
-    Format(
+FORMATS: list[MeasurementFormat] = [
+    MeasurementFormat(
         "e2e/silicon",
         ("backend", "model", "system", "isl", "osl", "tp", "ttft_ms", "tpot_ms"),
         silicon,
     ),
-    Format(
+    MeasurementFormat(
         "e2e/splitwise",
         ("model", "hardware", "tensor_parallel", "prompt_size", "prompt_time", "token_time"),
         splitwise,
     ),
-    Format(
+    MeasurementFormat(
         "neusight passes", ("device", "model", "batch", "seq_len", "latency_ms"), neusight_passes
     ),
-    Format("moe", ("device", "dtype", "num_tokens", "topk", "num_experts", "latency_us"), experts),
-    Format(
+    MeasurementFormat(
+        "moe", ("device", "dtype", "num_tokens", "topk", "num_experts", "latency_us"), experts
+    ),
+    MeasurementFormat(
         "attention",
         ("device", "dtype", "batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "latency_us"),
         attention,
     ),
-    Format(
+    MeasurementFormat(
         "attention_mixed",
         ("device", "dtype", "prefill_chunk", "kv_prefill", "n_decode", "num_heads", "latency_us"),
         attention_mixed,
     ),
-    Format(
+    MeasurementFormat(
         "elementwise",
         ("device", "dtype", "op", "rows", "width", "read", "written", "latency_us"),
         elementwise,
     ),
-    Format(
+    MeasurementFormat(
         "encoder_attention",
         ("device", "dtype", "batch", "seq_len", "num_heads", "head_dim", "latency_us"),
         encoder_attention,
     ),
-    Format("vidur/mlp", ("device", "op", "n_head", "n_embd", "num_tokens", "tp"), vidur_mlp),
-    Format(
+    MeasurementFormat(
+        "vidur/mlp", ("device", "op", "n_head", "n_embd", "num_tokens", "tp"), vidur_mlp
+    ),
+    MeasurementFormat(
         "vidur/network",
         ("network", "op", "num_workers", "devices_per_node", "bytes", "latency_us"),
         vidur_network,
     ),
-    Format(
+    MeasurementFormat(
         "collectives",
         ("device", "mode", "op", "num_gpus", "bytes", "dtype", "latency_us"),
         collectives,
     ),
-    Format("neusight", ("device", "op", "b", "m", "n", "k", "dtype", "latency_us"), gemm),
-    Format("gemm", ("device", "dtype", "m", "n", "k", "latency_us"), gemm),
-    Format("llmcompass", ("device", "op", "m", "n", "k", "latency_us"), llmcompass),
+    MeasurementFormat(
+        "neusight", ("device", "op", "b", "m", "n", "k", "dtype", "latency_us"), gemm
+    ),
+    MeasurementFormat("gemm", ("device", "dtype", "m", "n", "k", "latency_us"), gemm),
+    MeasurementFormat("llmcompass", ("device", "op", "m", "n", "k", "latency_us"), llmcompass),
 ]
 TABLES = (".parquet", ".csv")
 
@@ -82,7 +88,7 @@ def read_table(path: Path) -> pl.DataFrame:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def format_of(frame: pl.DataFrame) -> Format | None:
+def format_of(frame: pl.DataFrame) -> MeasurementFormat | None:
     """The format whose columns a table has."""
     return next((f for f in FORMATS if set(f.columns) <= set(frame.columns)), None)
 
@@ -102,7 +108,9 @@ def files_of(path: Path) -> list[Path]:
     return found
 
 
-def sources(paths: list[Path]) -> Iterator[tuple[Path, pl.DataFrame | None, Format | None]]:
+def sources(
+    paths: list[Path],
+) -> Iterator[tuple[Path, pl.DataFrame | None, MeasurementFormat | None]]:
     """Every table of `paths` with its format, None where none fits; runs have no frame."""
     for path in paths:
         for one in files_of(path):

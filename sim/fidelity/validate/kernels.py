@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from sim.fidelity.validate.names import dtype_of
-from sim.fidelity.validate.points import LLM, Bench, Place, Point, Row, Source, between, priced
+from sim.fidelity.validate.points import (
+    LLM,
+    MeasuredFile,
+    Place,
+    PredictionBench,
+    Row,
+    ScoredPoint,
+    between,
+    priced,
+)
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Group, Sequence
 from workloads.feed_forward import combine_op, routed_ops
@@ -35,7 +44,7 @@ def is_llm(n: int, k: int) -> bool:
     return n >= 1024 and k >= 1024 and n * k >= 4_000_000
 
 
-def gemm(source: Source, bench: Bench) -> Iterator[Point]:
+def gemm(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """x[m,k] W[n,k]^T; with `b`, that many products."""
 
     def place(row: Row, device: str) -> Place:
@@ -71,7 +80,7 @@ def length_regime(tokens: int) -> str:
     )
 
 
-def attention(source: Source, bench: Bench) -> Iterator[Point]:
+def attention(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """`batch` sequences of `q_len` new tokens that see `kv_len` with themselves."""
 
     def place(row: Row, device: str) -> Place:
@@ -99,7 +108,7 @@ def attention(source: Source, bench: Bench) -> Iterator[Point]:
     return priced(source, bench, place, price)
 
 
-def encoder_attention(source: Source, bench: Bench) -> Iterator[Point]:
+def encoder_attention(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Attention without a mask over whole sequences."""
 
     def place(row: Row, device: str) -> Place:
@@ -129,7 +138,7 @@ def mixed_batch(row: Row) -> Batch:
     return Batch(groups=tuple(groups))
 
 
-def experts(source: Source, bench: Bench) -> Iterator[Point]:
+def experts(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """The experts of one rank: gate and up, activation, down, weighted sum."""
 
     def place(row: Row, device: str) -> Place:

@@ -11,12 +11,12 @@ from sim.fidelity.validate.exchanges import exchange_seconds
 from sim.fidelity.validate.kernels import INF, gemm_regime, mixed_batch, precision
 from sim.fidelity.validate.points import (
     LLM,
-    Bench,
+    MeasuredFile,
     Place,
-    Point,
+    PredictionBench,
     Profiled,
     Row,
-    Source,
+    ScoredPoint,
     between,
     priced,
 )
@@ -72,7 +72,7 @@ def vidur_op(row: Row) -> Op:
     return made[row["op"]]()
 
 
-def vidur_mlp(source: Source, bench: Bench) -> Iterator[Point]:
+def vidur_mlp(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Operators of a layer by tokens and tensor-parallel degree."""
 
     def place(row: Row, device: str) -> Place:
@@ -85,7 +85,7 @@ def vidur_mlp(source: Source, bench: Bench) -> Iterator[Point]:
     )
 
 
-def llmcompass(source: Source, bench: Bench) -> Iterator[Point]:
+def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Single operators by size, and the operators of one layer of GPT-3 175B at tp 4, each of them
     called from PyTorch and waited for."""
     eager = Eager(bench, LLMCOMPASS_DTYPE)
@@ -125,7 +125,7 @@ def gpus_of(name: str) -> int:
     return int(count) if count.isdecimal() and "x" in name else 1
 
 
-def _all_reduce(bench: Bench, device: str, gpus: int, size: int) -> float:
+def _all_reduce(bench: PredictionBench, device: str, gpus: int, size: int) -> float:
     if gpus == 1:
         raise InputError("an all-reduce takes several devices, named as in A100x4; this is one")
     return exchange_seconds(bench, device, "all_reduce", gpus, size)
@@ -155,7 +155,7 @@ def _layer_graph(phase: str, tp: int) -> Graph:
     return build_graph(local, batch, precision(LLMCOMPASS_DTYPE), lowering, ways=tp)
 
 
-def _layer_part(bench: Bench, eager: Eager, device: str, name: str, tp: int) -> float:
+def _layer_part(bench: PredictionBench, eager: Eager, device: str, name: str, tp: int) -> float:
     phase, _, part = name.partition(":")
     graph = _layer_graph(phase, tp)
     block = next(p.block for p in graph.placed if p.layer == 0)
@@ -216,7 +216,7 @@ def profiled_attention(what: Profiled) -> Attention:
     return shard(what.model, what.tp).stacks[-1][1].layers[0].attention
 
 
-def vllm_attention(source: Source, bench: Bench) -> Iterator[Point]:
+def vllm_attention(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Attention of one layer over a batch that may mix a chunk of a prompt and decoding."""
     what = source.profiled
     shape, form = profiled_attention(what), precision(what.dtype)
@@ -247,7 +247,7 @@ def microseconds(row: Row) -> float:
     return float(row["time_us"]) * 1e-6
 
 
-def vllm_dense(source: Source, bench: Bench) -> Iterator[Point]:
+def vllm_dense(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Operators of a pass by tokens (or, of the head, by sequences)."""
     what = source.profiled
 

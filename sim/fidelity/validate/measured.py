@@ -8,7 +8,15 @@ from sim.errors import InputError, hint
 from sim.fidelity.validate.kernels import heads, mixed_batch, precision
 from sim.fidelity.validate.layers import length_regime
 from sim.fidelity.validate.names import dtype_of
-from sim.fidelity.validate.points import Bench, Place, Point, Row, Source, between, priced
+from sim.fidelity.validate.points import (
+    MeasuredFile,
+    Place,
+    PredictionBench,
+    Row,
+    ScoredPoint,
+    between,
+    priced,
+)
 from workloads.attention import flash_attention
 from workloads.ops import SOFTMAX_FLOPS, Op, activation, lookup, norm, residual, rotary, vector
 
@@ -33,7 +41,7 @@ def stream_op(row: Row) -> Op:
     return made[row["op"]]()
 
 
-def elementwise(source: Source, bench: Bench) -> Iterator[Point]:
+def elementwise(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Norms, activations, residuals, look-ups, copies by rows and width."""
 
     def place(row: Row, device: str) -> Place:
@@ -51,7 +59,7 @@ def elementwise(source: Source, bench: Bench) -> Iterator[Point]:
     )
 
 
-def attention_mixed(source: Source, bench: Bench) -> Iterator[Point]:
+def attention_mixed(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """A chunk of a prompt with sequences that decode, in one step."""
 
     def place(row: Row, device: str) -> Place:

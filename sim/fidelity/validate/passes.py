@@ -11,11 +11,19 @@ from sim.fidelity.validate.eager import Eager
 from sim.fidelity.validate.kernels import precision
 from sim.fidelity.validate.layers import gpus_of
 from sim.fidelity.validate.names import model_of
-from sim.fidelity.validate.points import TICKS_A_SECOND, Bench, Place, Point, Row, Source, priced
+from sim.fidelity.validate.points import (
+    TICKS_A_SECOND,
+    MeasuredFile,
+    Place,
+    PredictionBench,
+    Row,
+    ScoredPoint,
+    priced,
+)
 from sim.inputs.catalogue import load_model
 from sim.mapping.parallelism import shard
 from sim.mapping.priced import price_blocks
-from sim.serve.host import Engine, host_of, load_engine
+from sim.serve.host import EngineTerms, host_of, load_engine
 from workloads.batch import Batch, Sequence
 from workloads.block import Lowering
 from workloads.graph import build_graph
@@ -33,7 +41,7 @@ def pass_ticks(
     return sum(one.block.duration for one in work)
 
 
-def neusight_passes(source: Source, bench: Bench) -> Iterator[Point]:
+def neusight_passes(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """One forward pass in fp32 with eager kernels; `option` fusion joins element-wise ones.
 
     Attention is materialised, Q, K and V are separate products where the model's own code has
@@ -70,7 +78,7 @@ def neusight_passes(source: Source, bench: Bench) -> Iterator[Point]:
 SPLITWISE_ENGINE = "vllm-2023"
 
 
-def splitwise(source: Source, bench: Bench) -> Iterator[Point]:
+def splitwise(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """The prompt phase, and the mean of the token phase, of a batch of equal sequences."""
     engine = load_engine(SPLITWISE_ENGINE)
 
@@ -95,7 +103,9 @@ def splitwise(source: Source, bench: Bench) -> Iterator[Point]:
         )
 
 
-def splitwise_seconds(bench: Bench, row: Row, device: str, engine: Engine, prompt: bool) -> float:
+def splitwise_seconds(
+    bench: PredictionBench, row: Row, device: str, engine: EngineTerms, prompt: bool
+) -> float:
     """Of one phase: its kernels, and what the engine adds."""
     tp, count = row["tensor_parallel"], row["batch_size"]
     new = row["prompt_size"]
@@ -110,13 +120,13 @@ def splitwise_seconds(bench: Bench, row: Row, device: str, engine: Engine, promp
     return (kernels + added) / TICKS_A_SECOND
 
 
-def _kernels(bench: Bench, name: str, device: str, tp: int, batch: Batch) -> int:
+def _kernels(bench: PredictionBench, name: str, device: str, tp: int, batch: Batch) -> int:
     costs, network = bench.costs(device, "fp16"), bench.network(device, tp)
     return _priced_pass(bench, model_of(name), costs, network, tp, batch)
 
 
 @lru_cache(maxsize=4096)
 def _priced_pass(
-    bench: Bench, name: str, costs: CostModel, network: Network, tp: int, batch: Batch
+    bench: PredictionBench, name: str, costs: CostModel, network: Network, tp: int, batch: Batch
 ) -> int:
     return pass_ticks(load_model(name), batch, costs, network, tp, Lowering())

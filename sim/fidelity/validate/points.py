@@ -39,7 +39,7 @@ class Place(msgspec.Struct, frozen=True):
     shape: str = ""
 
 
-class Point(msgspec.Struct, frozen=True):
+class ScoredPoint(msgspec.Struct, frozen=True):
     """One measured quantity of one row, in seconds. `predicted` is None where `reason` says why."""
 
     row: int
@@ -62,11 +62,11 @@ class Profiled(msgspec.Struct, frozen=True):
 LONGEST_S = 100_000  # no kernel and no request takes longer
 
 
-class Source(msgspec.Struct, frozen=True):
+class MeasuredFile(msgspec.Struct, frozen=True):
     """One table of measurements, and the format that its columns tell."""
 
     path: Path
-    form: Format
+    form: MeasurementFormat
     frame: pl.DataFrame
     profile: Profiled | None = None
 
@@ -81,15 +81,15 @@ class Source(msgspec.Struct, frozen=True):
         return self.form.name
 
 
-class Format(msgspec.Struct, frozen=True):
+class MeasurementFormat(msgspec.Struct, frozen=True):
     """A kind of table: its name, the columns that tell it, and its reader."""
 
     name: str
     columns: tuple[str, ...]
-    read: Callable[[Source, Bench], Iterator[Point]]
+    read: Callable[[MeasuredFile, PredictionBench], Iterator[ScoredPoint]]
 
 
-class Bench:
+class PredictionBench:
     """The devices that rows are priced on: by catalogue name, or the one that is asked for.
 
     `own` is a device at hand that all rows are priced on.
@@ -161,15 +161,15 @@ Price = Callable[[Row, str], float]  # seconds
 
 
 def priced(
-    source: Source,
-    bench: Bench,
+    source: MeasuredFile,
+    bench: PredictionBench,
     place: PlaceOf,
     price: Price,
     *,
     device: Callable[[Row], str] = lambda row: str(row["device"]),
     measured: Callable[[Row], float] = lambda row: float(row["latency_us"]) * 1e-6,
     quantity: str = "latency",
-) -> Iterator[Point]:
+) -> Iterator[ScoredPoint]:
     """A point a row; what keeps a row from being priced becomes its reason."""
     for number, row in enumerate(source.frame.iter_rows(named=True)):
         where = Place(source.format, "", "", "")
@@ -182,15 +182,17 @@ def priced(
             time = measured(row)
             if not 0 < time < LONGEST_S:
                 raise InputError(f"the measured time is not between 0 and {LONGEST_S:,} s")
-            yield Point(number, quantity, where, time, price(row, name))
+            yield ScoredPoint(number, quantity, where, time, price(row, name))
         except MemorywallError as error:
-            yield Point(number, quantity, where, float("nan"), None, str(error))
+            yield ScoredPoint(number, quantity, where, float("nan"), None, str(error))
         except TypeError:
             bad = [c for c in source.form.columns if isinstance(row.get(c), str | None)]
             said = f"a cell is no number: one of the columns {', '.join(bad)}"
-            yield Point(number, quantity, where, float("nan"), None, said)
+            yield ScoredPoint(number, quantity, where, float("nan"), None, said)
         except (KeyError, ValueError) as error:
-            yield Point(number, quantity, where, float("nan"), None, f"{error or type(error)}")
+            yield ScoredPoint(
+                number, quantity, where, float("nan"), None, f"{error or type(error)}"
+            )
 
 
 def sound(row: Row, columns: tuple[str, ...]) -> None:

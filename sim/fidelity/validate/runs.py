@@ -13,11 +13,18 @@ import polars as pl
 from sim.errors import InputError, MemorywallError
 from sim.fidelity.validate.layers import vllm_attention, vllm_dense
 from sim.fidelity.validate.names import device_of, dtype_of, model_of, system_of
-from sim.fidelity.validate.points import Bench, Format, Place, Point, Profiled, Source
+from sim.fidelity.validate.points import (
+    MeasuredFile,
+    MeasurementFormat,
+    Place,
+    PredictionBench,
+    Profiled,
+    ScoredPoint,
+)
 from sim.inputs.catalogue import load_model
 from sim.inputs.documents import checked, read_document
 from sim.mapping.parallelism import Parallelism
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.knobs import Knobs
 from sim.serve.serving import serve
 
@@ -88,7 +95,7 @@ def serving_of_run(run: Run) -> Serving:
         kv_dtype=run.kv_dtype,
         replicas=int(e.get("data_parallel_size") or 1),
         router="least-outstanding" if (e.get("data_parallel_size") or 1) > 1 else "round-robin",
-        traffic=Traffic(trace=str(run.folder / "requests.csv")),
+        traffic=RequestTraffic(trace=str(run.folder / "requests.csv")),
         knobs=Knobs(
             max_num_seqs=min(e.get("max_num_seqs") or 256, budget),
             max_num_batched_tokens=budget,
@@ -112,16 +119,16 @@ def kernel_tables(run: Run) -> Iterator[tuple[Path, str, int]]:
                 yield path, "attention" if name == "attention" else "dense", tp
 
 
-def requests_format(run: Run) -> Format:
+def requests_format(run: Run) -> MeasurementFormat:
     """The reader of requests.csv: every request, and the means over them."""
 
-    def read(source: Source, bench: Bench) -> Iterator[Point]:
+    def read(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
         yield from request_points(run, source)
 
-    return Format("vllm_runs requests", (), read)
+    return MeasurementFormat("vllm_runs requests", (), read)
 
 
-def request_points(run: Run, source: Source) -> Iterator[Point]:
+def request_points(run: Run, source: MeasuredFile) -> Iterator[ScoredPoint]:
     """TTFT, TPOT and latency of every request, then of all together."""
     name = run.folder.name
 
@@ -134,7 +141,7 @@ def request_points(run: Run, source: Source) -> Iterator[Point]:
         table = serve(serving_of_run(run)).requests.frame().sort("index")
     except MemorywallError as error:
         for q in QUANTITIES:
-            yield Point(0, f"mean {q}", place("means"), float("nan"), None, str(error))
+            yield ScoredPoint(0, f"mean {q}", place("means"), float("nan"), None, str(error))
         return
     if len(table) != len(frame):
         raise InputError(f"{source.path}: {len(frame)} requests, {len(table)} of them served")
@@ -146,23 +153,25 @@ def request_points(run: Run, source: Source) -> Iterator[Point]:
     for q in QUANTITIES:
         for row, (a, b) in enumerate(zip(measured[q], predicted[q], strict=True)):
             if a > 0:
-                yield Point(row, q, place("requests"), float(a), float(b))
+                yield ScoredPoint(row, q, place("requests"), float(a), float(b))
     for q in QUANTITIES:
         mean = float(measured[q].mean()), float(predicted[q].mean())
-        yield Point(0, f"mean {q}", place("means"), *mean)
+        yield ScoredPoint(0, f"mean {q}", place("means"), *mean)
 
 
-def run_tables(folder: Path, device: str | None) -> Iterator[Source]:
+def run_tables(folder: Path, device: str | None) -> Iterator[MeasuredFile]:
     """Everything of a run as sources whose formats carry what its meta.json says."""
     run = read_run(folder, device)
     model = load_model(run.model)
     for path, kind, tp in kernel_tables(run):
         what = Profiled(model, run.device, run.dtype, tp)
         reader = vllm_attention if kind == "attention" else vllm_dense
-        yield Source(path, Format(f"vllm_runs {kind}", (), reader), pl.read_csv(path), what)
+        yield MeasuredFile(
+            path, MeasurementFormat(f"vllm_runs {kind}", (), reader), pl.read_csv(path), what
+        )
     path = folder / "requests.csv"
     if path.is_file():
-        yield Source(path, requests_format(run), pl.read_csv(path, infer_schema_length=None))
+        yield MeasuredFile(path, requests_format(run), pl.read_csv(path, infer_schema_length=None))
 
 
 def has_run(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from sim.fidelity.validate.points import Point
+from sim.fidelity.validate.points import ScoredPoint
 
 SCHEMA: dict[str, type[pl.DataType]] = {
     "row": pl.Int64,
@@ -27,7 +27,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def table(points: Iterable[Point]) -> pl.DataFrame:
+def table(points: Iterable[ScoredPoint]) -> pl.DataFrame:
     """One row a point, with its relative error."""
     columns: dict[str, list[object]] = {name: [] for name in SCHEMA}
     for p in points:

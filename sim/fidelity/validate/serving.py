@@ -27,10 +27,17 @@ import polars as pl
 
 from sim.errors import InputError
 from sim.fidelity.validate.names import model_of, system_of
-from sim.fidelity.validate.points import Bench, Place, Point, Row, Source, priced
+from sim.fidelity.validate.points import (
+    MeasuredFile,
+    Place,
+    PredictionBench,
+    Row,
+    ScoredPoint,
+    priced,
+)
 from sim.inputs.catalogue import load_model
 from sim.mapping.parallelism import Parallelism
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.knobs import Knobs
 from sim.serve.serving import Served, serve
 
@@ -45,7 +52,7 @@ UNKNOWN = "generic"
 SINCE = (0, 14)  # vLLM schedules a step while the last one runs
 
 
-def silicon(source: Source, bench: Bench) -> Iterator[Point]:
+def silicon(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """TTFT and TPOT, means over the requests of a closed loop of `concurrency` clients."""
 
     def place(row: Row, device: str) -> Place:
@@ -95,7 +102,7 @@ def engine_of(row: Row) -> str:
     return ENGINES.get(backend, UNKNOWN)
 
 
-def config_of(row: Row, bench: Bench, device: str, engine: str | None = None) -> Serving:
+def config_of(row: Row, bench: PredictionBench, device: str, engine: str | None = None) -> Serving:
     """The serving run that a row states. `engine` "none" leaves the host's time out."""
     clients = row.get("batch_size") or row.get("concurrency")
     if not clients:
@@ -121,7 +128,7 @@ def config_of(row: Row, bench: Bench, device: str, engine: str | None = None) ->
         dtype=dtype,
         kv_dtype=("bf16" if own and row["backend"] == "vllm" else "fp8") if small else None,
         engine=engine or engine_of(row),
-        traffic=Traffic(
+        traffic=RequestTraffic(
             arrivals=f"closed:{clients}:think={TURNAROUND_S}",
             prompt=_lengths(isl, own),
             output=_lengths(osl, own),

@@ -14,11 +14,11 @@ from msgspec import Meta
 
 from sim.errors import InputError
 from sim.fidelity.validate.formats import sources
-from sim.fidelity.validate.points import Bench, Source
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import scores, table
-from sim.output.files import clear, whole
+from sim.output.files import atomic_write, clear
 from sim.output.options import Output
 from sim.output.report import terminal
 
@@ -49,8 +49,8 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
     """
     console = terminal()
     device, out = options.device, options.out
-    bench = Bench(device)
-    made: list[tuple[Source, pl.DataFrame]] = []
+    bench = PredictionBench(device)
+    made: list[tuple[MeasuredFile, pl.DataFrame]] = []
     unknown: list[Path] = []
     interrupted = False
     with progress_bar() as advance:
@@ -79,7 +79,7 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
 
 def read(
     paths: list[Path], device: str | None, limit: int | None, unknown: list[Path]
-) -> Iterator[Source]:
+) -> Iterator[MeasuredFile]:
     """Every table with its format; the others are put into `unknown`. `limit` rows a table are
     drawn evenly over it."""
     for path, frame, form in sources(paths):
@@ -90,10 +90,10 @@ def read(
         elif form is None:
             unknown.append(path)
         else:
-            yield drawn(Source(path, form, frame), limit)
+            yield drawn(MeasuredFile(path, form, frame), limit)
 
 
-def drawn(source: Source, limit: int | None) -> Source:
+def drawn(source: MeasuredFile, limit: int | None) -> MeasuredFile:
     """A source with `limit` of its rows at most, in their order."""
     frame = source.frame
     if not limit or len(frame) <= limit:
@@ -102,7 +102,7 @@ def drawn(source: Source, limit: int | None) -> Source:
     return msgspec.structs.replace(source, frame=frame)
 
 
-def points_of(source: Source, bench: Bench, advance: Any) -> pl.DataFrame:
+def points_of(source: MeasuredFile, bench: PredictionBench, advance: Any) -> pl.DataFrame:
     """Predict every row of a table."""
 
     def counted() -> Iterator[Any]:
@@ -132,7 +132,7 @@ def within(points: pl.DataFrame, most: float | None, console: Any) -> bool:
 
 def write(
     out: Path,
-    made: list[tuple[Source, pl.DataFrame]],
+    made: list[tuple[MeasuredFile, pl.DataFrame]],
     points: pl.DataFrame,
     table_format: str,
     pictures: bool,
@@ -158,7 +158,7 @@ def write(
 def save_table(frame: pl.DataFrame, stem: Path, table_format: str) -> None:
     """Whole or not at all."""
     path = stem.with_name(f"{stem.name}.{table_format}")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         if table_format == "parquet":
             frame.write_parquet(temporary)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.account.lanes import LANES, device_lanes, folded, state_slices, task_lanes
-from sim.account.timeline import Record, Span, spans
+from sim.account.timeline import RunRecord, Span, spans
 from sim.states import STATES
 
 Int = npt.NDArray[np.int64]
@@ -63,12 +63,14 @@ class Lane(msgspec.Struct, frozen=True):
     spans: list[Span]
 
 
-def steps(record: Record) -> int:
+def steps(record: RunRecord) -> int:
     """Steps on all simulated ranks."""
     return sum(len(slot.pieces) for slot in record.compiled.slots)
 
 
-def lay_out(record: Record, passes: Iterable[int], replica: int = 0, rank: int = 0) -> list[Lane]:
+def lay_out(
+    record: RunRecord, passes: Iterable[int], replica: int = 0, rank: int = 0
+) -> list[Lane]:
     """Lanes of the stages of a replica at one rank; in a long run only near the given passes."""
     near: frozenset[int] | None = None
     if steps(record) > FEW:

@@ -30,7 +30,7 @@ KINDS = (
 )
 
 
-class Point(msgspec.Struct, frozen=True):
+class RooflinePoint(msgspec.Struct, frozen=True):
     """All runs of one operator of one phase, on one device each."""
 
     phase: str
@@ -50,7 +50,7 @@ class Point(msgspec.Struct, frozen=True):
         return self.flops / self.ticks * 1e12
 
 
-def points(result: Result) -> tuple[list[Point], int]:
+def points(result: Result) -> tuple[list[RooflinePoint], int]:
     """(operators that compute and move something, by time; ticks of all steps together)."""
     sums: dict[tuple[str, str, str], list[int]] = {}
     seen: dict[tuple[str, int], list[int]] = {}
@@ -68,7 +68,7 @@ def points(result: Result) -> tuple[list[Point], int]:
             parts = (step.cost.flops, step.cost.hbm_bytes, step.duration)
             total = sums.setdefault((phase, step.kind, step.name), [0, 0, 0])
             total[:] = [a + count * b for a, b in zip(total, parts, strict=True)]
-    found = [Point(*key, *values) for key, values in sums.items()]
+    found = [RooflinePoint(*key, *values) for key, values in sums.items()]
     return sorted(found, key=lambda p: (-p.ticks, p.phase, p.name)), whole
 
 
@@ -122,7 +122,7 @@ def draw_roofline(result: Result) -> Figure:
     return fig
 
 
-def _names(ax: Axes, found: list[Point]) -> list[tuple[str, int]]:
+def _names(ax: Axes, found: list[RooflinePoint]) -> list[tuple[str, int]]:
     """(names, number of the point) where points that lie on one another are named together."""
     named: dict[int, list[str]] = {}
     dot = ax.figure.dpi / 72
@@ -133,7 +133,7 @@ def _names(ax: Axes, found: list[Point]) -> list[tuple[str, int]]:
     return [("\n".join(dict.fromkeys(names)), k) for k, names in named.items()]
 
 
-def _area(p: Point, whole: int) -> float:
+def _area(p: RooflinePoint, whole: int) -> float:
     """Of a marker, in square points: its share of the time."""
     return 12 + 700 * p.ticks / whole
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
-from sim.output.files import whole
+from sim.output.files import atomic_write
 from sim.scenario import Resolved
 from sim.states import STATES
 
@@ -129,7 +129,7 @@ def save(fig: Figure, stem: Path) -> list[Path]:
         (".svg", {"Date": None, "Creator": None}),
     ):
         path = stem.with_name(stem.name + suffix)
-        with look(), whole(path) as temporary:
+        with look(), atomic_write(path) as temporary:
             fig.savefig(temporary, format=suffix[1:], dpi=DPI, metadata=metadata)
         written.append(path)
     return written

@@ -22,7 +22,7 @@ DIGITS = "equal after rounding to the printed digits"
 Ours = Mapping[str, Mapping[str, float]]  # row -> column -> value
 
 
-class Row(Record, frozen=True, kw_only=True):
+class PaperRow(Record, frozen=True, kw_only=True):
     """Printed values of one row; `length` is in tokens, 0 where it plays no part."""
 
     name: str
@@ -50,7 +50,7 @@ class Printed(Record, frozen=True, kw_only=True):
     note: str = ""
     tolerance: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
     misses: tuple[Miss, ...] = ()
 
     def __post_init__(self) -> None:

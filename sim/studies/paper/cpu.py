@@ -28,7 +28,7 @@ REACH = (20.0, 500.0)  # GB/s in which the bandwidth is sought
 PRECISE = 1e-4  # relative, of the bandwidth found
 
 
-class Fit(msgspec.Struct, frozen=True):
+class CpuFit(msgspec.Struct, frozen=True):
     """The bandwidth that fits best, and how well it does."""
 
     bandwidth_GBps: float
@@ -73,7 +73,7 @@ def latencies(bandwidth: float) -> dict[str, dict[str, float]]:
     return {name: {str(n): time(name, n) / unit for n in LENGTHS} for name in MODELS}
 
 
-def calibrate() -> Fit:
+def calibrate() -> CpuFit:
     """The bandwidth of least rms log error, by golden section on its logarithm."""
     printed = load_printed("figure-9")
 
@@ -97,7 +97,7 @@ def calibrate() -> Fit:
     peak = load_device(DEVICE).matrix.flops("fp32")
     assert peak is not None
     found = latencies(bandwidth)
-    return Fit(bandwidth, 4 * peak / (bandwidth * 1e9), rms(found, printed), found)
+    return CpuFit(bandwidth, 4 * peak / (bandwidth * 1e9), rms(found, printed), found)
 
 
 def rms(ours: dict[str, dict[str, float]], printed: Printed) -> float:
@@ -111,7 +111,7 @@ def rms(ours: dict[str, dict[str, float]], printed: Printed) -> float:
     return math.sqrt(sum(e * e for e in errors) / len(errors))
 
 
-def cpu_latency() -> tuple[Section, Fit]:
+def cpu_latency() -> tuple[Section, CpuFit]:
     """Fig 9 at the bandwidth that fits it best."""
     fit = calibrate()
     nominal = load_device(DEVICE).hbm.bandwidth_GBps

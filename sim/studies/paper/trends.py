@@ -14,7 +14,7 @@ from sim.studies.paper.cells import Section, Source, compare, data_file
 from workloads.model import Record
 
 
-class Point(Record, frozen=True, kw_only=True):
+class TrendPoint(Record, frozen=True, kw_only=True):
     """One mark of a trend figure."""
 
     year: float
@@ -29,16 +29,16 @@ class Series(Record, frozen=True, kw_only=True):
     name: str
     unit: str
     source: Source
-    points: tuple[Point, ...]
+    points: tuple[TrendPoint, ...]
 
 
-class Points(Record, frozen=True, kw_only=True):
+class TrendPoints(Record, frozen=True, kw_only=True):
     """The file of all marks."""
 
     series: tuple[Series, ...]
 
 
-class Line(msgspec.Struct, frozen=True):
+class TrendLine(msgspec.Struct, frozen=True):
     """log2(value) = intercept + slope * (year - 2000)."""
 
     slope: float
@@ -62,17 +62,17 @@ class Line(msgspec.Struct, frozen=True):
 def load_points() -> dict[str, Series]:
     """The marks by quantity. Raises InputError."""
     path = data_file("trend-points")
-    return {s.name: s for s in convert(read_document(path), Points, str(path)).series}
+    return {s.name: s for s in convert(read_document(path), TrendPoints, str(path)).series}
 
 
-def fit(points: tuple[Point, ...]) -> Line:
+def fit(points: tuple[TrendPoint, ...]) -> TrendLine:
     """Ordinary least squares of log2(value) against the year."""
     years = np.array([p.year - 2000 for p in points])
     slope, intercept = np.polyfit(years, np.log2([p.value for p in points]), 1)
-    return Line(float(slope), float(intercept))
+    return TrendLine(float(slope), float(intercept))
 
 
-def without_experts(series: Series) -> tuple[Point, ...]:
+def without_experts(series: Series) -> tuple[TrendPoint, ...]:
     """The points that are no mixture of experts."""
     return tuple(p for p in series.points if not p.experts)
 
@@ -82,7 +82,7 @@ def trends() -> list[Section]:
     series = load_points()
     lines = {name: fit(one.points) for name, one in series.items()}
     dense = fit(without_experts(series["model size"])).two_years
-    gap = Line(lines["peak FLOPS"].slope - lines["DRAM bandwidth"].slope, 0.0)
+    gap = TrendLine(lines["peak FLOPS"].slope - lines["DRAM bandwidth"].slope, 0.0)
     short = {name: dict.fromkeys(("label", "drawn line"), x.two_years) for name, x in lines.items()}
     long = {name: {"label": line.twenty_years} for name, line in lines.items()}
     note = (

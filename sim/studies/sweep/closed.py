@@ -16,9 +16,9 @@ from sim.errors import Infeasible, InputError
 from sim.mapping.parallelism import check_devices
 from sim.scenario import Lengths
 from sim.studies.sweep.kinds import Row, refusal
-from sim.studies.sweep.points import Point
+from sim.studies.sweep.points import StaticPoint
 from sim.studies.sweep.shapes import Shapes
-from sim.studies.sweep.stages import Pipeline
+from sim.studies.sweep.stages import StageLayout
 from workloads.batch import Batch
 from workloads.graph import build_graph
 from workloads.model import Model
@@ -27,12 +27,12 @@ from workloads.precision import Precision
 MOST_PASSES = 200_000  # at once; more are taken in parts, to bound memory
 
 
-def covered(point: Point) -> bool:
+def covered(point: StaticPoint) -> bool:
     """Whether the closed form is all of it."""
     return plain(point.model) and _serial(point)
 
 
-def _serial(point: Point) -> bool:
+def _serial(point: StaticPoint) -> bool:
     s, split = point.scenario, point.scenario.parallelism
     return (
         s.detail == "op"
@@ -51,7 +51,7 @@ def plain(model: Model) -> bool:
     return not any(op.branches for _, op in graph.ops())
 
 
-def closed_rows(points: list[Point]) -> Iterator[tuple[int, Row]]:
+def closed_rows(points: list[StaticPoint]) -> Iterator[tuple[int, Row]]:
     """(index, row) of the points that are covered; others are left out.
 
     Points that share a rank's share of a model on a machine are priced together.
@@ -76,7 +76,7 @@ def closed_rows(points: list[Point]) -> Iterator[tuple[int, Row]]:
             yield from _group([points[i] for i in part], part)
 
 
-def _parts(members: list[int], points: list[Point]) -> Iterator[list[int]]:
+def _parts(members: list[int], points: list[StaticPoint]) -> Iterator[list[int]]:
     """Members by their lengths, so many lengths together that their passes are bounded."""
     by_lengths: dict[Lengths, list[int]] = {}
     for i in members:
@@ -93,7 +93,7 @@ def _parts(members: list[int], points: list[Point]) -> Iterator[list[int]]:
         yield part
 
 
-def _group(points: list[Point], numbers: list[int]) -> Iterator[tuple[int, Row]]:
+def _group(points: list[StaticPoint], numbers: list[int]) -> Iterator[tuple[int, Row]]:
     """Rows of points that differ in lengths and in the pipeline alone."""
     staged: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for i, p in enumerate(points):
@@ -108,7 +108,7 @@ def _group(points: list[Point], numbers: list[int]) -> Iterator[tuple[int, Row]]
         try:
             check_devices(split, len(machine.system.devices), machine.name)
             sums = sums or Shapes(points[0], shapes)
-            pipeline = Pipeline(sums, split)
+            pipeline = StageLayout(sums, split)
         except Infeasible as error:  # as `make_plan` refuses, in its order
             row = refusal(error)
             yield from ((numbers[i], row) for i in mine)

@@ -26,7 +26,7 @@ def _machine(
     return load_machine(ref, dict(device), dict(system))
 
 
-class Point(msgspec.Struct, frozen=True):
+class StaticPoint(msgspec.Struct, frozen=True):
     """A static point looked up: all that decides its row. Points that share a model or a machine
     share the object."""
 
@@ -47,16 +47,16 @@ def looked_up(ref: str, on: str, changes: dict[str, Value]) -> tuple[Model, Mach
     return _model(ref, parts["model"]), _machine(on, parts["device"], parts["system"])
 
 
-def prepare(document: dict[str, Any]) -> Point:
+def prepare(document: dict[str, Any]) -> StaticPoint:
     """A point's scenario, checked and looked up. Raises InputError."""
     scenario = convert(document, Scenario, "sweep")
     model, machine = looked_up(scenario.model, scenario.on, scenario.set)
     precision = precision_of(model, scenario)
     lengths = checked(f"workload of {model.name}", lambda: lengths_of(model, scenario.workload))
-    return Point(scenario, model, machine, precision, lengths)
+    return StaticPoint(scenario, model, machine, precision, lengths)
 
 
-def decides(point: Point) -> dict[str, Any]:
+def decides(point: StaticPoint) -> dict[str, Any]:
     """Everything that a row depends on."""
     s = point.scenario
     return {

@@ -11,7 +11,7 @@ import msgspec
 
 from sim.errors import InputError
 from sim.inputs.traces import read_trace
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.studies.sweep.kinds import Row
 
 CLOSE = 1.01  # the bisection ends when the two rates are this near
@@ -42,7 +42,7 @@ def at_rate(serving: Serving, rate: Any) -> Serving:
 
 
 @lru_cache(maxsize=64)
-def trace_rate(traffic: Traffic) -> float:
+def trace_rate(traffic: RequestTraffic) -> float:
     """Requests a second of a trace as it is."""
     count, last = 0, 0
     rows = read_trace(

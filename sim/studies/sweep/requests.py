@@ -13,7 +13,7 @@ import msgspec
 
 from sim.errors import InputError
 from sim.inputs.documents import convert
-from sim.serve.config import Serving, Traffic
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.host import load_engine
 from sim.studies.sweep.points import looked_up
 from sim.studies.sweep.rates import at_rate
@@ -49,7 +49,7 @@ def prepare(document: dict[str, Any]) -> Ready:
     return Ready(serving, decides)
 
 
-def _drawn(traffic: Traffic) -> list[str]:
+def _drawn(traffic: RequestTraffic) -> list[str]:
     return [text for text in (traffic.prompt, traffic.output) if text.startswith("trace:")]
 
 

@@ -38,7 +38,7 @@ DaskAddress = Annotated[
 ]
 
 
-class Study(Record, frozen=True, kw_only=True):
+class SweepStudy(Record, frozen=True, kw_only=True):
     """Options of every study of many scenarios. `set` holds texts KEY=VALUE."""
 
     on: MachineName | None = None
@@ -55,7 +55,7 @@ class Study(Record, frozen=True, kw_only=True):
     ] = None
 
 
-class SweepOptions(Study, frozen=True, kw_only=True):
+class SweepOptions(SweepStudy, frozen=True, kw_only=True):
     """Options of `sweep`. With a folder `out` of an earlier sweep, that sweep continues."""
 
     where: Annotated[str, Meta(description="Condition on points: tp*pp <= 8 and batch >= tp")] = ""
@@ -80,7 +80,7 @@ class SweepOptions(Study, frozen=True, kw_only=True):
     dask: DaskAddress = None
 
 
-class MapOptions(Study, frozen=True, kw_only=True):
+class MapOptions(SweepStudy, frozen=True, kw_only=True):
     """Options of `map`."""
 
     wall: Annotated[str, Meta(description="memory, hbm, sram, link, bubble, launch or idle")] = (
@@ -91,7 +91,7 @@ class MapOptions(Study, frozen=True, kw_only=True):
     pictures: Pictures = True
 
 
-class RecommendOptions(Study, frozen=True, kw_only=True):
+class RecommendOptions(SweepStudy, frozen=True, kw_only=True):
     """Options of `recommend`. The bounds are in seconds."""
 
     devices: Annotated[int, Meta(ge=1, le=4096, description="Most devices to use")]

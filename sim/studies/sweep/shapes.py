@@ -16,7 +16,7 @@ from sim.mapping.plan import ID_BYTES, hidden_bytes, sends
 from sim.mapping.priced import exchange_step, output_exchange
 from sim.scenario import Lengths
 from sim.states import LAUNCH, LINK
-from sim.studies.sweep.points import Point
+from sim.studies.sweep.points import StaticPoint
 from workloads.graph import Graph
 from workloads.model import Model
 
@@ -30,7 +30,7 @@ class Shapes:
     the exchanges of one step; last: blocks of the last step. fits: whether 64 bits hold the sums.
     """
 
-    def __init__(self, point: Point, shapes: list[Lengths]) -> None:
+    def __init__(self, point: StaticPoint, shapes: list[Lengths]) -> None:
         self.point, self.count = point, len(shapes)
         split, device = point.scenario.parallelism, point.machine.device
         self.tp, self.collective = split.tp, split.collective

@@ -19,7 +19,7 @@ from sim.mapping.passes import AMOUNTS, OF_FAMILIES, BlockSums, Ints
 from sim.mapping.plan import stage_table
 from sim.states import BUBBLE, COMPUTE, HBM, LAUNCH, LINK, NOTHING, SRAM
 from sim.studies.sweep.kinds import Row, refusal
-from sim.studies.sweep.points import Point
+from sim.studies.sweep.points import StaticPoint
 from sim.studies.sweep.rows import static_row
 from sim.studies.sweep.shapes import Shapes
 
@@ -27,7 +27,7 @@ OWN = [COMPUTE, HBM, SRAM, LAUNCH]  # the states of the first four amounts
 FLOPS, BYTES = 4, 5
 
 
-class Pipeline:
+class StageLayout:
     """What the shapes take over the stages of a split. Arrays run over the shapes; `account` are
     ticks of all devices by (phase, state): the whole, the first pass, the later ones."""
 
@@ -138,7 +138,7 @@ class Pipeline:
                     one[name] = sure
         return found
 
-    def rows(self, points: list[Point], at: list[int]) -> Iterator[tuple[int, int, Row]]:
+    def rows(self, points: list[StaticPoint], at: list[int]) -> Iterator[tuple[int, int, Row]]:
         """(index, shape, row) of points whose shapes are `at`."""
         shapes, point = self.shapes, self.shapes.point
         device, generates = point.machine.device, point.model.decoder is not None

@@ -8,11 +8,11 @@ from sim.states import NOTHING
 from sim.studies.sweep.axes import keys_of
 from sim.studies.sweep.closed import closed_rows
 from sim.studies.sweep.kinds import Kind, Row
-from sim.studies.sweep.points import Point, decides, prepare
+from sim.studies.sweep.points import StaticPoint, decides, prepare
 from sim.studies.sweep.rows import COLUMNS, PHASES, static_row
 
 
-def row(point: Point, option: str = "") -> Row:
+def row(point: StaticPoint, option: str = "") -> Row:
     """Simulate one point. Raises Infeasible, OutOfMemory, InputError."""
     result = simulate(point.resolved())
     by_phase = {str(k[0]): v for k, v in result.account.by("phase").items()}

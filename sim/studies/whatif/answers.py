@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sim.output.report import duration, plain_table
 from sim.studies.whatif.compare import compare, metric_name
-from sim.studies.whatif.named import Answer, Outcome, Told
+from sim.studies.whatif.named import Answer, CheckedClaim, VariantResult
 from sim.studies.whatif.parts import ALL_STATES, HEADS, Breakdown, Cause
 
 LEAST = 0.0005  # smaller shares are not shown
@@ -57,14 +57,14 @@ def variant_table(found: Answer) -> Table:
     return table
 
 
-def _shares(outcome: Outcome) -> dict[str, float]:
+def _shares(outcome: VariantResult) -> dict[str, float]:
     if outcome.breakdown is None or not outcome.breakdown.whole:
         return {}
     whole = outcome.breakdown.whole
     return {c.state: float(x / whole) for c, x in outcome.breakdown.by("state").items()}
 
 
-def claim_table(claims: tuple[Told, ...]) -> Table:
+def claim_table(claims: tuple[CheckedClaim, ...]) -> Table:
     """Printed and ours."""
     table = plain_table("Beside what others say", "variant", ["what", "printed", "ours"])
     table.add_column("source")
@@ -75,7 +75,7 @@ def claim_table(claims: tuple[Told, ...]) -> Table:
     return table
 
 
-def shown(told: Told) -> str:
+def shown(told: CheckedClaim) -> str:
     """Our number with the digits of the printed one."""
     if told.ours is None:
         return "-"

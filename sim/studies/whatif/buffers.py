@@ -22,7 +22,7 @@ from sim.cost.kernels.rates import Rates, rates_of
 from sim.scenario import Resolved
 from sim.states import STATES
 from sim.studies.paper.convention import AS_PAPER, INT8
-from sim.studies.whatif.mechanisms import Buffers
+from sim.studies.whatif.mechanisms import LocalBuffers
 from sim.studies.whatif.parts import Breakdown, Cause, Parts
 from workloads.graph import build_graph
 from workloads.ops import Gemm
@@ -31,7 +31,7 @@ SIDE = 16
 ACCUMULATED = 4  # bytes of a number in the accumulator
 
 
-def matmul_time(resolved: Resolved, buffers: Buffers) -> Breakdown:
+def matmul_time(resolved: Resolved, buffers: LocalBuffers) -> Breakdown:
     """Ticks of all matrix products of the first pass, 8 bit, by operator class."""
     rates = rates_of(resolved.machine.device, "int8")
     graph = build_graph(resolved.model, resolved.passes[0].batch, INT8, AS_PAPER)
@@ -49,14 +49,14 @@ def matmul_time(resolved: Resolved, buffers: Buffers) -> Breakdown:
     return Breakdown("matmul", {c: x for c, x in parts.items() if x})
 
 
-def product_seconds(gemm: Gemm, rates: Rates, buffers: Buffers) -> tuple[float, float]:
+def product_seconds(gemm: Gemm, rates: Rates, buffers: LocalBuffers) -> tuple[float, float]:
     """(arithmetic, moving) of one product with its best tile."""
     local = local_bytes(gemm, buffers)
     inner = gemm.batch * local / rates.inner_rate
     return gemm.flops / rates.peak, inner + gemm.bytes / rates.bandwidth
 
 
-def local_bytes(gemm: Gemm, buffers: Buffers) -> int:
+def local_bytes(gemm: Gemm, buffers: LocalBuffers) -> int:
     """Bytes between the shared level and the local memories of one of the batch, at best."""
     tm = np.arange(SIDE, gemm.m + SIDE, SIDE)[:, None]
     tn = np.arange(SIDE, gemm.n + SIDE, SIDE)[None, :]

@@ -176,7 +176,7 @@ class Area(Record, frozen=True, kw_only=True):
         return [*rates, f"on_chip.{shared[-1]}.capacity_KiB={cache + more!r}"]
 
 
-class Buffers(Record, frozen=True, kw_only=True):
+class LocalBuffers(Record, frozen=True, kw_only=True):
     """A scratchpad for inputs and an accumulator for outputs, see `sim.studies.whatif.buffers`.
 
     overlap: loads hide under the arithmetic, perfectly; else they stand in front of it.

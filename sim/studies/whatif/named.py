@@ -26,7 +26,7 @@ from sim.studies.whatif.subjects import RunSubject, subject_of
 from workloads.batch import Batch
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class VariantResult(msgspec.Struct, frozen=True):
     """A variant that was run; without a breakdown, why it cannot be."""
 
     variant: Variant
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Told(msgspec.Struct, frozen=True):
+class CheckedClaim(msgspec.Struct, frozen=True):
     """A claim with our number, None where its variant cannot be."""
 
     claim: Claim
@@ -47,20 +47,20 @@ class Answer(msgspec.Struct, frozen=True):
     """What came out. `asked` says that model, machine or keys are not the file's."""
 
     what: WhatIf
-    outcomes: tuple[Outcome, ...]
-    claims: tuple[Told, ...]
+    outcomes: tuple[VariantResult, ...]
+    claims: tuple[CheckedClaim, ...]
     asked: bool
 
     @property
     def base(self) -> Breakdown | None:
         return self.outcomes[0].breakdown
 
-    def base_of(self, outcome: Outcome) -> Breakdown | None:
+    def base_of(self, outcome: VariantResult) -> Breakdown | None:
         """What a variant is held against."""
         found = {o.variant.name: o.breakdown for o in self.outcomes}
         return found.get(outcome.variant.against, self.base)
 
-    def speed_up(self, outcome: Outcome) -> float | None:
+    def speed_up(self, outcome: VariantResult) -> float | None:
         """How many times as fast as that."""
         base = self.base_of(outcome)
         if base is None or outcome.breakdown is None or not outcome.breakdown.whole:
@@ -112,11 +112,11 @@ def answer(
         raise InputError(f"{what.title}: {outcomes[0].reason}")
     by_name = {o.variant.name: o for o in outcomes}
     asked = bool(model or on or changes)
-    told = [] if asked else [Told(c, _ours(c, by_name, outcomes[0])) for c in what.claims]
+    told = [] if asked else [CheckedClaim(c, _ours(c, by_name, outcomes[0])) for c in what.claims]
     return Answer(what, tuple(outcomes), tuple(told), asked)
 
 
-def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> Outcome:
+def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> VariantResult:
     try:
         texts = [f"{key}={from_value(value)}" for key, value in variant.changes.items()]
         document = changed("run", base, texts)
@@ -131,11 +131,11 @@ def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> Outcome:
         resolved = subject.resolved
         found = evaluate(resolved, document, variant, metric)
     except (Infeasible, InputError) as error:
-        return Outcome(variant, variant.name, None, None, str(error))
-    return Outcome(variant, title(resolved), found, resolved)
+        return VariantResult(variant, variant.name, None, None, str(error))
+    return VariantResult(variant, title(resolved), found, resolved)
 
 
-def _ours(claim: Claim, outcomes: dict[str, Outcome], first: Outcome) -> float | None:
+def _ours(claim: Claim, outcomes: dict[str, VariantResult], first: VariantResult) -> float | None:
     one, other = outcomes[claim.variant], outcomes.get(claim.against, first)
     if one.breakdown is None or one.resolved is None or other.breakdown is None:
         return None

@@ -8,7 +8,7 @@ import msgspec
 
 from sim.errors import hint
 from sim.inputs.catalogue import Value
-from sim.studies.whatif.mechanisms import Area, Buffers, Exits, Sparsity, Speculative, Tiers
+from sim.studies.whatif.mechanisms import Area, Exits, LocalBuffers, Sparsity, Speculative, Tiers
 from workloads.model import Record
 
 
@@ -26,7 +26,7 @@ class Variant(Record, frozen=True, kw_only=True):
     speculative: Speculative | None = None
     exits: Exits | None = None
     area: Area | None = None
-    buffers: Buffers | None = None
+    buffers: LocalBuffers | None = None
 
 
 class Claim(Record, frozen=True, kw_only=True):

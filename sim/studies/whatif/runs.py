@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from sim.account.metrics import group_ends, group_sizes
 from sim.account.stalls import WAIT
-from sim.account.timeline import Record, ranks, slot_spans, waiting
+from sim.account.timeline import RunRecord, ranks, slot_spans, waiting
 from sim.errors import InputError, hint
 from sim.mapping.priced import Step
 from sim.mapping.program import Slot
@@ -75,7 +75,7 @@ class _Tally:
     def wait(self, states: Ticks) -> None:
         self.waits = add(self.waits, states)
 
-    def slot(self, record: Record, slot: Slot, begin: int) -> None:
+    def slot(self, record: RunRecord, slot: Slot, begin: int) -> None:
         """The steps of a job on a rank."""
         if not slot.whole:
             for span in slot_spans(record, slot, begin):
@@ -161,7 +161,7 @@ def _sequence_parts(result: Result, first: int, last: int) -> Parts:
 
 
 def _group_parts(
-    record: Record, replica: int, micro: int, first: int, last: int, share: Fraction
+    record: RunRecord, replica: int, micro: int, first: int, last: int, share: Fraction
 ) -> Parts:
     mine = [s for s in record.compiled.slots if (s.job.replica, s.job.micro) == (replica, micro)]
     begin = group_ends(record, first - 1)[replica, micro] if first else 0
@@ -187,7 +187,7 @@ def _group_parts(
     return kept(parts)
 
 
-def _arrived(record: Record, slot: Slot, clock: int, begin: int) -> int:
+def _arrived(record: RunRecord, slot: Slot, clock: int, begin: int) -> int:
     """When everything that a job waits for was there, between `clock` and `begin`."""
     ends = [record.timeline.end[i] for i in slot.arrival]
     return min(begin, max([clock, *ends]))

@@ -34,7 +34,7 @@ BINDS = 0.05  # elasticity from which a resource is called a wall
 Job = tuple[int, float]  # (number of the resource, factor)
 
 
-class Row(msgspec.Struct, frozen=True):
+class SensitivityRow(msgspec.Struct, frozen=True):
     """A resource: the metric at twice and at half of it, and free, in ticks; None: cannot be."""
 
     resource: Resource
@@ -51,10 +51,10 @@ class Sensitivity(msgspec.Struct, frozen=True):
     metric: str
     name: str
     base: Fraction
-    rows: tuple[Row, ...]
+    rows: tuple[SensitivityRow, ...]
 
     @property
-    def strongest(self) -> Row:
+    def strongest(self) -> SensitivityRow:
         """The resource that the metric follows most."""
         return max(self.rows, key=lambda row: abs(row.elasticity or 0.0))
 
@@ -152,12 +152,14 @@ def measured(
 
 def _row(
     number: int, resource: Resource, results: dict[Job, Fraction | str], base: Fraction
-) -> Row:
+) -> SensitivityRow:
     if not any(resource.values.values()):  # nothing to scale: it costs nothing as it is
-        return Row(resource, 0.0, base, base, base, "not stated" if not resource.values else "")
+        return SensitivityRow(
+            resource, 0.0, base, base, base, "not stated" if not resource.values else ""
+        )
     up, down, double, half, free = (results[number, by] for by in FACTORS)
     reasons = [x for x in (up, down, double, half, free) if isinstance(x, str)]
-    return Row(
+    return SensitivityRow(
         resource,
         _elasticity(up, down),
         None if isinstance(double, str) else double,

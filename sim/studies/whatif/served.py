@@ -31,7 +31,7 @@ STEP_STATES = STATES[:5]
 Int = NDArray[np.int64]
 
 
-class Tables(msgspec.Struct, frozen=True):
+class ServedTables(msgspec.Struct, frozen=True):
     """What a serving run left: a row a request, a row a step (None where not kept), totals."""
 
     requests: pl.DataFrame
@@ -41,7 +41,7 @@ class Tables(msgspec.Struct, frozen=True):
     stages: int
 
 
-def break_down(tables: Tables, metric: str) -> Breakdown:
+def break_down(tables: ServedTables, metric: str) -> Breakdown:
     """makespan, or e2e, ttft or tpot: the mean, `e2e:p99`, or `e2e:request=17`. Raises
     InputError."""
     if metric == "makespan":
@@ -65,7 +65,7 @@ def break_down(tables: Tables, metric: str) -> Breakdown:
 class _Rows:
     """A latency of every request: ticks by cause, over its tokens where it is a tpot."""
 
-    def __init__(self, tables: Tables, name: str) -> None:
+    def __init__(self, tables: ServedTables, name: str) -> None:
         t = tables.requests
         if name == "tpot":
             t = t.filter(t["output_tokens"] > 1)
@@ -83,7 +83,7 @@ class _Rows:
         else:
             self.columns = self._windows(tables)
 
-    def _windows(self, tables: Tables) -> dict[Cause, Int]:
+    def _windows(self, tables: ServedTables) -> dict[Cause, Int]:
         """The steps of its replica from one moment of a request to another."""
         if tables.steps is None or tables.stages > 1:
             lack = "it kept no steps" if tables.stages == 1 else f"it has {tables.stages} stages"

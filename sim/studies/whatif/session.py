@@ -31,7 +31,7 @@ from sim.studies.whatif.report import (
 )
 from sim.studies.whatif.sensitivity import Sensitivity, sensitivity
 from sim.studies.whatif.subjects import Subject, document_of, subject
-from sim.studies.whatif.trend import Rates, Trend, trend
+from sim.studies.whatif.trend import Trend, TrendRates, trend
 from sim.studies.whatif.trend_report import plot_trend, print_trend
 from sim.studies.whatif.trend_report import table_of as trend_table
 from workloads.model import Record
@@ -81,7 +81,7 @@ class CompareOptions(Measured, frozen=True, kw_only=True):
 class TrendOptions(Measured, frozen=True, kw_only=True):
     """Options of `trend`."""
 
-    rates: Rates = msgspec.field(default_factory=Rates)
+    rates: TrendRates = msgspec.field(default_factory=TrendRates)
     years: Annotated[float, Meta(description="How far to go, in years")] = 10.0
     step: Annotated[float, Meta(description="Years between points")] = 1.0
 

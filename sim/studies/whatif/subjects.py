@@ -63,11 +63,13 @@ class ServeSubject:
     kind = "serve"
     default = "e2e"
 
-    def __init__(self, name: str, tables: served.Tables | None, serving: Serving | None) -> None:
+    def __init__(
+        self, name: str, tables: served.ServedTables | None, serving: Serving | None
+    ) -> None:
         self.name, self._tables, self.serving = name, tables, serving
 
     @cached_property
-    def tables(self) -> served.Tables:
+    def tables(self) -> served.ServedTables:
         if self._tables:
             return self._tables
         from sim.serve.serving import serve
@@ -169,7 +171,7 @@ def serve_folder(folder: Path) -> ServeSubject:
     name = f"{config['model']['name']} on {config['serving']['on']} · {folder.name}"
     return ServeSubject(
         name,
-        served.Tables(
+        served.ServedTables(
             _read(requests),
             _read(steps) if steps else None,
             summary["account_ps"],
@@ -180,14 +182,14 @@ def serve_folder(folder: Path) -> ServeSubject:
     )
 
 
-def tables_of(done: Served) -> served.Tables:
+def tables_of(done: Served) -> served.ServedTables:
     """The tables of a serving run at hand."""
     import polars as pl
 
     from sim.serve.session import summary
 
     found = summary(done)
-    return served.Tables(
+    return served.ServedTables(
         done.requests.frame(),
         pl.concat([columns.frame() for columns in done.steps]) if done.steps else None,
         found["account_ps"],

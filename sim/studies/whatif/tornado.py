@@ -17,7 +17,7 @@ from sim.output.plots.style import (
     save,
 )
 from sim.studies.whatif.compare import metric_name, unit_of
-from sim.studies.whatif.sensitivity import Row, Sensitivity
+from sim.studies.whatif.sensitivity import Sensitivity, SensitivityRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def draw_tornado(found: Sensitivity, kind: Kind = "paper") -> Figure:
     return fig
 
 
-def _reach(row: Row, found: Sensitivity) -> float:
+def _reach(row: SensitivityRow, found: Sensitivity) -> float:
     """How far a row moves the metric, as a share of it."""
     values = [x for x in (row.double, row.half, row.free) if x is not None]
     return max((abs(float(x / found.base) - 1) for x in values), default=0.0)

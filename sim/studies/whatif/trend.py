@@ -40,7 +40,7 @@ DEFAULTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 Growth = Annotated[float, msgspec.Meta(gt=0, le=100)]
 
 
-class Rates(Record, frozen=True, kw_only=True):
+class TrendRates(Record, frozen=True, kw_only=True):
     """Growth over two years."""
 
     flops: Annotated[Growth, Meta(description="Growth of FLOP/s in two years")] = 3.0
@@ -84,7 +84,7 @@ class Trend(msgspec.Struct, frozen=True):
     """Workloads on one device that grows."""
 
     machine: str
-    rates: Rates
+    rates: TrendRates
     courses: tuple[Course, ...]
 
 
@@ -93,7 +93,7 @@ def trend(
     on: str | None,
     changes: Sequence[str],
     metric: str | None,
-    rates: Rates,
+    rates: TrendRates,
     years: float,
     step: float,
     watch: Watch | None = None,
@@ -123,7 +123,7 @@ def _course(
     label: str,
     document: Mapping[str, Any],
     metric: str | None,
-    rates: Rates,
+    rates: TrendRates,
     years: float,
     step: float,
     named: bool,
@@ -166,7 +166,7 @@ def moment(
     found: list[Resource],
     fixed: dict[str, float],
     metric: str,
-    rates: Rates,
+    rates: TrendRates,
     year: float,
 ) -> Moment:
     """The scenario on the device of a year (0: as it is)."""

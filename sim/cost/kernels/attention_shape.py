@@ -1,4 +1,4 @@
-"""What an attention kernel is asked for: heads, sums over its sequences, bytes."""
+"""What an attention kernel is shape for: heads, sums over its sequences, bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workloads.ops import Flash, Traffic
 BLOCK = 64  # widths are padded to this much of a key and its value: 32 each
 
 
-class Asked(NamedTuple):
+class AttentionShape(NamedTuple):
     """One attention kernel over a batch; numbers, or arrays of many batches.
 
     decoding, seen: sequences with one new token behind a cache, and the keys they see together.
@@ -54,7 +54,7 @@ class Asked(NamedTuple):
         return others == 0 if isinstance(others, np.ndarray) else not others
 
 
-def asked_of(flash: tuple[Flash, ...], traffic: Traffic) -> Asked:
+def attention_shape(flash: tuple[Flash, ...], traffic: Traffic) -> AttentionShape:
     """The sums of an operator."""
     first = flash[0]
     decoding: Any = 0
@@ -69,7 +69,7 @@ def asked_of(flash: tuple[Flash, ...], traffic: Traffic) -> Asked:
             decoding, seen = decoding + f.sequences, seen + f.keys
         else:
             chunks.append((f.sequences, f.new, f.context))
-    return Asked(
+    return AttentionShape(
         heads=first.heads,
         kv_heads=first.kv_heads,
         width=first.width,
@@ -86,9 +86,9 @@ def asked_of(flash: tuple[Flash, ...], traffic: Traffic) -> Asked:
     )
 
 
-def score_flops(asked: Asked) -> Any:
+def score_flops(shape: AttentionShape) -> Any:
     """Matrix FLOPs of one score and its value, heads padded to whole vectors."""
-    return 2 * BLOCK * -(-asked.width // BLOCK)
+    return 2 * BLOCK * -(-shape.width // BLOCK)
 
 
 def times_of(
