@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -205,13 +206,22 @@ def test_lengths_are_drawn_from_a_trace(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_valid_result(tmp_path: Path) -> None:
-    many = ["--num-requests", "2000000", "--no-steps", "--no-pictures", "--out", str(tmp_path)]
+    """Two workers write how far they are: the signal comes when a hundred requests are served."""
+    many = ["--num-requests", "2000000", "--replicas", "2", "--no-steps", "--no-pictures"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     running = subprocess.Popen(
-        [COMMAND, "serve", "gpt2", "--on", "h100-sxm", *TRAFFIC, *many],
+        [COMMAND, "serve", "gpt2", "--on", "h100-sxm", *TRAFFIC, *many, "--out", str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
-    time.sleep(5)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and running.poll() is None:
+        told = [p.read_text().split() for p in scratch.glob("*/progress-*")]
+        if any(words and int(words[0]) > 100 for words in told):
+            break
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=60)
     assert "interrupted" in said

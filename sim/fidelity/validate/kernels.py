@@ -159,7 +159,8 @@ def experts(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoin
 
 
 # (hidden, inter) of experts without a gate: NVIDIA's Nemotron 3 (a squared ReLU between two
-# products). With a gate, ../shared/data/kernels/moe.parquet would read them faster than HBM can.
+# products). With a gate, the rows of github.com/ai-dynamo/aiconfigurator (commit 095f58a) would
+# read them faster than HBM can.
 NOT_GATED = frozenset({(2688, 1856), (2048, 5120)})
 
 

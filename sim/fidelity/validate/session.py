@@ -13,7 +13,7 @@ import polars as pl
 from msgspec import Meta
 
 from sim.errors import InputError
-from sim.fidelity.validate.formats import sources
+from sim.fidelity.validate.formats import FORMATS, sources
 from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
@@ -64,8 +64,8 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
         console.print(f"  {path}: left out, its columns are of no known format")
     if not made:
         raise InputError(
-            f"{', '.join(map(str, paths))}: no table of a known format was read; the formats are "
-            "those of ../shared/data/README.md"
+            f"{', '.join(map(str, paths))}: no table of a known format was read; known formats "
+            f"are {', '.join(one.name for one in FORMATS)}, each recognised by its columns"
         )
     points = pl.concat([found for _, found in made])
     print_scores(points, console, options.detail)
