@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# The fields of a PassCost without their names, for the innermost loop of serving.
+Amounts = tuple[int, int, int, int, int, int, int]
+
 
 class PassCost(NamedTuple):
     """Ticks by state on one rank of one stage, its FLOPs and its HBM bytes.
@@ -28,7 +31,7 @@ class PassCost(NamedTuple):
 FREE = PassCost()
 
 
-def add(a: PassCost, b: PassCost, times: int = 1) -> PassCost:
+def add(a: Amounts, b: Amounts, times: int = 1) -> PassCost:
     """a + times * b. Spelled out: serving calls it several times per step."""
     return PassCost(
         a[0] + times * b[0],

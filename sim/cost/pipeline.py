@@ -25,8 +25,9 @@ def makespan(
     """Ticks from the first load's start to the last store's end; numbers or arrays."""
     if perfect:
         return xp.max(tiles * (load + store), tiles * compute)
-    inside = xp.max(load, compute) + (tiles - 2) * xp.max(load + store, compute)
-    return load + xp.where(tiles == 1, compute, inside + xp.max(compute, store)) + store
+    most = xp.max
+    inside = most(load, compute) + (tiles - 2) * most(load + store, compute)
+    return load + xp.where(tiles == 1, compute, inside + most(compute, store)) + store
 
 
 class Pipeline(msgspec.Struct, frozen=True):

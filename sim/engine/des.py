@@ -10,7 +10,6 @@ with lanes in program order the result does not depend on it.
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -64,14 +63,7 @@ class Timeline(msgspec.Struct, frozen=True):
 
 def run(program: Program, on_progress: Callable[[int], None] | None = None) -> Timeline:
     """Run every task once. Raises Deadlock naming the tasks that wait for one another."""
-    # Nothing here makes reference cycles, and the collector would walk all tasks again and again.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return _Run(program, on_progress).result()
-    finally:
-        if collecting:
-            gc.enable()
+    return _Run(program, on_progress).result()
 
 
 class _Run:

@@ -7,6 +7,7 @@ go on, one after another, in the order of their ranks.
 
 from __future__ import annotations
 
+import gc
 import heapq
 from collections.abc import Callable, Generator
 from itertools import count
@@ -88,4 +89,11 @@ class Engine:
 
     def run(self, until: int | None = None) -> None:
         """Run until nothing is left to do, or to the tick `until`, whose own events stay."""
-        self._env.run(until)
+        # Events make no reference cycles, and the collector would walk them again and again.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._env.run(until)
+        finally:
+            if collecting:
+                gc.enable()

@@ -23,10 +23,10 @@ Refuse = Callable[[Request], None]
 class OpenStream:
     """Requests with arrivals of their own, each sent to a replica by a router.
 
-    next_at: when the next request arrives.
+    Without a router there is one replica. next_at: when the next request arrives.
     """
 
-    def __init__(self, replicas: Sequence[Replica], route: Router, refuse: Refuse) -> None:
+    def __init__(self, replicas: Sequence[Replica], route: Router | None, refuse: Refuse) -> None:
         self.replicas, self.route, self.refuse = replicas, route, refuse
         self.next_at = 0
 
@@ -45,7 +45,8 @@ class OpenStream:
                 yield engine.settle((ARRIVALS, request.index))
             if self.replicas[0].stop():
                 break
-            if not chosen(self.route, request, self.replicas).push(request):
+            to = chosen(self.route, request, self.replicas) if self.route else self.replicas[0]
+            if not to.push(request):
                 self.refuse(request)
         self.next_at = FOREVER
 
@@ -65,7 +66,7 @@ class RoundRobin:
         """Start the replicas and their arrivals as processes."""
         stream = iter(requests)
         for replica in self.replicas:
-            own = OpenStream([replica], lambda *_: 0, self.refuse)
+            own = OpenStream([replica], None, self.refuse)
             own.start(engine, self._own(stream, replica.number))
 
     def _own(self, stream: Iterator[Request], number: int) -> Iterator[Request]:

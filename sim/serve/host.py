@@ -19,7 +19,7 @@ import msgspec
 
 from hw_models.efficiency import Spread
 from sim.clock import ticks
-from sim.cost.pass_cost import PassCost
+from sim.cost.pass_cost import Amounts, PassCost
 from sim.errors import InputError, hint
 from sim.inputs.documents import convert, read_document
 from workloads.model import Record
@@ -62,16 +62,14 @@ class HostTime(msgspec.Struct, frozen=True):
         own = round(share * kernels) if share else 0
         return self.step + self.sequence * sequences + own
 
-    def around(
-        self, kernels: Callable[[int], PassCost], sequences: int
-    ) -> Callable[[int], PassCost]:
+    def around(self, kernels: Callable[[int], Amounts], sequences: int) -> Callable[[int], Amounts]:
         """The cost of a step that only decodes, the host included, from that of its kernels."""
         fixed, share = self.step + self.sequence * sequences, self.decode_share
         if not (fixed or share):
             return kernels
 
-        def cost(keys: int) -> PassCost:
-            own = kernels(keys)
+        def cost(keys: int) -> Amounts:
+            own = PassCost(*kernels(keys))
             return launched(own, fixed + (round(share * own.duration) if share else 0))
 
         return cost

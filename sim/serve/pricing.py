@@ -19,7 +19,7 @@ from sim.cost.collectives import Network
 from sim.cost.kernels.price import waits
 from sim.cost.kernels.registry import decode_line_of
 from sim.cost.model import CostModel
-from sim.cost.pass_cost import FREE, PassCost, add
+from sim.cost.pass_cost import FREE, Amounts, PassCost, add
 from sim.mapping.parallelism import shard
 from sim.mapping.plan import stage_table
 from sim.mapping.priced import Step, output_exchange, price_blocks
@@ -197,7 +197,7 @@ class Pricer:
 
     # -- decode steps on one stage ----------------------------------------------------------
 
-    def decode(self, count: int) -> Callable[[int], PassCost]:
+    def decode(self, count: int) -> Callable[[int], Amounts]:
         """The cost of a step that decodes `count` sequences, by the keys that they see together.
 
         For one stage, without windows: then all attentions see the same keys.
@@ -211,7 +211,7 @@ class Pricer:
 
     def decode_attention(
         self, attention: Attention, count: int, base: PassCost = FREE, times: int = 1
-    ) -> Callable[[int], PassCost]:
+    ) -> Callable[[int], Amounts]:
         """`base` plus the cost of `times` attentions in which `count` sequences decode, by the
         keys that they see together. The innermost loop of serving calls it."""
         rates = self.costs.rates
@@ -224,14 +224,15 @@ class Pricer:
         per_key = self._attention(attention, [decoding(count, 1)]).flops
         low, high = (base[4] + times * ticks(floor) for floor in line.floors)
         most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
+        read, work, all_stores = line.load, line.compute, line.store
         fixed, bits = none.traffic.total, attention.kv_width * self.precision.kv_bits
 
-        def cost(keys: int) -> PassCost:
+        def cost(keys: int) -> Amounts:
             kv = (keys * bits + 7) // 8
-            load = line.load(kv)
-            tile = (ticks(load / tiles), ticks(line.compute(keys) / tiles), store)
-            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, ticks(load + line.store))
-            return PassCost(
+            load = read(kv)
+            tile = (ticks(load / tiles), ticks(work(keys) / tiles), store)
+            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, ticks(load + all_stores))
+            return (
                 base[0] + times * compute,
                 base[1] + times * hbm,
                 base[2] + times * sram,
@@ -245,6 +246,6 @@ class Pricer:
 
 
 def _sum(
-    a: Callable[[int], PassCost], b: Callable[[int], PassCost], times: int
-) -> Callable[[int], PassCost]:
+    a: Callable[[int], Amounts], b: Callable[[int], Amounts], times: int
+) -> Callable[[int], Amounts]:
     return lambda keys: add(a(keys), b(keys), times)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim.cost.pass_cost import PassCost, add
+from sim.cost.pass_cost import Amounts, PassCost, add
 from sim.engine.processes import Engine, Process
 from sim.serve.decoding import LockstepDecoding
 from sim.serve.host import launched
@@ -29,7 +29,7 @@ class SingleStageWorker:
         self.decoding = LockstepDecoding(parts.blocks)
         pricer = parts.pricer
         self.summed = pricer.tabled and not any(a.window for a, _ in pricer.attentions)
-        self.decodes: dict[int, Callable[[int], PassCost]] = {}  # by requests that decode
+        self.decodes: dict[int, Callable[[int], Amounts]] = {}  # by requests that decode
 
     def arrived(self, now: int) -> None:
         """The process sees it in the queue."""
@@ -101,8 +101,9 @@ class SingleStageWorker:
             live.share += size * per_token
             if live.computed == live.target:
                 replica.computed(live)
-        for live in decoding.due():
-            replica.finish(live)
+        if decoding.ends and decoding.ends[0][0] <= decoding.turn:
+            for live in decoding.due():
+                replica.finish(live)
 
     def _price(self, count: int, work: Work) -> PassCost:
         """The cost of a step with prompts, or of one that sums do not describe."""
@@ -171,11 +172,12 @@ class SingleStageWorker:
         decoding.per_token += all_per_token
         queue.running[0].share += all_rest
         self._book(replica, PassCost(compute, hbm, sram, link, launch, flops, moved), steps)
-        for live in decoding.due():
-            replica.finish(live)
+        if decoding.ends and decoding.ends[0][0] <= decoding.turn:
+            for live in decoding.due():
+                replica.finish(live)
         return steps
 
-    def _decode_price(self, count: int) -> Callable[[int], PassCost]:
+    def _decode_price(self, count: int) -> Callable[[int], Amounts]:
         """The cost of a step that decodes `count` requests, by the tokens that they see."""
         if not self.summed:
             return lambda seen: self._price_one_by_one(seen - count - self.decoding.tokens)
@@ -192,9 +194,7 @@ class SingleStageWorker:
         return launched(cost, self.host.added(cost.duration, len(decoding), False))
 
 
-def step_row(
-    queue: RequestQueue, duration: int, tokens: tuple[int, int], cost: PassCost
-) -> StepRow:
+def step_row(queue: RequestQueue, duration: int, tokens: tuple[int, int], cost: Amounts) -> StepRow:
     """A row of `steps` that begins at `queue.now`; `tokens` of prompts and of decoding requests."""
     prefill, decode = tokens
     return StepRow(
