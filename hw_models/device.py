@@ -48,7 +48,7 @@ class Hbm(Record, frozen=True, kw_only=True):
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second."""
+        """Bytes per second."""
         return self.bandwidth_GBps * 1e9
 
 

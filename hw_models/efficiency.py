@@ -1,4 +1,4 @@
-"""How near real kernels come to a device's peaks: few terms a kernel family, each of the machine.
+"""How near real kernels come to a device's peaks: few terms per kernel family, each of the machine.
 
 A term that nobody has measured stays at its neutral value, which leaves the datasheet as it is.
 Terms of a family are kept by number format; bf16 and fp16 run on the same units and stand in for
@@ -89,7 +89,7 @@ class GemmTerms(KernelTerms, frozen=True, kw_only=True):
 
 
 class PrefillTerms(KernelTerms, frozen=True, kw_only=True):
-    """Attention of many new tokens a sequence, of batches that mix them with decoding ones, and
+    """Attention of many new tokens per sequence, of batches that mix them with decoding ones, and
     of encoders. A kernel deals tiles of query rows to the cores, and a core walks the keys of its.
 
     tile_rows: query rows of a tile; rows are padded to whole tiles. 0: none of this is modelled.
@@ -117,7 +117,7 @@ class PrefillTerms(KernelTerms, frozen=True, kw_only=True):
 
 
 class DecodeTerms(KernelTerms, frozen=True, kw_only=True):
-    """Attention of one new token a sequence over its cache: a block of work for each sequence and
+    """Attention of one new token per sequence over its cache: a block of work for each sequence and
     key/value head, or several that split its keys where blocks are fewer than cores.
 
     depth: steps in which loads and multiplies overlap. 0: none of this is modelled.
@@ -157,7 +157,7 @@ class VectorTerms(KernelTerms, frozen=True, kw_only=True):
     row_ns: time of one element of a row, which one core walks from end to end, without waves.
     passes: by kind of operator, how often the compulsory bytes are moved by a kernel that was not
         fused with its neighbours (a norm of two passes, an activation as two kernels). A look-up
-        gathers a row a token, also where another rank holds it.
+        gathers a row per token, also where another rank holds it.
     depth: steps in which memory and the walk along a row overlap; 0: fills of on-chip memory.
     """
 

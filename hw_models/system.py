@@ -30,7 +30,7 @@ class Link(Record, frozen=True, kw_only=True):
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second, one direction."""
+        """Bytes per second, one direction."""
         return self.bandwidth_GBps * 1e9
 
     @property

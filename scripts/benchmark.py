@@ -79,7 +79,7 @@ def engine() -> None:
         rates[count] = count / (time.process_time() - start)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"engine, {count:>9,} tasks: {rates[count]:>9,.0f} tasks a CPU second "
+            f"engine, {count:>9,} tasks: {rates[count]:>9,.0f} tasks per CPU second "
             f"(bound 40,000), peak memory {peak:.2f} GiB (bound 2 GB)"
         )
     growth = rates[10_000] / rates[1_000_000]

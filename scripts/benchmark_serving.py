@@ -52,7 +52,7 @@ def loop(serving: Serving, pricer: Pricer) -> tuple[float, int]:
 
 
 def rates() -> None:
-    """Requests a CPU second, tables ready and from nothing, and against the long way."""
+    """Requests per CPU second, tables ready and from nothing, and against the long way."""
     serving = azure()
     setup = Setup(serving)
     pricer = Pricer(setup.resolved)

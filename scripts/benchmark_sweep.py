@@ -63,7 +63,7 @@ def rates() -> None:
             count[name] = len(run_sweep(sweep, workers=1).points)
             took[name].append(time.process_time() - start)
     ten, forty = min(took["ten"]), min(took["forty"])
-    print(f"  {count['ten'] / ten:,.0f} points a CPU second, tables to be made")
+    print(f"  {count['ten'] / ten:,.0f} points per CPU second, tables to be made")
     print(
         f"  {count['forty'] / count['ten']:.0f} times the points take "
         f"{forty / ten:.2f} times as long (linear: 4)"

@@ -22,7 +22,7 @@ from sim.fidelity.measure.loop import LoopStudy, Subject, close_loop, in_order
 from sim.fidelity.measure.loop_plot import draw
 from sim.output.report import terminal
 
-# A miniature has two elements a head, and words enough to embed.
+# A miniature has two elements per head, and words enough to embed.
 SUBJECTS = (
     Subject(
         model="bert-base",

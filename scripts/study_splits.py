@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/study_splits.py [FOLDER]
 
-Draws the device time a token by state for every split at one batch, and the Pareto front of all
+Draws the device time per token by state for every split at one batch, and the Pareto front of all
 splits and batches: tokens a second of a user against those of a device.
 """
 
@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
 
 
 def plot_bars(records: list[Record], what: str, stem: Path) -> list[Path]:
-    """Device time a token by state, a bar a split, the cheapest first."""
+    """Device time per token by state, one bar per split, the cheapest first."""
     ordered = sorted(records, key=lambda r: -r["tokens_per_s_per_device"])
     with look():
         fig = figure("paper", 0.9 + 0.21 * len(ordered))
@@ -64,7 +64,7 @@ def plot_bars(records: list[Record], what: str, stem: Path) -> list[Path]:
         names = [name_of({key: r[key] for key in SPLIT if r[key] > 1}) for r in ordered]
         ax.set_yticks(range(len(ordered)), [n.replace("microbatches", "micro") for n in names])
         ax.invert_yaxis()
-        ax.set_xlabel("device time a token, all devices together (ms)")
+        ax.set_xlabel("device time per token, all devices together (ms)")
         ax.grid(axis="x")
         ax.set_title(f"{what} · batch {BATCH}")
         fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)

@@ -93,7 +93,7 @@ class Resolved(msgspec.Struct, frozen=True):
     machine: Machine
     precision: Precision
     passes: tuple[Pass, ...]
-    context: int  # tokens a sequence keeps in the cache at the end
+    context: int  # tokens of a sequence in the cache at the end
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -173,7 +173,7 @@ class Lengths(msgspec.Struct, frozen=True):
 
     @property
     def context(self) -> int:
-        """Tokens a sequence keeps in the cache at the end."""
+        """Tokens of a sequence in the cache at the end."""
         return self.prompt + self.output - 1
 
 

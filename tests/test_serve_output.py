@@ -48,7 +48,7 @@ from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
 from workloads.request import Request
 
-S = 10**12  # ticks a second
+S = 10**12  # ticks per second
 BLOCKS = 60  # few enough that requests are preempted
 AZURE = Path(__file__).parents[2] / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"
 

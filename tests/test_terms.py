@@ -209,7 +209,7 @@ def test_experts_read_the_weights_of_those_visited() -> None:
 
     weights = 4096 * 3072 * 2 / (0.85 * CALIBRATED.hbm.bandwidth)
     assert price([(64, 1)]) - price([(32, 1)]) == pytest.approx(ticks(32 * weights), rel=0.25)
-    # Beyond a block of rows an expert costs another block of arithmetic.
+    # Beyond a block of rows, an expert costs another block of arithmetic.
     assert price([(8, 4096)]) < price([(7, 4096), (1, 4097)])
 
 

@@ -21,7 +21,7 @@ class Lowering(Record, frozen=True, kw_only=True):
     attention: "flash" keeps scores on chip, "materialised" writes them (as the paper counts).
     projections: Q, K, V (and gate, up) as one "fused" product or as "separate" ones.
     fusion: merge element-wise operators into their neighbours (`workloads.fusion`).
-    routing: tokens an expert: "uniform", "balanced" or "power-law:1.2" (`workloads.routing`).
+    routing: tokens per expert: "uniform", "balanced" or "power-law:1.2" (`workloads.routing`).
     """
 
     attention: Annotated[

@@ -1,4 +1,4 @@
-"""Closed forms of a model alone: how many weights, how many cached elements a token.
+"""Closed forms of a model alone: how many weights, how many cached elements per token.
 
 All functions count elements; `kv_bytes_per_token` alone turns them into bytes.
 """

@@ -72,7 +72,7 @@ class Attention(Record, frozen=True, kw_only=True):
 
     @property
     def kv_width(self) -> int:
-        """Cached elements a token in this layer: keys and values, or one latent."""
+        """Cached elements per token in this layer: keys and values, or one latent."""
         if self.latent:
             return self.latent.kv_rank + self.latent.rope_dim
         return self.kv_heads * (self.head_dim + self.value_dim)

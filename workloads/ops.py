@@ -292,7 +292,7 @@ def activation(
 
 
 def rotary(name: str, rows: int, width: int, precision: Precision) -> Op:
-    """Rotary position embedding of `width` elements a row (queries and keys)."""
+    """Rotary position embedding of `width` elements per row (queries and keys)."""
     size = rows * width
     flops = ROTARY_FLOPS * size
     op = vector(name, "rotary", flops, size, size, precision, split="heads")

@@ -139,7 +139,7 @@ def stretches(
 ) -> Array | None:
     """Factors on the sum of `times`, one a draw; None where no family has residuals.
 
-    The same family has the same luck in every call with the same seed.
+    With the same seed, the same family draws the same factors in every call.
     """
     whole = sum(times.values())
     total, known = np.zeros(DRAWS), False

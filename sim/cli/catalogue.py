@@ -143,7 +143,7 @@ def _derived_model(name: str) -> list[str]:
     m = load_model(name)
     lines = [f"parameters: {parameters(m):,}"]
     if m.decoder:
-        lines.append(f"KV cache: {kv_bytes_per_token(m, 16):,} bytes a token at 16 bit")
+        lines.append(f"KV cache: {kv_bytes_per_token(m, 16):,} bytes per token at 16 bit")
     return lines
 
 
@@ -152,7 +152,7 @@ def _derived_device(name: str) -> list[str]:
 
     d = load_device(name)
     return [
-        f"{dtype}: {rate * 1e12 / d.hbm.bandwidth:.0f} FLOP a byte to be compute-bound"
+        f"{dtype}: {rate * 1e12 / d.hbm.bandwidth:.0f} FLOP per byte to be compute-bound"
         for dtype, rate in d.matrix.TFLOPS.items()
     ]
 

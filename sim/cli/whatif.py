@@ -60,7 +60,7 @@ def trend(
         ),
     ] = None,
 ) -> None:
-    """Carry a device along the paper's rates: when each workload meets the memory wall."""
+    """Scale a device by the paper's yearly rates: when each workload meets the memory wall."""
     from sim.studies.whatif.session import TrendOptions, trend_scenarios
 
     trend_scenarios(scenarios or [], record_of(context, TrendOptions))

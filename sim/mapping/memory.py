@@ -41,7 +41,7 @@ class Footprint(msgspec.Struct, frozen=True):
         gb = [f"{x / 1e9:.2f}" for x in (self.weights, self.kv, self.activations, self.total)]
         return (
             f"stage {self.stage}: weights {gb[0]} + KV {gb[1]} + activations {gb[2]} = {gb[3]} GB "
-            f"of {self.capacity / 1e9:.2f} GB HBM a device"
+            f"of {self.capacity / 1e9:.2f} GB HBM per device"
         )
 
 
@@ -54,7 +54,7 @@ def footprints(
     precision: Precision,
     lowering: Lowering,
 ) -> list[Footprint]:
-    """One a stage, for the widest pass `batch` and a cache of `context` tokens a sequence.
+    """One per stage, for the widest pass `batch` and a cache of `context` tokens per sequence.
 
     Every sequence of a replica keeps its cache; activations are those of one micro-batch: the
     largest set of tensors that one operator reads and writes, plus the residual stream.

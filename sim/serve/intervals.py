@@ -105,7 +105,7 @@ def residuals(engine: EngineTerms) -> Spread | None:
 
 
 def in_summary(served: Served, summary: dict[str, Any]) -> dict[str, list[float]]:
-    """Low and high ends by the keys of a summary: means of TTFT and TPOT, tokens a second.
+    """Low and high ends by the keys of a summary: means of TTFT and TPOT, tokens per second.
 
     Where arrivals do not wait for answers and requests queue, a queue grows by far more than the
     work that errs: then TTFT and TPOT have no interval. Where they do not queue, arrivals set the

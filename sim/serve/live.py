@@ -78,7 +78,7 @@ class Finished(msgspec.Struct, frozen=True):
 
     @property
     def tpot(self) -> float:
-        """Ticks a token after the first; 0 with one token."""
+        """Ticks per token after the first; 0 with one token."""
         if self.output < 2:
             return 0.0
         return (self.last_token - self.first_token) / (self.output - 1)
@@ -131,7 +131,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a replica. `stages` has the seven states of each pipeline stage, summing
-    to `end`, the tick at which the replica fell silent.
+    to `end`, the tick at which the replica finished.
 
     held: of several stages, whose batches overlap: the blocks in use, summed over the ticks in
     which a batch was under way, and these ticks. With one stage the steps tell.

@@ -22,7 +22,7 @@ from sim.serve.memory import Capacity
 from sim.serve.setup import Setup
 from sim.serve.shard import Progress, Shard, run_shard
 
-# Below this many requests a second process costs more than it saves.
+# Below so many requests, another process costs more than it saves.
 WORTH_PROCESSES = 20_000
 
 

@@ -1,8 +1,8 @@
 """A window of a serving run as a trace for ui.perfetto.dev (Chrome's JSON).
 
-A process a replica: its steps, a lane a device (stage by stage, rank by rank) with its states, and
-counters of running and waiting requests and KV blocks. One more process has a track a request. What
-overlaps the window is written as a whole, so no amount is cut.
+Each replica is a process: its steps, one lane per device (stage by stage, rank by rank) with its
+states, and counters of running and waiting requests and KV blocks. One more process has one track
+per request. What overlaps the window is written as a whole, so no amount is cut.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _counters(values: Row, shown: dict[str, int], t: int, pid: int) -> Iterator[
 
 
 def _requests(requests: Sequence[Row], pid: int) -> Iterator[str]:
-    """A track a request: queue, prefill, decode, with its account in the slice around them."""
+    """A track per request: queue, prefill, decode, with its account in the slice around them."""
     yield from process_event(pid, "requests")
     for tid, row in enumerate(requests, 1):
         label = f"request {row['index']}" + (f" ({row['id']})" if row.get("id") else "")

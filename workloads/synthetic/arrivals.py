@@ -148,7 +148,7 @@ class ClosedLoop(Process, frozen=True):
 def _check_rate(rate: float) -> None:
     if not SLOWEST <= rate <= FASTEST:
         raise ValueError(
-            f"rate = {rate}: must lie from {SLOWEST:g} to {FASTEST:g} requests a second"
+            f"rate = {rate}: must lie from {SLOWEST:g} to {FASTEST:g} requests per second"
         )
 
 

@@ -123,10 +123,10 @@ def _whole(text: str) -> int:
 
 
 _ARRIVALS: dict[str, tuple[Builder[Arrivals], str]] = {
-    "poisson": (lambda rest: Poisson(_number(rest)), "poisson:6 (requests a second)"),
-    "gamma": (_gamma, "gamma:6:cv=2 (requests a second, variation of the gaps)"),
-    "constant": (lambda rest: Constant(_number(rest)), "constant:4 (requests a second)"),
-    "piecewise": (_piecewise, "piecewise:60@2,60@8 (seconds at requests a second)"),
+    "poisson": (lambda rest: Poisson(_number(rest)), "poisson:6 (requests per second)"),
+    "gamma": (_gamma, "gamma:6:cv=2 (requests per second, variation of the gaps)"),
+    "constant": (lambda rest: Constant(_number(rest)), "constant:4 (requests per second)"),
+    "piecewise": (_piecewise, "piecewise:60@2,60@8 (seconds at requests per second)"),
     "closed": (_closed, "closed:32:think=1.5 (users, seconds between answer and request)"),
 }
 _LENGTHS: dict[str, tuple[Builder[LengthDistribution], str]] = {

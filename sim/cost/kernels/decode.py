@@ -1,4 +1,4 @@
-"""Attention of one new token a sequence: a stream of keys and values, cut into blocks.
+"""Attention of one new token per sequence: a stream of keys and values, cut into blocks.
 
 A block is a sequence and a key/value head. More blocks than cores come in waves; fewer share the
 keys of a head among several cores, and add up their parts.

@@ -1,7 +1,7 @@
 """Grouped products of a mixture of experts: the weights of each expert that has a token.
 
 A kernel deals out blocks of rows. An expert's rows are padded to whole blocks, whose height
-follows the mean number of rows an expert (Triton's fused kernels choose it so), its
+follows the mean number of rows per expert (Triton's fused kernels choose it so), its
 outputs and inputs to whole tiles.
 """
 

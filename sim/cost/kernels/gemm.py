@@ -61,7 +61,7 @@ def gemm_times(
 
 def quantising(rates: Rates, terms: GemmTerms, gemms: tuple[Gemm, ...]) -> Any:
     """Seconds in which the inputs are brought to 8 bit: read twice (once for their largest) and
-    written once, by a kernel of its own that does not overlap the product; a row a block."""
+    written once, by a kernel of its own that does not overlap the product; a row per block."""
     if not terms.quantise:
         return 0.0
     rows = sum(g.batch * g.m for g in gemms)

@@ -24,7 +24,7 @@ class Tiles(NamedTuple):
     """Tiles of one head over all sequences.
 
     keys: keys that each tile walks, together, x `each`; longest: those of the longest one.
-    each: query rows a token in one tile column (all that share the keys, or one).
+    each: query rows per token in one tile column (all that share the keys, or one).
     heads: tile columns. slots: tiles that the launch has room for.
     """
 

@@ -85,7 +85,7 @@ CHUNK_BOUNDS: Bounds = {
 
 @fitter("decode")
 def fit_decode(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
-    """One new token a sequence. Raises InputError for a frame without such rows."""
+    """One new token per sequence. Raises InputError for a frame without such rows."""
     if "n_decode" in frame.columns:
         frame = frame.filter((pl.col("prefill_chunk") == 0) & (pl.col("n_decode") > 0))
     frame = _of_cache(frame, dtype)

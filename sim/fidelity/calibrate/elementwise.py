@@ -40,7 +40,7 @@ WALKED = ("activation", "embedding", "norm", "rotary")
 
 
 def predict(frame: pl.DataFrame, device: Device, dtype: str, terms: VectorTerms) -> Array:
-    """Seconds of each row: op (a kind of operator), rows, width, read and written (elements a row).
+    """Seconds of each row: op (kind of operator), rows, width, read, written (elements per row).
 
     A look-up reads what it writes.
     """

@@ -38,7 +38,7 @@ class Loop(msgspec.Struct, frozen=True):
     group: str  # model, system, degree of tensor parallelism
     shape: str  # lengths and clients
     parts: Parts
-    measured: float  # seconds a token
+    measured: float  # seconds per token
 
 
 class EngineFit(msgspec.Struct, frozen=True):

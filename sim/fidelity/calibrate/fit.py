@@ -8,7 +8,7 @@ collectives a library) in the columns of the measurement files, times in `latenc
     decode       the same with q_len = 1
     mixed        prefill_chunk, kv_prefill, n_decode, kv_decode, num_heads, num_kv_heads, head_dim
     encoder      batch, seq_len, num_heads, head_dim
-    elementwise  op, rows, width, read, written (elements a row)
+    elementwise  op, rows, width, read, written (elements per row)
     experts      num_tokens, hidden, inter, topk, num_experts, moe_tp, moe_ep, routing
     collectives  op, num_gpus, bytes, mode
 """

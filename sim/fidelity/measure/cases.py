@@ -94,7 +94,7 @@ def attention_prefill(dtype: str, quick: bool = False) -> Iterator[Case]:
 
 
 def attention_decode(dtype: str, quick: bool = False) -> Iterator[Case]:
-    """One new token a sequence behind its cache."""
+    """One new token per sequence behind its cache."""
     lengths = (16, 64) if quick else (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
     batches = (1,) if quick else (1, 2, 4, 16, 64)
     for heads, batch, context in product(QUICK_HEADS if quick else HEADS, batches, lengths):

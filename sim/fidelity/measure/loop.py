@@ -75,7 +75,7 @@ def close_loop(
     show: Callable[[Calibration], None] = lambda made: None,
     again: bool = False,
 ) -> pl.DataFrame:
-    """A row a point: model, phase, tokens, its time as measured (latency_us, spread_us, repeats)
+    """A row per point: model, phase, tokens, its time as measured (latency_us, spread_us, repeats)
     and as predicted (kernels_us + python_us = predicted_us), and error_pct.
 
     What the folder holds is not measured again, but the models if `again`. Ctrl-C keeps what is

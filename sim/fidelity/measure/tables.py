@@ -1,4 +1,4 @@
-"""The folder of a measurement: one table a kernel, written whole again and again.
+"""The folder of a measurement: one table per kernel, written whole again and again.
 
 A table has the columns of the open measurement files, and of each time its spread (half the
 distance of the quartiles) and how often it was taken. A case that stands in a table is not

@@ -1,6 +1,6 @@
 """PyTorch without graphs or compilation: its own kernels, one for each call, and the host's time.
 
-Element-wise kernels of a serving engine walk a row a block; PyTorch's take 16 bytes a thread and
+Element-wise kernels of a serving engine walk a row per block; PyTorch's take 16 bytes a thread and
 move them once. But a model's code calls several where a graph has one operator.
 """
 

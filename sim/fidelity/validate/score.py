@@ -28,7 +28,7 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 
 
 def table(points: Iterable[ScoredPoint]) -> pl.DataFrame:
-    """One row a point, with its relative error."""
+    """One row per point, with its relative error."""
     columns: dict[str, list[object]] = {name: [] for name in SCHEMA}
     for p in points:
         w = p.place
@@ -44,7 +44,7 @@ def table(points: Iterable[ScoredPoint]) -> pl.DataFrame:
 
 
 def scores(points: pl.DataFrame, by: list[str]) -> pl.DataFrame:
-    """Rows, coverage and errors in per cent, a row a group, in the order of first sight."""
+    """Rows, coverage and errors in per cent: one row per group, in order of first occurrence."""
     size = pl.col("error").abs() * 100
     return points.group_by(by, maintain_order=True).agg(
         pl.len().alias("rows"),

@@ -5,11 +5,11 @@ publishers' scripts say. All clients start at once and send ten requests each; t
 of them, the first rush among them. A request that follows an answer finds the next step planned.
 
 * Rows that state a version are aiconfigurator's own (genai-perf, src/aiconfigurator/eval): equal
-  lengths. Its engines are set up for its search: about one prompt a step, and TensorRT-LLM's
+  lengths. Its engines are set up for its search: about one prompt per step, and TensorRT-LLM's
   KV cache in fp8 where the weights are (assumed: of what was tried this alone fits the slope of the
-  time a token over the clients).
+  time per token over the clients).
 * Rows without one are InferenceMAX's (SemiAnalysis, benchmarks/70b_fp8_*.sh, vLLM 0.10.2): lengths
-  uniform from 80 to 100 % of those stated, 8,192 tokens a step, KV cache in fp8 where the weights
+  uniform from 80 to 100 % of those stated, 8,192 tokens per step, KV cache in fp8 where the weights
   are, and the next step scheduled while one runs.
 """
 
@@ -44,7 +44,7 @@ from sim.serve.serving import Served, serve
 ROUNDS = 10  # requests a client
 TURNAROUND_S = 0.001  # from an answer to the next request: less than a step, more than nothing
 SHORTEST = 0.8  # of the stated length, in InferenceMAX's rows
-BUDGET = 8192  # tokens a step
+BUDGET = 8192  # tokens per step
 ASYNCHRONOUS = "vllm-async"
 # Terms by backend; where a backend is not known, those of all rows together.
 ENGINES = {"vllm": "vllm-0.12", "trtllm": "trtllm-1.0"}

@@ -1,6 +1,6 @@
 """How Kim et al. 2023 (arXiv 2302.14017) count, as a rewrite of the operators of our own graphs.
 
-Their convention (section 2.2.1): one byte a number, two FLOPs a multiply-add, every operator
+Their convention (section 2.2.1): one byte per number, two FLOPs per multiply-add, every operator
 reads its inputs once and writes its output once, nothing is fused, and only transformer blocks
 count: no embedding, no head, no final norm. A decoder generates all l tokens one by one from an
 empty prompt, with a KV cache.

@@ -119,7 +119,7 @@ def cpu_latency() -> tuple[Section, CpuFit]:
     notes = (
         "Calibrated, not predicted: one parameter, the bandwidth, is fitted to the 17 points that "
         f"it is shown on. Best: {fit.bandwidth_GBps:.1f} GB/s in fp32, which is R = "
-        f"{fit.flops_per_element:.1f} FLOPs an element; rms log error {fit.rms:.1%}.",
+        f"{fit.flops_per_element:.1f} FLOPs per element; rms log error {fit.rms:.1%}.",
         f"With the datasheet's {nominal:g} GB/s and nothing fitted it is {plain:.1%}. What counts "
         "as near, 20 %, is a choice.",
     )

@@ -109,7 +109,7 @@ def _print_section(section: Section, console: Console) -> None:
 
 
 def _side_by_side(section: Section) -> Table:
-    """One line a row, each cell with ours and the printed value."""
+    """One line per row, each cell with ours and the printed value."""
     table = _grid(section)
     for row in section.rows:
         cells = {c.column: c for c in section.cells if c.row == row}
@@ -119,7 +119,7 @@ def _side_by_side(section: Section) -> Table:
 
 
 def _stacked(section: Section) -> Table:
-    """Two lines a row, the printed values below ours: for narrow terminals."""
+    """Two lines per row, the printed values below ours: for narrow terminals."""
     table = _grid(section)
     for row in section.rows:
         cells = {c.column: c for c in section.cells if c.row == row}

@@ -22,7 +22,7 @@ def at_rate(serving: Serving, rate: Any) -> Serving:
     """The same run with requests coming at `rate` a second: of an arrival process its rate, of a
     trace its pace."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-        raise InputError(f"rate = {rate!r}: requests a second, above 0")
+        raise InputError(f"rate = {rate!r}: requests per second, above 0")
     traffic = serving.traffic
     if traffic.arrivals:
         name, found, rest = traffic.arrivals.partition(":")

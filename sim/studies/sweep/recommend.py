@@ -1,6 +1,6 @@
 """Which split is the cheapest that meets a service level, and why the others lose.
 
-The cost of a token is the device-seconds that it takes: devices over tokens a second. It is the
+The cost of a token is the device-seconds that it takes: devices over tokens per second. It is the
 sum of the device time by state, so that the difference of two splits is told by state, too.
 """
 
@@ -28,7 +28,7 @@ SPLIT = {"run": ("tp", "pp", "dp", "microbatches"), "serve": ("tp", "pp", "repli
 class Verdict(msgspec.Struct, frozen=True):
     """One split (and the values of other axes), what it costs, and what to say of it.
 
-    cost: device-seconds a token, None if it cannot be. meets: whether it meets every bound.
+    cost: device-seconds per token, None if it cannot be. meets: whether it meets every bound.
     """
 
     record: Record
@@ -123,7 +123,7 @@ def worst(record: Record, bounds: dict[str, float], kind: str) -> float:
 
 
 def _behind(verdict: Verdict, best: Verdict) -> Verdict:
-    """The two states in which a dearer split spends the most more device time a token."""
+    """The two states in which a dearer split spends the most more device time per token."""
     assert verdict.cost is not None
     assert best.cost is not None
     more = {state: _a_token(verdict, state) - _a_token(best, state) for state in STATES}
@@ -137,7 +137,7 @@ def _behind(verdict: Verdict, best: Verdict) -> Verdict:
 
 
 def _a_token(verdict: Verdict, state: str) -> float:
-    """Device-seconds a token in one state; over all states they sum to the cost."""
+    """Device-seconds per token in one state; over all states they sum to the cost."""
     record = verdict.record
     whole = sum(record[f"{s}_ps"] for s in STATES)
     share = record[f"{state}_ps"] / whole if whole else 0.0

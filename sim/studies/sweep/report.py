@@ -153,7 +153,7 @@ def point_table(
 
 
 def reason_table(axes: list[str], failed: list[Record]) -> Table:
-    """Why points cannot be, a row a reason's beginning, with the first such point."""
+    """Why points are impossible: one row per reason, with the first such point."""
     table = Table(
         title="Points that cannot be", title_justify="left", title_style="italic", box=None
     )

@@ -58,7 +58,7 @@ def print_verdicts(
         cost = cell("_s", best.cost)
         console.print(
             f"  take {said or 'one device as it is'}: {best.record['devices']} devices, "
-            f"{cost} of device time a token"
+            f"{cost} of device time per token"
         )
     else:
         console.print("  none does; the nearest come first")

@@ -11,7 +11,7 @@ from sim.studies.whatif.subjects import RunSubject, Subject
 
 def chance(before: Subject, after: Subject, was: Breakdown, now: Breakdown) -> float | None:
     """The share of draws in which `now` is shorter than `was`; None where residuals are unknown,
-    or of serving runs. The same device has the same luck on both sides."""
+    or of serving runs. The same device draws the same factors on both sides."""
     if not isinstance(before, RunSubject) or not isinstance(after, RunSubject):
         return None
     drawn = [_draws(one, found) for one, found in ((before, was), (after, now))]

@@ -106,7 +106,7 @@ def print_sensitivity(found: Sensitivity, console: Console) -> None:
     console.print(found.name, style="bold")
     console.print(f"  {metric_name(found.metric)} {time(found.base)}")
     heads = ["now", "elasticity", "at half", "at double", "if free", "saved"]
-    table = plain_table("What it hangs on (the run made again)", "resource", heads)
+    table = plain_table("What it depends on (runs with each resource changed)", "resource", heads)
     for row in found.rows:
         slope = (
             "-" if row.elasticity is None else f"{row.elasticity:+.3f}" if row.elasticity else "0"

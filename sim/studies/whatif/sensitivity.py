@@ -46,7 +46,7 @@ class SensitivityRow(msgspec.Struct, frozen=True):
 
 
 class Sensitivity(msgspec.Struct, frozen=True):
-    """A metric of a scenario, and what it hangs on."""
+    """A metric of a scenario, and its sensitivity to each resource."""
 
     metric: str
     name: str

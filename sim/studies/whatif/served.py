@@ -32,7 +32,7 @@ Int = NDArray[np.int64]
 
 
 class ServedTables(msgspec.Struct, frozen=True):
-    """What a serving run left: a row a request, a row a step (None where not kept), totals."""
+    """What a serving run left: a row per request, a row per step (None where not kept), totals."""
 
     requests: pl.DataFrame
     steps: pl.DataFrame | None

@@ -53,7 +53,7 @@ def print_trend(found: Trend, console: Console) -> None:
         )
         told = f"{faster:.1f} times as fast in {then.year:g} years"
         if course.met_at:
-            told += f"; the wall stands at {course.met_at:,.0f} FLOP a byte"
+            told += f"; the wall stands at {course.met_at:,.0f} FLOP per byte"
         console.print(f"  {label}: {told} (the device now: {course.balance:,.0f}).")
 
 
