@@ -81,9 +81,21 @@ def graph_of(
 
 
 def sums_of(ops: Iterable[Op], costs: CostModel, passes: int, tp: int) -> BlockSums:
-    """What operators cost together in every pass."""
-    each: Ints = np.arange(passes)
-    return _block(tuple(ops), costs, each, each, tp)
+    """What operators cost together in every pass, if they differ in all passes."""
+    total = np.zeros((len(ROWS), passes), dtype=np.int64)
+    exchanges = []
+    for op in ops:
+        _add(total, op.kind, amounts(costs, op, passes))
+        exchanges += _exchange_of(op, passes, tp)
+    return BlockSums(total, tuple(exchanges), [])
+
+
+def _exchange_of(op: Op, passes: int, tp: int) -> list[Exchanged]:
+    """What the ranks exchange behind an operator, if they do."""
+    if not op.exchange or tp == 1:
+        return []
+    nbytes = np.broadcast_to(np.asarray(op.exchange_bytes, dtype=np.int64), passes)
+    return [Exchanged(op.exchange, op.name, nbytes)]
 
 
 def block_sums(graph: Graph, costs: CostModel, passes: int, tp: int) -> list[BlockSums]:
@@ -110,9 +122,7 @@ def _block(ops: tuple[Op, ...], costs: CostModel, first: Ints, back: Ints, tp: i
             _add(shared, op.kind, amounts(costs, few, len(first)))
         else:
             _add(own, op.kind, amounts(costs, op, passes))
-        if op.exchange and tp > 1:
-            nbytes = np.broadcast_to(np.asarray(op.exchange_bytes, dtype=np.int64), passes)
-            exchanges.append(Exchanged(op.exchange, op.name, nbytes))
+        exchanges += _exchange_of(op, passes, tp)
     return BlockSums(own + shared[:, back], tuple(exchanges), [])
 
 

@@ -119,12 +119,12 @@ class Pricer:
         counts: dict[tuple[int, int], int] = {}  # chunks by (new, cached)
         for p in prefills:
             counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
-        costs = []
+        costs, price = [], self.costs.price
         for attention, layers in self.attentions:
             parts = [decoding(decodes, keys(attention))] if decodes else []
             for (new, cached), count in counts.items():
                 parts.append(chunks(attention, count, new, cached))
-            costs.append((self.costs.price(self._attention(attention, parts)), layers))
+            costs.append((price(self._attention(attention, parts)), layers))
         return self._with_table(decodes, prefills, costs)
 
     def _with_table(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sim.cost.pass_cost import Amounts, PassCost, add
+from sim.cost.pass_cost import Amounts, PassCost
 from sim.engine.processes import Engine, Process
 from sim.serve.decoding import LockstepDecoding
 from sim.serve.host import launched
@@ -81,13 +81,14 @@ class SingleStageWorker:
         """Price a step with prompts or swaps, let its time pass, and do what it does."""
         queue, decoding = replica.queue, self.decoding
         count, prefill = len(decoding) if work.decode else 0, 0
-        cost = self._price(count, work)
-        host = self.host.added(cost.duration, count, bool(work.chunks))
-        cost = add(cost, PassCost(link=queue.swap_ticks, launch=host))
-        queue.swap_ticks = 0
+        compute, hbm, sram, link, launch, flops, nbytes = self._price(count, work)
+        kernels = compute + hbm + sram + link + launch
+        link, queue.swap_ticks = link + queue.swap_ticks, 0
+        launch += self.host.added(kernels, count, bool(work.chunks))
+        cost = (compute, hbm, sram, link, launch, flops, nbytes)
         for _, size in work.chunks:
             prefill += size
-        duration = cost.duration
+        duration = compute + hbm + sram + link + launch
         per_token, rest = divmod(duration, count + prefill)
         queue.running[0].share += rest  # the oldest request bears the rest
         self._book(replica, cost, 1)
@@ -114,7 +115,7 @@ class SingleStageWorker:
         seen = decoding.tokens + count if count else 0
         return self.pricer.summed_step(count, lambda _: seen, prefills)[0]
 
-    def _book(self, replica: Replica, cost: PassCost, steps: int) -> None:
+    def _book(self, replica: Replica, cost: Amounts, steps: int) -> None:
         """Add the cost of so many steps to the account of the replica."""
         clocks = self.decoding.clocks
         clocks[0] += cost[0]
@@ -171,7 +172,7 @@ class SingleStageWorker:
         queue.now, decoding.turn, decoding.tokens = now, turn, tokens
         decoding.per_token += all_per_token
         queue.running[0].share += all_rest
-        self._book(replica, PassCost(compute, hbm, sram, link, launch, flops, moved), steps)
+        self._book(replica, (compute, hbm, sram, link, launch, flops, moved), steps)
         if decoding.ends and decoding.ends[0][0] <= decoding.turn:
             for live in decoding.due():
                 replica.finish(live)

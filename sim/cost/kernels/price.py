@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sim.cost.arith import Arith
+from sim.cost.arith import SCALAR, Arith
 from sim.cost.kernels.rates import Rates
 from sim.cost.pipeline import makespan
 
@@ -106,7 +106,11 @@ def waits(
     load, busy, store = tile
     work = tiles * busy
     wait = makespan(xp, tiles, load, busy, store, rates.perfect) - work
-    hbm = xp.min(wait, xp.max(0, memory - work))
+    if xp is SCALAR:  # the same, without a call
+        left = memory - work
+        hbm = 0 if left < 0 else wait if left > wait else left
+    else:
+        hbm = xp.min(wait, xp.max(0, memory - work))
     return work, hbm, wait - hbm
 
 
