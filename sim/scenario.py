@@ -14,6 +14,7 @@ from sim.inputs.catalogue import Machine, Value, load_machine, load_model, split
 from sim.inputs.documents import checked, convert, read_document
 from sim.mapping.parallelism import Parallelism
 from sim.mapping.plan import Pass
+from sim.mapping.streams import Streams
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.model import Model, Record
@@ -70,6 +71,7 @@ class Scenario(Record, frozen=True, kw_only=True):
     workload: Workload = msgspec.field(default_factory=Workload)
     parallelism: Parallelism = msgspec.field(default_factory=Parallelism)
     lowering: Lowering = msgspec.field(default_factory=Lowering)
+    streams: Streams = msgspec.field(default_factory=Streams)
     dtype: Dtype = None
     kv_dtype: KvDtype = None
     detail: Annotated[

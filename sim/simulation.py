@@ -12,7 +12,7 @@ from sim.account.timeline import RunRecord
 from sim.cost.model import RESOURCES
 from sim.engine import des as engine
 from sim.mapping.memory import Footprint, check_memory, footprints
-from sim.mapping.plan import Plan, make_plan
+from sim.mapping.plan import Plan, PlanInput, make_plan
 from sim.mapping.priced import Rewrite
 from sim.mapping.program import compile_plan
 from sim.scenario import Resolved, Scenario, resolve
@@ -111,24 +111,26 @@ def plan_of(
 ) -> Plan:
     """The plan of a resolved scenario."""
     scenario = resolved.scenario
-    return make_plan(
-        resolved.model,
-        resolved.machine.device,
-        resolved.machine.system,
-        scenario.parallelism,
-        resolved.passes,
-        resolved.precision,
-        scenario.lowering,
-        free,
-        _of("passes planned", len(resolved.passes), progress),
-        rewrite,
+    given = PlanInput(
+        model=resolved.model,
+        device=resolved.machine.device,
+        system=resolved.machine.system,
+        split=scenario.parallelism,
+        passes=resolved.passes,
+        precision=resolved.precision,
+        lowering=scenario.lowering,
+        streams=scenario.streams,
     )
+    on_pass = _of("passes planned", len(resolved.passes), progress)
+    return make_plan(given, free, on_pass, rewrite)
 
 
 def _execute(resolved: Resolved, plan: Plan, progress: Progress | None = None) -> RunRecord:
     """Compile a plan and run it."""
     scenario = resolved.scenario
-    compiled = compile_plan(plan, scenario.detail, shortcuts=scenario.shortcuts)
+    compiled = compile_plan(
+        plan, scenario.detail, shortcuts=scenario.shortcuts, streams=scenario.streams
+    )
     report = _of("tasks simulated", len(compiled.program.tasks), progress)
     return RunRecord(compiled, engine.run(compiled.program, report))
 

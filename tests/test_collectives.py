@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from strategies import positive, system, systems, tier
 
 from sim.clock import ticks
-from sim.cost.collectives import (
-    Network,
+from sim.cost.collectives import Network
+from sim.cost.fabric import Fabric
+from sim.cost.rounds import (
     Rounds,
     Send,
     all_gather,
@@ -118,17 +119,17 @@ def test_sends_that_share_a_cable_share_its_bandwidth(size: int) -> None:
 @given(systems(least=2), nbytes, st.sampled_from(["ring", "tree", "auto"]))
 def test_bytes_are_those_of_the_rounds(machine: object, size: int, algorithm: str) -> None:
     network = Network(machine)  # type: ignore[arg-type]
-    members = group(len(network.system.devices))
+    members = group(len(network.fabric.system.devices))
     exchange = network.all_reduce(members, size, algorithm)
     assert exchange.nbytes == sum(s.nbytes for one in exchange.rounds for s in one)
     carried = Counter[int]()
     for one in exchange.rounds:
         for send in one:
-            for hop in network.system.route(send.src, send.dst):
-                carried[network.index[hop]] += send.nbytes
+            for hop in network.fabric.system.route(send.src, send.dst):
+                carried[network.fabric.index[hop]] += send.nbytes
     assert exchange.duration == 0 or {link for link, _ in exchange.loads} == set(carried)
     for link, rate in exchange.loads:
-        assert rate <= network.links[link][1]
+        assert rate <= network.fabric.links[link][1]
         # Less where data of near ranks flows while the latency of far ones passes.
         assert rate * exchange.duration * 1e-12 <= carried[link] * (1 + 1e-6)
 
@@ -240,7 +241,7 @@ def test_two_tiers_leave_the_whole_sum_everywhere(node: int, nodes: int) -> None
 @given(systems(least=2), nbytes)
 def test_auto_is_the_fastest_that_can_be_done(machine: object, size: int) -> None:
     network = Network(machine)  # type: ignore[arg-type]
-    members = group(len(network.system.devices))
+    members = group(len(network.fabric.system.devices))
     found = {}
     for name in ("ring", "bidirectional", "direct", "doubling", "tree", "hierarchical"):
         try:
@@ -287,17 +288,17 @@ def test_what_cannot_be_done_is_refused(n: int, algorithm: str, said: str) -> No
 def test_a_node_is_what_is_near(inner: int, outer: int, extra: float) -> None:
     assume(inner > 1)
     machine = system(tier("switch", inner, 9.0, 1.0), tier("switch", outer, 9.0, 1.1 + extra))
-    assert Network(machine).node_size(group(inner * outer)) == inner
+    assert Fabric(machine).node_size(group(inner * outer)) == inner
 
 
 def test_a_node_of_a_lone_device() -> None:
-    assert Network(system(tier("switch", 1))).node_size((0,)) == 1
+    assert Fabric(system(tier("switch", 1))).node_size((0,)) == 1
 
 
 @given(systems(least=2), nbytes)
 def test_free_links_take_no_time(machine: object, size: int) -> None:
     network = Network(machine, free=True)  # type: ignore[arg-type]
-    exchange = network.all_reduce(group(len(network.system.devices)), size)
+    exchange = network.all_reduce(group(len(network.fabric.system.devices)), size)
     assert (exchange.time, exchange.loads) == (0, ())
 
 
@@ -305,11 +306,11 @@ def test_free_links_take_no_time(machine: object, size: int) -> None:
 def test_a_round_in_closed_form_is_the_engines(machine: Any, data: st.DataObject) -> None:
     ordered = tuple(data.draw(st.permutations(range(len(machine.devices)))))
     size = data.draw(st.integers(1, 10**9))
-    network, closed = Network(machine), 0
+    fabric, closed = Fabric(machine), 0
     makers = (ring_all_reduce, bidirectional_all_reduce, direct_all_reduce, tree_all_reduce)
     for make in makers:
         for one in make(ordered, size):
-            found = network._alike(tuple(one))
+            found = fabric._alike(tuple(one))
             closed += found is not None
-            assert found is None or found == network._simulated(tuple(one))
+            assert found is None or found == fabric._simulated(tuple(one))
     assert closed or len(machine.switches) != 1  # on one switch every round of a ring is alike

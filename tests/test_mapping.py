@@ -26,7 +26,7 @@ from sim.errors import Infeasible, OutOfMemory
 from sim.inputs.catalogue import catalogue, load_device, load_model
 from sim.mapping.memory import check_memory, footprints
 from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
-from sim.mapping.plan import Plan, make_plan
+from sim.mapping.plan import Plan, PlanInput, make_plan
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.counts import kv_bytes_per_token, parameters
@@ -111,7 +111,17 @@ def plan_of(
 ) -> Plan:
     passes = static_passes(model, size, 7, 3)
     machine = system(tier("switch", split.devices))
-    return make_plan(model, device, machine, split, passes, BF16, lowering)  # type: ignore[arg-type]
+    return make_plan(
+        PlanInput(
+            model=model,
+            device=device,  # type: ignore[arg-type]
+            system=machine,
+            split=split,
+            passes=passes,
+            precision=BF16,
+            lowering=lowering,
+        )
+    )
 
 
 @given(models(dense=True), lowerings, devices(), st.data())
@@ -155,13 +165,15 @@ def test_hidden_states_go_to_a_stage_that_works_next(case: object) -> None:
     scenario, model = case.scenario, case.model  # type: ignore[attr-defined]
     split = scenario.parallelism
     plan = make_plan(
-        model,
-        case.machine.device,  # type: ignore[attr-defined]
-        case.machine.system,  # type: ignore[attr-defined]
-        split,
-        case.passes,  # type: ignore[attr-defined]
-        BF16,
-        scenario.lowering,
+        PlanInput(
+            model=model,
+            device=case.machine.device,  # type: ignore[attr-defined]
+            system=case.machine.system,  # type: ignore[attr-defined]
+            split=split,
+            passes=case.passes,  # type: ignore[attr-defined]
+            precision=BF16,
+            lowering=scenario.lowering,
+        )
     )
     chains: dict[tuple[int, int], list[object]] = {}
     for job in plan.jobs:

@@ -16,7 +16,7 @@ from hw_models.efficiency import CollectiveTerms, ExpertTerms, Protocol, VectorT
 from sim import Parallelism, Scenario, Workload, simulate
 from sim.clock import ticks
 from sim.cost.arith import SCALAR, VECTOR
-from sim.cost.collectives import Network, Send
+from sim.cost.collectives import Network
 from sim.cost.kernels import priced
 from sim.cost.kernels.collective import OPS, exchange_seconds, way_seconds
 from sim.cost.kernels.experts import expert_times
@@ -24,6 +24,7 @@ from sim.cost.kernels.price import Moved
 from sim.cost.kernels.rates import rates_of
 from sim.cost.kernels.stream import stream_times
 from sim.cost.model import CostModel
+from sim.cost.rounds import Send
 from sim.inputs.catalogue import load_device
 from sim.scenario import resolve
 from sim.simulation import Result
@@ -253,7 +254,7 @@ def test_an_exchange_is_the_fastest_way_of_the_library_that_takes_it(n: int, siz
     assert exchange.time == pytest.approx(ticks(least), abs=2)
     assert exchange.nbytes == sum(s.nbytes for one in exchange.rounds for s in one)
     for link, rate in exchange.loads:
-        assert 0 < rate <= network.links[link][1]
+        assert 0 < rate <= network.fabric.links[link][1]
 
 
 @pytest.mark.parametrize("algorithm", ["ring", "direct", "tree"])

@@ -12,7 +12,7 @@ import itertools
 import msgspec
 
 from sim.account.timeline import RunRecord, ranks
-from sim.mapping.program import Slot
+from sim.mapping.compiled import Slot
 
 
 class Leg(msgspec.Struct, frozen=True):

@@ -11,9 +11,10 @@ from itertools import groupby
 
 import msgspec
 
+from sim.account.overlap import segments
 from sim.account.timeline import RunRecord, Span, spans
+from sim.mapping.compiled import Compiled
 from sim.mapping.plan import Job
-from sim.mapping.program import Compiled
 from sim.states import BUBBLE, COMPUTE, HBM, IDLE, LAUNCH, LINK, SRAM
 
 LANES = ("host", "compute", "HBM", "link")
@@ -44,7 +45,11 @@ class Transfer(msgspec.Struct, frozen=True, gc=False):
 
 
 def state_slices(span: Span) -> Iterator[tuple[int, int, int]]:
-    """(state, begin, end) without gaps from the span's begin to its end."""
+    """(state, begin, end) without gaps from the span's begin to its end; with several streams, of
+    the parts of it that are not hidden."""
+    if span.slices is not None:
+        yield from span.slices
+        return
     clock = span.begin
     for state in _ORDER:
         if span.states[state] > 0:
@@ -99,7 +104,9 @@ def task_lanes(
 ) -> Iterator[tuple[Job, int, Busy]]:
     """(job, rank, interval) of explicit operators, in the order of the program."""
     program, times = record.compiled.program, record.timeline
-    if folded(record):
+    if record.compiled.streams > 1:
+        yield from _stream_lanes(record, passes)
+    if folded(record) or record.compiled.streams > 1:
         return
     split = record.compiled.plan.split
     places = [name.removeprefix("gpu").split(".") for name in program.lanes]
@@ -119,13 +126,38 @@ def task_lanes(
                     yield job, int(device) % split.tp, busy
 
 
+def _stream_lanes(
+    record: RunRecord, passes: frozenset[int] | None
+) -> Iterator[tuple[Job, int, Busy]]:
+    """What the steps of all streams of a device do together between two of its events."""
+    for slot in record.compiled.slots:
+        if passes is not None and slot.job.number not in passes:
+            continue
+        begin = record.timeline.start[slot.pieces[0].ends[0]]
+        for one in segments(record.timeline, slot.pieces, begin, record.slot_end(slot)):
+            work, names = [0.0] * len(LANES), []
+            for running in one.running:
+                step = slot.pieces[running.number].step
+                names.append(step.name)
+                if running.waits:
+                    work[HOST] += running.share * step.launch
+                elif step.cost:
+                    work[CORE] += running.share * step.cost.pipeline.compute_busy
+                    work[MEMORY] += running.share * step.cost.hbm_time
+            for lane, ticks in enumerate(work):
+                done = min(round(ticks), one.end - one.begin)
+                if done:
+                    busy = Busy(lane, one.begin, one.end, " + ".join(names), done)
+                    yield slot.job, slot.rank, busy
+
+
 def job_tasks(compiled: Compiled) -> Iterator[tuple[Job, range]]:
     """Which tasks are which job's, its handover included: they lie one after the other."""
     sends = {id(job): tasks for job, tasks in compiled.sends}
     first, ways = 0, len(compiled.ranks)
     for number, job in enumerate(compiled.plan.jobs):
         slots = compiled.slots[number * ways : (number + 1) * ways]
-        stop = 1 + max(i for slot in slots for i in slot.pieces[-1].ends)
+        stop = 1 + max(i for slot in slots for i in slot.ends)
         if id(job) in sends:
             stop = sends[id(job)][1]
         yield job, range(first, stop)
@@ -140,6 +172,7 @@ def transfers(record: RunRecord, passes: frozenset[int] | None = None) -> list[T
     """
     compiled, times = record.compiled, record.timeline
     found: list[Transfer] = []
+    links = len(compiled.plan.network.fabric.links)
     for job, tasks in job_tasks(compiled):
         if passes is not None and job.number not in passes:
             continue
@@ -148,7 +181,9 @@ def transfers(record: RunRecord, passes: frozenset[int] | None = None) -> list[T
             begin, end = times.start[i] + task.latency, times.end[i]
             if task.loads and end > begin:
                 slower = task.duration / (end - begin)
-                loads = tuple((link, rate * slower) for link, rate in task.loads)
+                loads = tuple((link, x * slower) for link, x in task.loads if link < links)
+                if not loads:  # an operator, which loads resources of its device alone
+                    continue
                 found.append(Transfer(begin, end, task.name, loads))
     if all(slot.whole for slot in compiled.slots):
         for span in spans(record, passes):

@@ -29,12 +29,16 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """Rows of ticks by state, of the simulated ranks; `weight` ranks are like each of them."""
+    """Rows of ticks by state, of the simulated ranks; `weight` ranks are like each of them.
+
+    hidden: ticks that steps ran under the work of other streams, beside the account.
+    """
 
     rows: dict[Key, Ticks]
     makespan: int
     weight: int
     devices: int
+    hidden: dict[Key, int] = msgspec.field(default_factory=dict)
 
     def by(self, *fields: str) -> dict[tuple[object, ...], Ticks]:
         """Rows summed over all but `fields`, over all devices (folded ranks counted)."""
@@ -43,6 +47,14 @@ class Account(msgspec.Struct, frozen=True):
             group = tuple(getattr(key, f) for f in fields)
             sums[group] = add(sums.get(group, NOTHING), states)
         return {group: scaled(states, self.weight) for group, states in sums.items()}
+
+    def hidden_by(self, *fields: str) -> dict[tuple[object, ...], int]:
+        """Hidden ticks summed over all but `fields`, over all devices."""
+        sums: dict[tuple[object, ...], int] = {}
+        for key, ticks in self.hidden.items():
+            group = tuple(getattr(key, f) for f in fields)
+            sums[group] = sums.get(group, 0) + ticks * self.weight
+        return sums
 
     @property
     def total(self) -> Ticks:
@@ -58,6 +70,7 @@ class Account(msgspec.Struct, frozen=True):
 def account(record: RunRecord) -> Account:
     """The account of a finished run."""
     rows: dict[Key, Ticks] = {}
+    hidden: dict[Key, int] = {}
 
     def book(key: Key, states: Ticks) -> None:
         rows[key] = add(rows.get(key, NOTHING), states)
@@ -80,11 +93,14 @@ def account(record: RunRecord) -> Account:
                     assert span.placed is not None
                     assert span.step is not None
                     at = span.placed
-                    book(Key(*here, at.stack, at.layer, span.step.kind), span.states)
+                    key = Key(*here, at.stack, at.layer, span.step.kind)
+                    book(key, span.states)
+                    if span.hidden:
+                        hidden[key] = hidden.get(key, 0) + span.hidden
             clock = record.slot_end(slot)
         for state, begin, until in record.silence(replica, clock):
             last = Key(replica, stage, rank, -1, "end", 0, "", -3, WAIT)
             book(last, only(state, until - begin))
     split = record.compiled.plan.split
     weight = split.tp if record.compiled.ranks == (0,) else 1
-    return Account(rows, record.makespan, weight, split.devices)
+    return Account(rows, record.makespan, weight, split.devices, hidden)

@@ -1,7 +1,9 @@
 """What each device did when: the spans of a finished run, a pure function of its records.
 
 A span is one step on one rank, or a wait between steps. On each rank the spans follow one
-another without a gap from 0 to the makespan, and the states of a span sum to its length.
+another without a gap from 0 to the makespan, and the states of a span sum to its length. With
+several streams the spans of a job overlap: its states are the part of a span that is not hidden
+under other spans (`sim.account.overlap`), and those of all spans still sum to the makespan.
 """
 
 from __future__ import annotations
@@ -10,15 +12,20 @@ from collections.abc import Iterator
 
 import msgspec
 
+from sim.account.overlap import exposed
 from sim.engine.des import Timeline
+from sim.mapping.compiled import Compiled, Piece, Slot
 from sim.mapping.priced import Step
-from sim.mapping.program import Compiled, Piece, Slot
 from sim.states import BUBBLE, IDLE, NOTHING, Ticks, only
 from workloads.graph import Placed
 
 
 class Span(msgspec.Struct, frozen=True):
-    """[begin, end) ticks on a rank of a stage. `step` is None while it waits."""
+    """[begin, end) ticks on a rank of a stage. `step` is None while it waits.
+
+    With several streams, `stream` is the one that it ran on, and `slices` are its states with
+    their places: (state, begin, end).
+    """
 
     replica: int
     stage: int
@@ -32,6 +39,13 @@ class Span(msgspec.Struct, frozen=True):
     end: int
     states: Ticks
     launched: int = 0  # ticks of `states` that were its launch, at its beginning
+    stream: int = 0
+    slices: tuple[tuple[int, int, int], ...] | None = None
+
+    @property
+    def hidden(self) -> int:
+        """Ticks that passed under the work of other streams."""
+        return self.end - self.begin - sum(self.states)
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -51,7 +65,7 @@ class RunRecord(msgspec.Struct, frozen=True):
 
     def slot_end(self, slot: Slot) -> int:
         """When a job ended on a rank."""
-        return max(self.timeline.end[i] for i in slot.pieces[-1].ends)
+        return max(self.timeline.end[i] for i in slot.ends)
 
     def silence(self, replica: int, clock: int) -> Iterator[tuple[int, int, int]]:
         """(state, begin, end) behind the last job of a rank: a bubble while its replica goes on,
@@ -132,6 +146,9 @@ def waiting(record: RunRecord, slot: Slot, clock: int) -> tuple[int, Ticks]:
 def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
     """The spans of one job on one rank, one a step."""
     job, clock = slot.job, begin
+    if record.compiled.streams > 1:
+        yield from _overlapping(record, slot, begin)
+        return
     for piece in slot.pieces:
         if slot.whole or (slot.folded and piece.step.exchange is None):
             end, states = clock + piece.step.duration, piece.step.states
@@ -154,6 +171,30 @@ def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
             launched,
         )
         clock = end
+
+
+def _overlapping(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
+    """The spans of a job on several streams."""
+    job, times = slot.job, record.timeline
+    parts = exposed(times, slot.pieces, begin, record.slot_end(slot))
+    for piece, part in zip(slot.pieces, parts, strict=True):
+        start, end = times.start[piece.ends[0]], times.end[piece.ends[0]]
+        yield Span(
+            job.replica,
+            job.stage,
+            slot.rank,
+            job.number,
+            job.phase,
+            job.micro,
+            piece.placed,
+            piece.step,
+            start,
+            end,
+            part.states,
+            min(piece.step.launch, end - start),
+            piece.stream,
+            part.slices,
+        )
 
 
 def _split(record: RunRecord, piece: Piece, begin: int, end: int) -> tuple[int, Ticks]:

@@ -50,11 +50,16 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """When each task of a program started and ended, in ticks."""
+    """When each task of a program started and ended, in ticks.
+
+    paces: by task, how fast it went on from which tick on, as a fraction of its nominal rate; a
+    task that is not there went on at its nominal rate throughout.
+    """
 
     program: Program
     start: list[int]
     end: list[int]
+    paces: dict[int, list[tuple[int, float]]] = msgspec.field(default_factory=dict)
 
     @property
     def makespan(self) -> int:
@@ -95,7 +100,7 @@ class _Run:
         self.engine.run()
         if self.done < len(self.tasks):
             raise Deadlock(_explain(self))
-        return Timeline(self.program, self.start, self.end)
+        return Timeline(self.program, self.start, self.end, self.flows.paces)
 
     def _released(self, event: Any) -> None:
         self._met(event.value)
@@ -157,6 +162,7 @@ class _Flows:
         self.rate: dict[int, float] = {}
         self.since: dict[int, int] = {}
         self.turn: dict[int, int] = {}
+        self.paces: dict[int, list[tuple[int, float]]] = {}
         self.changed: set[int] = set()  # resources whose users changed in this tick
 
     def begin(self, event: Any) -> None:
@@ -189,6 +195,7 @@ class _Flows:
                 continue
             self.left[i] = max(0.0, self.left[i] - (now - self.since[i]) * self.rate[i])
             self.rate[i], self.since[i] = rate, now
+            self.paces.setdefault(i, []).append((now, rate))
             self._schedule(i, round(self.left[i] / rate))
 
     def _reached(self) -> list[int]:

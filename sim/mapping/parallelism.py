@@ -8,16 +8,17 @@ down-projections are repeated on every rank.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from sim.errors import Infeasible
+from sim.cost.rounds import ALGORITHMS
+from sim.errors import Infeasible, hint
 from workloads.model import Attention, Dense, Experts, Layer, Model, Record, Stack
 
 Degree = Annotated[int, Meta(gt=0, le=65536)]
-Algorithm = Literal["auto", "ring", "bidirectional", "direct", "doubling", "tree", "hierarchical"]
+COLLECTIVES = ("auto", *ALGORITHMS)
 
 
 class Parallelism(Record, frozen=True, kw_only=True):
@@ -33,7 +34,15 @@ class Parallelism(Record, frozen=True, kw_only=True):
         tuple[Degree, ...],
         Meta(description="Layers per pipeline stage where they are uneven, e.g. 10,12,10"),
     ] = ()
-    collective: Annotated[Algorithm, Meta(description="Algorithm of collectives")] = "auto"
+    collective: Annotated[
+        str, Meta(description=f"Algorithm of all-reduces: {', '.join(COLLECTIVES)}")
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.collective not in COLLECTIVES:
+            known = ", ".join(COLLECTIVES)
+            near = hint(self.collective, COLLECTIVES)
+            raise ValueError(f"collective {self.collective!r} is not one of {known}{near}")
 
     @property
     def devices(self) -> int:

@@ -7,18 +7,20 @@ of one rank. It has no times yet; `sim.mapping.program` turns it into tasks for 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import msgspec
 
 from hw_models.device import Device
 from hw_models.system import System
-from sim.cost.collectives import Exchange, Network, Send
+from sim.cost.collectives import Exchange, Network
 from sim.cost.model import CostModel
+from sim.cost.rounds import Send
 from sim.errors import Infeasible
 from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
 from sim.mapping.priced import PlacedWork, Rewrite, price_blocks
+from sim.mapping.streams import Streams
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.graph import Graph, build_graph
@@ -39,7 +41,8 @@ class Job(msgspec.Struct, frozen=True):
     """One micro-batch in one stage in one pass: its work, and how it hands on.
 
     handover: to the next stage of the pass, or (from the last stage) back to the first stage
-    of the next pass; None when nothing follows or the same devices go on.
+    of the next pass; None when nothing follows or the same devices go on. parts: into how many
+    runs of equal length `work` falls, each of which is for a part of the sequences.
     """
 
     replica: int
@@ -49,6 +52,20 @@ class Job(msgspec.Struct, frozen=True):
     micro: int
     work: tuple[PlacedWork, ...]
     handover: Exchange | None
+    parts: int = 1
+
+
+class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan is made of: a model on devices, split so, for these passes."""
+
+    model: Model
+    device: Device
+    system: System
+    split: Parallelism
+    passes: tuple[Pass, ...]
+    precision: Precision
+    lowering: Lowering
+    streams: Streams = Streams()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -70,13 +87,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def make_plan(
-    model: Model,
-    device: Device,
-    system: System,
-    split: Parallelism,
-    passes: tuple[Pass, ...],
-    precision: Precision,
-    lowering: Lowering,
+    given: PlanInput,
     free: frozenset[str] = frozenset(),
     on_pass: Callable[[int], None] | None = None,
     rewrite: Rewrite | None = None,
@@ -87,47 +98,98 @@ def make_plan(
     Raises Infeasible with the arithmetic when the model, the batch or the system cannot be
     split so.
     """
-    check_devices(split, len(system.devices), system.name)
-    costs = CostModel(device, precision.activations, free)
-    network = Network(system, "link" in free, device.efficiency.collectives)
-    local = shard(model, split.tp)
-    stage_of = stage_table(model, split)
-
-    @lru_cache(maxsize=256)
-    def graph_of(batch: Batch) -> Graph:
-        return build_graph(local, batch, precision, lowering, ways=split.tp)
-
-    @lru_cache(maxsize=1024)
-    def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[PlacedWork, ...]:
-        graph = graph_of(batch)
-        here = [p for p in graph.placed if stage_of[p.stack, p.layer] == stage]
-        return price_blocks(here, costs, network, group, split.collective, rewrite)
-
+    check_devices(given.split, len(given.system.devices), given.system.name)
+    costs = CostModel(given.device, given.precision.activations, free)
+    network = Network(given.system, "link" in free, given.device.efficiency.collectives)
+    planner = _Planner(given, costs, network, rewrite)
     jobs: list[Job] = []
-    for number, one in enumerate(passes):
+    for number in range(len(given.passes)):
         if on_pass:
             on_pass(number)
-        later = passes[number + 1 : number + 2]
-        back = _entry(model, later[0].batch, stage_of) if later else None
+        jobs += planner.jobs(number)
+    return Plan(
+        given.model,
+        given.device,
+        given.split,
+        given.precision,
+        given.passes,
+        network,
+        costs,
+        tuple(jobs),
+    )
+
+
+class _Planner:
+    """The jobs of each pass; work that comes again is priced once."""
+
+    def __init__(
+        self, given: PlanInput, costs: CostModel, network: Network, rewrite: Rewrite | None
+    ) -> None:
+        self.given, self.network = given, network
+        local = shard(given.model, given.split.tp)
+        self.stage_of = stage_table(given.model, given.split)
+
+        @lru_cache(maxsize=256)
+        def graph_of(batch: Batch) -> Graph:
+            return build_graph(local, batch, given.precision, given.lowering, ways=given.split.tp)
+
+        @lru_cache(maxsize=1024)
+        def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[PlacedWork, ...]:
+            graph = graph_of(batch)
+            here = [p for p in graph.placed if self.stage_of[p.stack, p.layer] == stage]
+            return price_blocks(here, costs, network, group, given.split.collective, rewrite)
+
+        self.work_of = work_of
+
+    def jobs(self, number: int) -> Iterator[Job]:
+        """The jobs of a pass: replica by replica, micro-batch by micro-batch, stage by stage."""
+        given, split = self.given, self.given.split
+        one, later = given.passes[number], given.passes[number + 1 : number + 2]
+        back = _entry(given.model, later[0].batch, self.stage_of) if later else None
         for replica, share in enumerate(_split(one.batch, split.dp, "dp")):
             for micro, batch in enumerate(_split(share, split.microbatches, "microbatches")):
-                work = [
-                    work_of(batch, split.group(replica, s) if split.tp > 1 else (), s)
-                    for s in range(split.pp)
-                ]
-                used = [s for s in range(split.pp) if work[s]]
-                for stage in used:
-                    encodes = model.decoder is not None and all(
-                        w.placed.stack == "encoder" for w in work[stage]
+                parts = batch.split(given.streams.parts(batch.size))
+                work = [self._work(parts, replica, stage) for stage in range(split.pp)]
+                used = [stage for stage in range(split.pp) if work[stage]]
+                for at, stage in enumerate(used):
+                    following = used[at + 1] if at + 1 < len(used) else None
+                    nbytes = self._handed(batch, work[stage], following is None)
+                    to = back if following is None else following
+                    handover = None
+                    if to is not None and to != stage:
+                        handover = self.network.send(
+                            tuple(sends(split, replica, stage, to, nbytes))
+                        )
+                    yield Job(
+                        replica,
+                        stage,
+                        number,
+                        one.phase,
+                        micro,
+                        work[stage],
+                        handover,
+                        len(parts),
                     )
-                    handed = _handover(
-                        split, replica, stage, used, batch, model, precision, back, encodes
-                    )
-                    handover = network.send(tuple(handed)) if handed else None
-                    jobs.append(
-                        Job(replica, stage, number, one.phase, micro, work[stage], handover)
-                    )
-    return Plan(model, device, split, precision, passes, network, costs, tuple(jobs))
+
+    def _work(self, parts: list[Batch], replica: int, stage: int) -> tuple[PlacedWork, ...]:
+        """The work of one rank of a stage: that of each part of the sequences in turn."""
+        split = self.given.split
+        group = split.group(replica, stage) if split.tp > 1 else ()
+        return tuple(work for part in parts for work in self.work_of(part, group, stage))
+
+    def _handed(self, batch: Batch, work: tuple[PlacedWork, ...], last: bool) -> int:
+        """Bytes that each rank hands on: hidden states to the next stage, from the last stage the
+        sampled ids.
+
+        A stage of nothing but encoder layers has source rows alone; behind it the encoder's output
+        travels on for the cross-attentions.
+        """
+        model = self.given.model
+        if last:
+            return ID_BYTES * batch.size
+        encodes = model.decoder is not None and all(w.placed.stack == "encoder" for w in work)
+        rows = batch.source_tokens if encodes else batch.tokens + batch.source_tokens
+        return hidden_bytes(model, self.given.precision, rows)
 
 
 def stage_table(model: Model, split: Parallelism) -> dict[tuple[str, int], int]:
@@ -157,31 +219,6 @@ def _split(batch: Batch, parts: int, name: str) -> list[Batch]:
         return batch.split(parts)
     except ValueError as error:
         raise Infeasible(f"{name} = {parts}: {error}") from None
-
-
-def _handover(
-    split: Parallelism,
-    replica: int,
-    stage: int,
-    used: list[int],
-    batch: Batch,
-    model: Model,
-    precision: Precision,
-    back: int | None,
-    encodes: bool,
-) -> list[Send]:
-    """Hidden states to the next stage; from the last stage the sampled ids to stage `back`.
-
-    A stage of nothing but encoder layers has source rows alone; behind it the encoder's output
-    travels on for the cross-attentions.
-    """
-    if stage != used[-1]:
-        following = used[used.index(stage) + 1]
-        rows = batch.source_tokens if encodes else batch.tokens + batch.source_tokens
-        return sends(split, replica, stage, following, hidden_bytes(model, precision, rows))
-    if back is not None and back != stage:
-        return sends(split, replica, stage, back, ID_BYTES * batch.size)
-    return []
 
 
 def hidden_bytes(model: Model, precision: Precision, rows: int) -> int:

@@ -129,7 +129,7 @@ def output_exchange(
     else:
         exchange = network.gather(group, nbytes)
         name = f"{name}.all_gather"
-    return exchange_step(name, exchange, costs, network.free)
+    return exchange_step(name, exchange, costs, network.fabric.free)
 
 
 def _price(

@@ -5,8 +5,10 @@ op, folded     A run of steps that nothing can interleave is one task; its insid
 op, explicit   launch, fill, body, drain of every operator on the lanes host, HBM and compute.
                Needed for prefetch; elsewhere it is the long way that folding must equal.
 tile           every tile's load, compute and store, and every send of a collective.
+op, streams    An operator is one task on its stream, which loads the device's resources: those
+               that run at the same time share them (`sim.mapping.streams`).
 
-Lanes of a device: host, hbm, core, link.
+Lanes of a device: host, hbm, core, link; or its streams, where it has more than one.
 """
 
 from __future__ import annotations
@@ -17,58 +19,33 @@ import msgspec
 
 from sim.engine.des import Program, Task
 from sim.errors import Infeasible
+from sim.mapping.compiled import Compiled, Piece, Slot
 from sim.mapping.emit import Emitter
 from sim.mapping.plan import Job, Plan
 from sim.mapping.priced import Step, exchange_step
+from sim.mapping.stream_tasks import StreamTasks
+from sim.mapping.streams import Streams
 from workloads.graph import Placed
 
 Detail = Literal["op", "tile"]
+LANES = ("host", "hbm", "core", "link")
 MOST_TASKS = 4_000_000  # about 2 GB
 
 
-class Piece(msgspec.Struct, frozen=True):
-    """One step at its place, and the tasks that end it on this rank.
+ONE_STREAM = Streams()
 
-    Folded, several steps share the one task that they are the inside of. Explicit, `launch` is
-    the task that launches the step, -1 for an exchange.
+
+def compile_plan(
+    plan: Plan, detail: Detail = "op", *, shortcuts: bool = True, streams: Streams = ONE_STREAM
+) -> Compiled:
+    """The program of a plan. `shortcuts=False` is the long way: no folding of steps or ranks.
+
+    Raises InputError where several streams do not go with the detail or the device.
     """
-
-    placed: Placed
-    step: Step
-    ends: tuple[int, ...]
-    launch: int = -1
-
-
-class Slot(msgspec.Struct, frozen=True):
-    """A job's tasks on one rank, with its pieces in order."""
-
-    job: Job
-    rank: int
-    arrival: tuple[int, ...]  # handover tasks that it waits for
-    pieces: tuple[Piece, ...]
-    folded: bool
-
-    @property
-    def whole(self) -> bool:
-        """Whether the job is one task, whose inside is known in closed form."""
-        return self.folded and self.pieces[0].ends == self.pieces[-1].ends
-
-
-class Compiled(msgspec.Struct, frozen=True):
-    """A program with the meaning of its tasks."""
-
-    plan: Plan
-    program: Program
-    slots: tuple[Slot, ...]
-    sends: tuple[tuple[Job, tuple[int, int]], ...]  # handovers and their tasks
-    ranks: tuple[int, ...]  # simulated ranks of each stage
-
-
-def compile_plan(plan: Plan, detail: Detail = "op", *, shortcuts: bool = True) -> Compiled:
-    """The program of a plan. `shortcuts=False` is the long way: no folding of steps or ranks."""
+    streams.check(detail, plan.device.prefetch)
     explicit = detail == "tile" or plan.device.prefetch or not shortcuts
     ranks = (0,) if shortcuts else tuple(range(plan.split.tp))
-    return _Builder(plan, detail, explicit, ranks).build()
+    return _Builder(plan, detail, explicit, ranks, streams).build()
 
 
 def links_disjoint(plan: Plan) -> bool:
@@ -85,12 +62,21 @@ def links_disjoint(plan: Plan) -> bool:
 
 
 class _Builder:
-    def __init__(self, plan: Plan, detail: Detail, explicit: bool, ranks: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        detail: Detail,
+        explicit: bool,
+        ranks: tuple[int, ...],
+        streams: Streams,
+    ) -> None:
         self.plan, self.detail, self.explicit, self.ranks = plan, detail, explicit, ranks
+        self.streams = streams
         self.private = plan.serial and links_disjoint(plan)
         self.tasks: list[Task] = []
         self.lanes: list[str] = []
         self.lane_index: dict[tuple[int, int, int], int] = {}
+        self.streamed = StreamTasks(plan, streams, self.tasks) if streams.count > 1 else None
         self.slots: list[Slot] = []
         self.sends: list[tuple[Job, tuple[int, int]]] = []
         # (replica, micro) -> tasks that end the last job of that micro-batch so far
@@ -107,22 +93,28 @@ class _Builder:
                     f"{len(self.plan.passes)} at detail {self.detail}; ask for fewer passes "
                     "(output), fewer layers, or detail op with shortcuts"
                 )
-        program = Program(self.tasks, self.lanes, self.plan.network.links)
-        return Compiled(self.plan, program, tuple(self.slots), tuple(self.sends), self.ranks)
+        own = self.streamed.resources if self.streamed else []
+        program = Program(self.tasks, self.lanes, [*self.plan.network.fabric.links, *own])
+        slots, sends = tuple(self.slots), tuple(self.sends)
+        return Compiled(self.plan, program, slots, sends, self.ranks, self.streams.count)
 
     def _lane(self, job: Job, rank: int) -> int:
-        """First of the four lanes (host, hbm, core, link) of a device."""
+        """First lane of a device: of its four (host, hbm, core, link), or of its streams."""
         key = (job.replica, job.stage, rank)
         if key not in self.lane_index:
             self.lane_index[key] = len(self.lanes)
             device = self.plan.split.device(job.replica, job.stage, rank)
-            self.lanes += [f"gpu{device}.{lane}" for lane in ("host", "hbm", "core", "link")]
+            count = self.streams.count
+            names = [f"stream{i}" for i in range(count)] if count > 1 else LANES
+            self.lanes += [f"gpu{device}.{name}" for name in names]
         return self.lane_index[key]
 
     def _job(self, job: Job) -> None:
         arrival = self.ready.get((job.replica, job.micro), ())
         lanes = [self._lane(job, rank) for rank in self.ranks]
-        if self.explicit:
+        if self.streamed:
+            ends = self._streamed(self.streamed, job, arrival, lanes)
+        elif self.explicit:
             ends = self._explicit(job, arrival, lanes)
         else:
             ends = self._folded(job, arrival, lanes[0])
@@ -180,15 +172,14 @@ class _Builder:
                     pieces.append(Piece(work.placed, step, (i,)))
                     after = (i,)
             flush()
-        self.slots.append(Slot(job, 0, arrival, tuple(pieces), True))
+        self.slots.append(Slot(job, 0, arrival, tuple(pieces), after, True))
         return after
 
     def _explicit(self, job: Job, arrival: tuple[int, ...], lanes: list[int]) -> tuple[int, ...]:
         """Every step of every simulated rank on its own lanes, ranks meeting in exchanges."""
         steps = [(work.placed, step) for work in job.work for step in work.block.steps]
         name = f"{job.phase}{job.number}.{job.micro}.stage{job.stage}"
-        # A rank begins a job when the one before has ended: its launches do not run ahead.
-        begins = [tuple(sorted({*arrival, *self.before.get(lane, ())})) for lane in lanes]
+        begins = self._begins(arrival, lanes)
         emitters = [
             Emitter(self.tasks, lane, self.detail, self.plan.device.prefetch, begin)
             for lane, begin in zip(lanes, begins, strict=True)
@@ -209,10 +200,26 @@ class _Builder:
             for emitter, found in zip(emitters, pieces, strict=True):
                 emitter.ends = ends
                 found.append(Piece(placed, step, ends))
-        for rank, found in enumerate(pieces):
-            self.slots.append(Slot(job, self.ranks[rank], arrival, tuple(found), False))
-            self.before[lanes[rank]] = emitters[rank].ends
+        for rank, lane, found, emitter in zip(self.ranks, lanes, pieces, emitters, strict=True):
+            self.slots.append(Slot(job, rank, arrival, tuple(found), emitter.ends, False))
+            self.before[lane] = emitter.ends
         return tuple(e for emitter in emitters for e in emitter.ends)
+
+    def _streamed(
+        self, streamed: StreamTasks, job: Job, arrival: tuple[int, ...], lanes: list[int]
+    ) -> tuple[int, ...]:
+        """Each step of every simulated rank on its stream, ranks meeting in exchanges."""
+        ranks = list(zip(self.ranks, lanes, strict=True))
+        done = streamed.job(job, ranks, self._begins(arrival, lanes))
+        for (rank, lane), (pieces, ends) in zip(ranks, done, strict=True):
+            self.slots.append(Slot(job, rank, arrival, tuple(pieces), ends, False))
+            self.before[lane] = ends
+        return tuple(dict.fromkeys(i for _, ends in done for i in ends))
+
+    def _begins(self, arrival: tuple[int, ...], lanes: list[int]) -> list[tuple[int, ...]]:
+        """What a job waits for on each rank: its input, and the end of the job before it there, so
+        that its launches do not run ahead."""
+        return [tuple(sorted({*arrival, *self.before.get(lane, ())})) for lane in lanes]
 
     def _exchange(
         self, name: str, step: Step, after: tuple[int, ...], lanes: list[int] | None = None
@@ -226,9 +233,9 @@ class _Builder:
         if self.detail == "op" or exchange.library:
             latency, held = step.launch + exchange.latency, tuple(lanes or ())
             return (self._add(Task(name, exchange.duration, held, after, latency, exchange.loads)),)
-        network, launch = self.plan.network, step.launch
+        fabric, launch = self.plan.network.fabric, step.launch
         for number, sends in enumerate(exchange.rounds):
-            tasks = [network.task(f"{name}.{number}.{s.src}-{s.dst}", s, after) for s in sends]
+            tasks = [fabric.task(f"{name}.{number}.{s.src}-{s.dst}", s, after) for s in sends]
             if launch:  # passes before the first round, as it does for the exchange as a whole
                 tasks = [msgspec.structs.replace(t, latency=t.latency + launch) for t in tasks]
                 launch = 0

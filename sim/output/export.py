@@ -123,6 +123,7 @@ def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
         "interval_80": ends(result.metrics, result.intervals),
         "account_ps": dict(zip(STATES, account.total, strict=True)),
         "account_share": {state: account.share(state) for state in STATES},
+        "hidden_under_other_streams_ps": sum(account.hidden_by().values()),
     }
     if counterfactual:
         found["makespan_ps_if_free"] = dict(result.counterfactual)

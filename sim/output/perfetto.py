@@ -1,7 +1,8 @@
 """A run as a trace for ui.perfetto.dev (Chrome's JSON), streamed to a file.
 
-A process a device (pid = its number) with the lanes of `_LANES` as threads, and one process for
-the directed links. ts and dur are microseconds with six decimals, so no picosecond is lost.
+A process per device (pid = its number) has the lanes of `_LANES` as threads, and one thread per
+further stream. One process has the directed links. ts and dur are microseconds with six decimals,
+so that no picosecond is lost.
 """
 
 from __future__ import annotations
@@ -107,6 +108,13 @@ def _names(record: RunRecord) -> Iterator[str]:
                 yield from process_event(pid, place)
                 for number, lane in enumerate(_LANES):
                     yield from thread_event(pid, number + 1, lane)
+                for stream in range(1, record.compiled.streams):
+                    yield from thread_event(pid, _thread_of(stream), f"stream {stream}")
+
+
+def _thread_of(stream: int) -> int:
+    """The thread with the operators of a stream; those of the first lie inside their layers."""
+    return OPERATORS if stream == 0 else len(_LANES) + stream
 
 
 def process_event(pid: int, name: str) -> Iterator[str]:
@@ -172,6 +180,8 @@ class _Arguments:
         states = ",".join(
             f'"{s}_us":{micros(t)}' for s, t in zip(STATES, span.states, strict=True) if t > 0
         )
+        if span.hidden:
+            states += f'{"," if states else ""}"hidden_us":{micros(span.hidden)}'
         return f"{_place(span)},{self.known[id(step)]},{states}"
 
 
@@ -185,6 +195,7 @@ def _place(span: Span) -> str:
 def _device(record: RunRecord, found: Iterable[Span], arguments: _Arguments) -> Iterator[str]:
     """Events of one rank: jobs holding layers holding operators, its states and its lanes."""
     last = -1  # where the counter fell to 0, if nothing followed yet
+    alone = record.compiled.streams == 1  # else operators share HBM, and no counter is drawn
     for (number, micro, works), group in groupby(
         found, key=lambda s: (s.number, s.micro, s.step is not None)
     ):
@@ -201,14 +212,16 @@ def _device(record: RunRecord, found: Iterable[Span], arguments: _Arguments) -> 
             for span in inside:
                 if span.step:
                     args = arguments(span, span.step)
-                    yield slice_event(span.step.name, OPERATORS, span.begin, span.end, args)
+                    thread = _thread_of(span.stream)
+                    yield slice_event(span.step.name, thread, span.begin, span.end, args)
                 for state, begin, end in lanes.state_slices(span):
                     yield slice_event(STATES[state], STATE, begin, end)
                 start = span.begin + span.launched
-                if span.step and span.step.cost and span.step.cost.hbm_bytes and span.end > start:
+                cost = span.step.cost if span.step and alone else None
+                if cost and cost.hbm_bytes and span.end > start:
                     if last >= 0 and last != start:
                         yield _counter("HBM bytes/s", last, 0)
-                    rate = span.step.cost.hbm_bytes / (span.end - start) * 1e12
+                    rate = cost.hbm_bytes / (span.end - start) * 1e12
                     yield _counter("HBM bytes/s", start, rate)
                     last = span.end
         for busy in lanes.device_lanes(record, mine):
@@ -224,12 +237,12 @@ def _links(record: RunRecord, passes: frozenset[int] | None) -> Iterator[str]:
     overlap.
     """
     plan = record.compiled.plan
-    devices, names = plan.split.devices, [name for name, _ in plan.network.links]
+    devices, names = plan.split.devices, [name for name, _ in plan.network.fabric.links]
     found = lanes.transfers(record, passes)
     if not found:
         return
     pid = str(devices)
-    yield from process_event(devices, f"links of {plan.network.system.name}")
+    yield from process_event(devices, f"links of {plan.network.fabric.system.name}")
     busy: dict[int, list[int]] = {}  # until when each thread of a link is
     tids: dict[tuple[int, int], int] = {}
     for transfer in found:

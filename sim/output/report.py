@@ -155,7 +155,11 @@ def plain_table(heading: str, first: str, columns: Sequence[str]) -> Table:
 
 
 def _shares(states: Ticks, whole: int) -> list[str]:
-    return [f"{x / whole:.1%}" if x else "-" for x in states]
+    return [_share(x, whole) for x in states]
+
+
+def _share(ticks: int, whole: int) -> str:
+    return f"{ticks / whole:.1%}" if ticks else "-"
 
 
 def account_table(result: Result) -> Table:
@@ -184,10 +188,13 @@ def class_table(result: Result) -> Table:
     """The account by operator class, largest first, as shares of the whole."""
     account = result.account
     whole = max(1, sum(account.total))
+    streams = result.resolved.scenario.streams.count
+    hidden = account.hidden_by("kind")
     table = plain_table(
         "By operator class (share of all device time)",
         "class",
-        ["device time", "share", *(STATE_HEADS[s] for s in STATES[:6])],
+        ["device time", "share", *(STATE_HEADS[s] for s in STATES[:6])]
+        + ["hidden"] * (streams > 1),
     )
     rows = sorted(account.by("kind").items(), key=lambda row: -sum(row[1]))
     for (kind,), states in rows:
@@ -197,6 +204,7 @@ def class_table(result: Result) -> Table:
             duration(seconds(mine)),
             f"{mine / whole:.1%}",
             *_shares(states[:6], whole),  # type: ignore[arg-type]
+            *([_share(hidden.get((kind,), 0), whole)] if streams > 1 else []),
         )
     return table
 

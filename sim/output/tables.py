@@ -12,8 +12,8 @@ import msgspec
 
 from sim.account.stalls import WAIT
 from sim.account.timeline import RunRecord, ranks, slot_spans, waiting
+from sim.mapping.compiled import Slot
 from sim.mapping.priced import Step
-from sim.mapping.program import Slot
 from sim.simulation import Result
 from sim.states import NOTHING, STATES, Ticks, add, only, scaled
 from workloads.graph import Placed
@@ -54,22 +54,28 @@ _OPS: dict[str, type] = {
 class _Row:
     """Equal steps of equal layers, of all simulated ranks."""
 
-    __slots__ = ("count", "placed", "states", "step")
+    __slots__ = ("count", "hidden", "placed", "states", "step")
 
     def __init__(self, placed: Placed | None, step: Step | None) -> None:
         self.placed, self.step = placed, step
-        self.count, self.states = 0, NOTHING
+        self.count, self.states, self.hidden = 0, NOTHING, 0
+
+    def book(self, count: int, states: Ticks, hidden: int = 0) -> None:
+        self.count += count
+        self.states = add(self.states, states)
+        self.hidden += hidden
 
 
 Place = tuple[int, str, int, int, int]  # pass, phase, replica, stage, micro-batch
-_Rows = dict[tuple[Place, str, int], _Row]
+_Rows = dict[tuple[Place, str, int, int], _Row]  # by stack, step and stream, too
 
 
 def operators(result: Result) -> Table:
     """One row an operator of a stage, micro-batch and pass, equal layers folded.
 
     `count` is how often it ran on all devices; FLOPs, bytes, states, hidden and total are sums
-    over these; `duration_us` is the mean of one. Rows of class "(wait)" are the time between.
+    over these; `duration_us` is the mean of one, and with several streams more than its total, by
+    what is hidden under other operators. Rows of class "(wait)" are the time between.
     """
     record = result.record
     rows: _Rows = {}
@@ -80,12 +86,12 @@ def operators(result: Result) -> Table:
             place = (job.number, job.phase, replica, stage, job.micro)
             clock, wait = waiting(record, slot, clock)
             if any(wait):
-                _book(rows, place, None, None, 1, wait)
+                _row(rows, place, None, None).book(1, wait)
             _book_slot(record, slot, clock, rows, place)
             clock = record.slot_end(slot)
         after = (-1, "end", replica, stage, 0)
         for state, begin, until in record.silence(replica, clock):
-            _book(rows, after, None, None, 1, only(state, until - begin))
+            _row(rows, after, None, None).book(1, only(state, until - begin))
     weight, ways = result.account.weight, len(record.compiled.ranks)
     ordered = sorted(rows.items(), key=lambda item: _order(item[0][0]))
     return Table(_OPS, [_operator(key[0], row, weight, ways) for key, row in ordered])
@@ -107,33 +113,29 @@ def _book_slot(record: RunRecord, slot: Slot, clock: int, rows: _Rows, place: Pl
         for key, count in layers.items():
             work = slot.job.work[first[key]]
             for step in work.block.steps:
-                _book(rows, place, work.placed, step, count, scaled(step.states, count))
+                _row(rows, place, work.placed, step).book(count, scaled(step.states, count))
         return
     for span in slot_spans(record, slot, clock):
-        _book(rows, place, span.placed, span.step, 1, span.states)
+        row = _row(rows, place, span.placed, span.step, span.stream)
+        row.book(1, span.states, span.hidden)
 
 
-def _book(
-    rows: _Rows,
-    place: Place,
-    placed: Placed | None,
-    step: Step | None,
-    count: int,
-    states: Ticks,
-) -> None:
-    key = (place, placed.stack if placed else "", id(step))
+def _row(
+    rows: _Rows, place: Place, placed: Placed | None, step: Step | None, stream: int = 0
+) -> _Row:
+    """The row of a step, or of waiting where there is none."""
+    key = (place, placed.stack if placed else "", id(step), stream)
     row = rows.get(key)
     if row is None:
         row = rows[key] = _Row(placed, step)
-    row.count += count
-    row.states = add(row.states, states)
+    return row
 
 
 def _operator(place: Place, row: _Row, weight: int, ways: int) -> tuple[Cell, ...]:
     count, states = row.count * weight, scaled(row.states, weight)
-    total = sum(states)
+    total, hidden = sum(states), row.hidden * weight
     times = (*(t / 1e6 for t in states),)
-    mean = total / 1e6 / count
+    mean = (total + hidden) / 1e6 / count
     if row.step is None or row.placed is None:
         named = ("", "", -3, 0, WAIT, "", WAIT)
         nothing = (0,) * 8
@@ -169,7 +171,7 @@ def _operator(place: Place, row: _Row, weight: int, ways: int) -> tuple[Cell, ..
         step.bound,
         mean,
         *times,
-        (cost.hidden if cost else 0) * count / 1e6,
+        ((cost.hidden if cost else 0) * count + hidden) / 1e6,
         total / 1e6,
     )
 
@@ -225,12 +227,12 @@ def passes(result: Result) -> Table:
 
 def _windows(record: RunRecord) -> Iterator[tuple[int, tuple[int, int]]]:
     """(pass, (first start, last end)) in ticks."""
-    start, end = record.timeline.start, record.timeline.end
+    start = record.timeline.start
     found: dict[int, tuple[int, int]] = {}
     for slot in record.compiled.slots:
-        first, last = slot.pieces[0], slot.pieces[-1]
+        first = slot.pieces[0]
         begin = start[first.launch if first.launch >= 0 else first.ends[0]]
-        until = max(end[i] for i in last.ends)
+        until = record.slot_end(slot)
         known = found.get(slot.job.number, (begin, until))
         found[slot.job.number] = min(known[0], begin), max(known[1], until)
     yield from found.items()

@@ -18,8 +18,8 @@ from functools import reduce
 
 import msgspec
 
-from sim.cost.collectives import Send
 from sim.cost.pass_cost import PassCost, add
+from sim.cost.rounds import Send
 from sim.engine.processes import Engine, Event, Process
 from sim.serve.decoding import StaggeredDecoding
 from sim.serve.live import Live, StageRow

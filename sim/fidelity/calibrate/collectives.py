@@ -17,7 +17,7 @@ import polars as pl
 from hw_models.device import Device
 from hw_models.efficiency import CollectiveTerms, Protocol
 from sim.cost.arith import VECTOR
-from sim.cost.collectives import Network
+from sim.cost.fabric import Fabric
 from sim.cost.kernels.collective import (
     ACROSS,
     NEVER,
@@ -93,13 +93,13 @@ def rows_of(frame: pl.DataFrame) -> dict[str, Any]:
 def link_of(device: Device) -> float:
     """Bytes/s, one direction, that a device has to the others of its node in the catalogue."""
     system = load_machine(system_of(device.name, 2)).system
-    return Network(system).injection((0, 1))
+    return Fabric(system).injection((0, 1))
 
 
 def card_of(device: Device) -> float:
     """Bytes/s of a device's way to another node of the catalogue."""
-    network = Network(load_machine(system_of(device.name, 9)).system)
-    return network.card(0, len(network.system.devices) - 1)
+    fabric = Fabric(load_machine(system_of(device.name, 9)).system)
+    return fabric.card(0, len(fabric.system.devices) - 1)
 
 
 def links_of(device: Device, key: str, rows: dict[str, Any], rails: int) -> Any:

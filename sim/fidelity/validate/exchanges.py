@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sim.cost.arith import SCALAR
-from sim.cost.collectives import Group, Network, Send, ring_rounds
+from sim.cost.collectives import Network
 from sim.cost.kernels.collective import OPS, eager_seconds, within
 from sim.cost.kernels.collective import exchange_seconds as library_exchange
+from sim.cost.rounds import Group, Send, ring_rounds
 from sim.errors import InputError
 from sim.fidelity.validate.names import dtype_of
 from sim.fidelity.validate.points import (
@@ -44,7 +45,7 @@ def exchange_seconds(
     if mode.startswith("nccl"):
         found = {name: terms for name, terms in found.items() if name.startswith("nccl")}
     if (found := within(found)) and op in OPS:
-        link = network.injection(group)
+        link = network.fabric.injection(group)
         which, taken = library_exchange(SCALAR, found, op, gpus, nbytes, link, in_switch=in_switch)
         if which >= 0:
             seconds = float(taken.latency + taken.data)
@@ -90,7 +91,7 @@ def across_seconds(
     """One exchange of `per_node` devices on each of several nodes, as `exchange_seconds`."""
     machine = bench.cluster(device)
     network = Network(machine.system, libraries=machine.device.efficiency.collectives)
-    node = network.node_size(tuple(range(len(machine.system.devices))))
+    node = network.fabric.node_size(tuple(range(len(machine.system.devices))))
     nodes = gpus // per_node
     if per_node > node or nodes * node > len(machine.system.devices):
         raise InputError(

@@ -135,6 +135,7 @@ def name_operators(
     where the axis is stretched."""
     width = (window[1] - window[0]) / size
     gap = _LABEL_GAP / inches * width
+    layer = sorted(layer, key=lambda s: s.begin + s.end)  # spans of several streams overlap
     centres = [((s.begin + s.end) / 2 - window[0]) / size for s in layer]
     places = spread(centres, gap, gap / 2, width)
     for span, centre, place in zip(layer, centres, places, strict=True):

@@ -3,8 +3,8 @@
 With one micro-batch nothing in a replica runs beside anything else, so that the makespan is the
 sum of the parts, and the account of each device is what it does itself, what its handovers take,
 and a bubble for the rest. `tests/test_sweep_closed.py` holds every cell of every row against `run`.
-Points of another kind are not taken: micro-batches, replicas, tiles, prefetch, encoder-decoders,
-experts, latents.
+Points of another kind are not taken: micro-batches, replicas, several streams, tiles, prefetch,
+encoder-decoders, experts, latents.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def _serial(point: StaticPoint) -> bool:
     return (
         s.detail == "op"
         and s.shortcuts
+        and s.streams.count == 1
         and split.dp == 1
         and split.microbatches == 1
         and not point.machine.device.prefetch

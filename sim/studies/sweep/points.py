@@ -66,5 +66,5 @@ def decides(point: StaticPoint) -> dict[str, Any]:
         "lengths": point.lengths,
         "split": s.parallelism,
         "lowering": s.lowering,
-        "how": (s.detail, s.shortcuts, s.allow_oom),
+        "how": (s.detail, s.shortcuts, s.allow_oom, s.streams),
     }

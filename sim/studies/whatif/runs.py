@@ -14,8 +14,8 @@ from sim.account.metrics import group_ends, group_sizes
 from sim.account.stalls import WAIT
 from sim.account.timeline import RunRecord, ranks, slot_spans, waiting
 from sim.errors import InputError, hint
+from sim.mapping.compiled import Slot
 from sim.mapping.priced import Step
-from sim.mapping.program import Slot
 from sim.simulation import Result
 from sim.states import BUBBLE, HBM, LINK, NOTHING, STATES, Ticks, add, only, scaled
 from sim.studies.whatif.parts import Breakdown, Cause, Parts, kept, total
