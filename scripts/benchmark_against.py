@@ -30,7 +30,7 @@ LENGTHS = ["--prompt", "lognormal:mean=1000,cv=1,max=4000"]
 LENGTHS += ["--output", "lognormal:mean=200,cv=1,max=1000"]
 SERVE = ["serve", "llama-2-7b", "--on", "a100-sxm-80gb"]
 SWEEP = ["sweep", "llama-3.1-8b", "--on", "h100-sxm", "--grid", "batch=1:50"]
-SWEEP += ["--grid", "prompt=100:20000:100", "--grid", "output=32", "--no-pictures"]
+SWEEP += ["--grid", "prompt=100:20000:+100", "--grid", "output=32", "--no-pictures"]
 JOBS = {
     "run llama-3.1-8b": ["run", "llama-3.1-8b", "--on", "h100-sxm"],
     "run llama-3.1-70b --no-shortcuts": [

@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
+from strategies import system, tier
 
+from sim.cost.collectives import Network
 from sim.cost.pass_cost import PassCost
 from sim.engine.processes import Engine
 from sim.mapping.parallelism import Parallelism
@@ -102,21 +104,26 @@ class WatchedBlocks(Blocks):
 class Prices:
     """Stands in for a Pricer: a stage costs its weight times what a function of the batch says.
 
-    A hand-over to the next stage takes `handover` ticks.
+    A hand-over to the next stage takes `handover` ticks, and what the links of `network` take.
     """
 
     tabled = False
     attentions: Sequence[Any] = ()
 
     def __init__(
-        self, price: StepPrice, pp: int = 1, handover: int = 0, weights: Sequence[int] = ()
+        self,
+        price: StepPrice,
+        pp: int = 1,
+        handover: int = 0,
+        weights: Sequence[int] = (),
+        network: Network | None = None,
     ) -> None:
         self.price, self.split = price, Parallelism(pp=pp)
         self.weights = weights or (1,) * pp
         self.costs = SimpleNamespace(launch=handover)
         self.precision = SimpleNamespace(activation_bits=16)
         self.model = SimpleNamespace(hidden=8)
-        self.network = SimpleNamespace(send=lambda sends: SimpleNamespace(time=0, library=""))
+        self.network = network or Network(system(tier("switch", pp)), free=True)
 
     def step(self, contexts: list[int], prefills: list[Prefill]) -> list[PassCost]:
         whole = self.price(contexts, prefills)

@@ -27,7 +27,9 @@ from serving import (
     uneven,
     uneven_prices,
 )
+from strategies import system, tier
 
+from sim.cost.collectives import Network
 from sim.engine.processes import Engine
 from sim.errors import InputError
 from sim.inputs.traces import read_trace
@@ -38,6 +40,7 @@ from sim.serve.policies import policy
 from sim.serve.pricing import Prefill, Pricer
 from sim.serve.replica import Replica
 from sim.serve.routing import Router, router
+from sim.states import STATES
 from workloads.request import Request
 
 CONVERSATION = Path(__file__).parents[2] / "shared/data/traces/AzureLLMInferenceTrace_conv.csv"
@@ -224,6 +227,27 @@ def test_a_stage_that_waits_for_hidden_states_waits_for_the_link() -> None:
     own = spread(40, 8)[:5]
     assert outcome.stages[0] == (*own, 49, 0)
     assert outcome.stages[1] == (*own[:3], own[3] + 9, own[4], 40, 0)
+
+
+def test_hidden_states_of_two_batches_share_the_link() -> None:
+    """Stages take t and a hand-over alone 3 t. The second batch sets out when the first has t of it
+    behind it; both go on at half the pace: the first arrives at 6 t, the second at 7 t."""
+    t, nbytes = 10_000, 8 * 8 * 2
+    bandwidth = nbytes / (3 * t * 1e-12) / 1e9
+    network = Network(system(tier("switch", 2, bandwidth, 0.0)))
+    knobs = Knobs(max_num_seqs=8, max_num_batched_tokens=8)
+    case = Case(requests=(Request(0, 0, 16, 1),), knobs=knobs, pp=2)
+    found = run(case, Prices(lambda contexts, prefills: t, 2, network=network))
+    assert [(row.stage, row.start, row.start + sum(row.states)) for row in found.stages] == [
+        (0, 0, t),
+        (1, t, 7 * t),
+        (0, t, 2 * t),
+        (1, 7 * t, 8 * t),
+    ]
+    (row,) = found.rows
+    assert row.last_token == 8 * t == sum(row.account)
+    link = row.account[1 + STATES.index("link")]
+    assert link >= 5 * t  # what the first batch waits for, and only then the second
 
 
 class LeastWork:

@@ -10,6 +10,7 @@ import networkx as nx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import cases
 
 from sim.account.lanes import task_lanes
 from sim.account.timeline import spans
@@ -26,7 +27,6 @@ from sim.scenario import Resolved, Scenario, Workload, load_scenario, save_scena
 from sim.simulation import Result, simulate
 from sim.simulation import run as run_scenario
 from sim.states import STATES
-from tests.strategies import cases
 from workloads.batch import Batch, Group, Sequence
 from workloads.block import Lowering
 from workloads.graph import build_graph

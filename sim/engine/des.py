@@ -2,7 +2,7 @@
 
 A lane serves one task at a time, in the order of the program (a stream). A task starts when
 all it comes after has ended, its release has passed and it heads each of its lanes. A task with
-loads waits its latency and then shares resources with other tasks (`sim.engine.fluid`).
+loads waits its latency and then shares resources with other tasks (`sim.engine.flows`).
 
 Events of one tick are handled in the order in which they were scheduled (`sim.engine.processes`);
 with lanes in program order the result does not depend on it.
@@ -11,12 +11,13 @@ with lanes in program order the result does not depend on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from sim.engine.fluid import Loads, max_min
+from sim.engine.flows import Flows
+from sim.engine.fluid import Loads
 from sim.engine.processes import Engine
 from sim.errors import Deadlock
 
@@ -83,7 +84,9 @@ class _Run:
         self.then: list[list[int]] = [[] for _ in range(count)]
         self.queues: list[deque[int]] = [deque() for _ in program.lanes]
         self.idle = [True] * len(program.lanes)
-        self.flows = _Flows(self)
+        capacity = [amount for _, amount in program.resources]
+        self.paces: dict[int, list[tuple[int, float]]] = {}
+        self.flows = Flows(self.engine, capacity, self.finish, self.paces)
         self.done = 0
         for i, task in enumerate(self.tasks):
             for before in task.after:
@@ -100,7 +103,7 @@ class _Run:
         self.engine.run()
         if self.done < len(self.tasks):
             raise Deadlock(_explain(self))
-        return Timeline(self.program, self.start, self.end, self.flows.paces)
+        return Timeline(self.program, self.start, self.end, self.paces)
 
     def _released(self, event: Any) -> None:
         self._met(event.value)
@@ -124,9 +127,13 @@ class _Run:
             queues[lane].popleft()
         self.start[i] = self.engine.now
         if task.loads:
-            self.engine.after(task.latency, self.flows.begin, i)
+            self.engine.after(task.latency, self._flow, i)
         else:
             self.engine.after(task.latency + task.duration, self._finished, i)
+
+    def _flow(self, event: Any) -> None:
+        task = self.tasks[event.value]
+        self.flows.begin(event.value, task.duration, task.loads)
 
     def _finished(self, event: Any) -> None:
         self.finish(event.value)
@@ -145,94 +152,6 @@ class _Run:
             queue = self.queues[lane]
             if queue:
                 self._try(queue[0])
-
-
-class _Flows:
-    """Tasks that use shared resources. Progress is counted in ticks at nominal rate.
-
-    Rates are computed once per tick, after all that starts or ends in it, and only for the
-    tasks that a change can reach over shared resources.
-    """
-
-    def __init__(self, owner: _Run) -> None:
-        self.owner = owner
-        self.capacity = [amount for _, amount in owner.program.resources]
-        self.users: list[set[int]] = [set() for _ in self.capacity]
-        self.left: dict[int, float] = {}
-        self.rate: dict[int, float] = {}
-        self.since: dict[int, int] = {}
-        self.turn: dict[int, int] = {}
-        self.paces: dict[int, list[tuple[int, float]]] = {}
-        self.changed: set[int] = set()  # resources whose users changed in this tick
-
-    def begin(self, event: Any) -> None:
-        i = event.value
-        task = self.owner.tasks[i]
-        self.left[i], self.rate[i] = float(task.duration), 0.0
-        self.since[i], self.turn[i] = self.owner.engine.now, 0
-        alone = True
-        for resource, load in task.loads:
-            self.users[resource].add(i)
-            alone = alone and len(self.users[resource]) == 1 and load <= self.capacity[resource]
-        if alone:
-            self.rate[i] = 1.0
-            self._schedule(i, task.duration)
-        else:
-            self._change(resource for resource, _ in task.loads)
-
-    def _change(self, resources: Iterable[int]) -> None:
-        if not self.changed:
-            self.owner.engine.settle((0, 0)).callbacks.append(self._share)
-        self.changed.update(resources)
-
-    def _share(self, _: Any) -> None:
-        """Give every task that a change reaches its fair rate, at the end of the tick."""
-        now, tasks = self.owner.engine.now, self.owner.tasks
-        reached = self._reached()
-        self.changed.clear()
-        for i, rate in max_min({i: tasks[i].loads for i in reached}, self.capacity).items():
-            if rate == self.rate[i]:
-                continue
-            self.left[i] = max(0.0, self.left[i] - (now - self.since[i]) * self.rate[i])
-            self.rate[i], self.since[i] = rate, now
-            self.paces.setdefault(i, []).append((now, rate))
-            self._schedule(i, round(self.left[i] / rate))
-
-    def _reached(self) -> list[int]:
-        """Tasks connected to a changed resource, in the order of their numbers."""
-        seen: set[int] = set()
-        resources = list(self.changed)
-        known = set(resources)
-        while resources:
-            for i in self.users[resources.pop()] - seen:
-                seen.add(i)
-                for resource, _ in self.owner.tasks[i].loads:
-                    if resource not in known:
-                        known.add(resource)
-                        resources.append(resource)
-        return sorted(seen)
-
-    def _schedule(self, i: int, delay: int) -> None:
-        self.turn[i] += 1
-        turn = self.turn[i]
-
-        def arrive(_: Any) -> None:
-            if self.turn.get(i) == turn:
-                self._arrive(i)
-
-        self.owner.engine.after(delay, arrive, i)
-
-    def _arrive(self, i: int) -> None:
-        shared = []
-        for resource, _ in self.owner.tasks[i].loads:
-            self.users[resource].discard(i)
-            if self.users[resource]:
-                shared.append(resource)
-        for table in (self.left, self.rate, self.since, self.turn):
-            del table[i]
-        if shared:
-            self._change(shared)
-        self.owner.finish(i)
 
 
 def _explain(state: _Run) -> str:

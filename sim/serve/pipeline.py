@@ -6,7 +6,9 @@ its batch is back. Chunks of one prompt follow one another, since a stage needs 
 values of earlier chunks that it computed itself. To share the work among the stages, a batch takes
 at most ceil(running / pp) decoding requests, those that wait longest first.
 
-A stage that waits for hidden states is in `link` while they travel, and in `bubble` before. If
+Hidden states travel as flows over the links of the replica: those of two batches that are on their
+way at once share them. A stage that waits for hidden states is in `link` while they travel, and in
+`bubble` before. If
 several chunks of a prompt are under way together, the request's time belongs to the first until
 that is back, and from then on to the next.
 """
@@ -19,8 +21,10 @@ from functools import reduce
 import msgspec
 
 from sim.cost.pass_cost import PassCost, add
-from sim.cost.rounds import Send
+from sim.engine.flows import Transfers
 from sim.engine.processes import Engine, Event, Process
+from sim.mapping.plan import hidden_bytes, sends
+from sim.mapping.priced import Step, exchange_step
 from sim.serve.decoding import StaggeredDecoding
 from sim.serve.live import Live, StageRow
 from sim.serve.policies import Work
@@ -28,7 +32,6 @@ from sim.serve.queue import RequestQueue
 from sim.serve.replica import Replica, ReplicaParts, prefills_of
 from sim.serve.single_stage import step_row
 from sim.states import Ticks
-from workloads.precision import packed
 
 States = tuple[int, int, int, int, int]  # ticks of compute, hbm, sram, link, launch
 
@@ -53,6 +56,12 @@ class Flight(msgspec.Struct):
     def begin(self, tick: int, states: States) -> None:
         """It begins a stage or a hand-over."""
         self.parts.append((tick, states))
+
+    def slowed(self, tick: int, ticks: int) -> None:
+        """From `tick` on a hand-over took so many ticks more than alone on its links."""
+        compute, hbm, sram, link, launch = self.states
+        self.states = (compute, hbm, sram, link + ticks, launch)
+        self.begin(tick, (0, 0, 0, ticks, 0))
 
     def states_after(self, tick: int) -> States:
         """Its states from `tick` on; inside a stage they come in their written order."""
@@ -87,6 +96,7 @@ class PipelineWorker:
         self.present, self.since = 0, -1
         self.block_ticks = self.flown = 0
         self.hold = False
+        self.links: Transfers  # of a run
 
     def arrived(self, now: int) -> None:
         self.hold = False
@@ -107,6 +117,8 @@ class PipelineWorker:
 
     def process(self, replica: Replica, engine: Engine) -> Process:
         queue = replica.queue
+        capacity = [bandwidth for _, bandwidth in self.pricer.network.fabric.links]
+        self.links = Transfers(engine, capacity)
         while True:
             if queue.wake > engine.now:
                 yield engine.wait(queue.wake - engine.now) | replica.change()
@@ -153,7 +165,7 @@ class PipelineWorker:
         costs[0] = add(costs[0], PassCost(link=queue.swap_ticks, launch=extra))
         queue.swap_ticks = 0
         handovers = [self._handover(stage, tokens) for stage in range(len(costs) - 1)]
-        cost = add(reduce(add, costs), PassCost(link=sum(handovers)))
+        cost = add(reduce(add, costs), PassCost(link=sum(step.duration for step in handovers)))
         per_token, rest = divmod(sum(cost[:5]), tokens)
         queue.running[0].share += rest
         replica.flops += cost[5]
@@ -181,7 +193,7 @@ class PipelineWorker:
         replica: Replica,
         flight: Flight,
         costs: list[PassCost],
-        handovers: list[int],
+        handovers: list[Step],
     ) -> Process:
         """Take a batch through the stages, each behind the batch before it."""
         engine, number = replica.engine, flight.number
@@ -191,11 +203,19 @@ class PipelineWorker:
         rows = [self._stage_row(number, 0, engine.now, 0, costs[0])]
         yield engine.wait(self.free_at[0] - engine.now)
         replica.notify()
-        for stage, travel in enumerate(handovers, 1):
+        for stage, handover in enumerate(handovers, 1):
             leaves[stage - 1].succeed()
-            flight.begin(engine.now, (0, 0, 0, travel, 0))
-            yield engine.wait(travel)
+            left, alone, sent = engine.now, handover.duration, handover.exchange
+            assert sent is not None
+            flight.begin(left, (0, 0, 0, alone, 0))
+            if alone > sent.duration:
+                yield engine.wait(alone - sent.duration)
+            if sent.duration:
+                yield self.links.start(sent.duration, sent.loads)
             arrived = engine.now
+            travel = arrived - left
+            if travel > alone:
+                flight.slowed(left + alone, travel - alone)
             if before:
                 yield before[stage]
             waited = min(travel, arrived - self.free_at[stage]) if arrived == engine.now else 0
@@ -218,17 +238,12 @@ class PipelineWorker:
             self.clocks[stage][i] += part
         return StageRow(step, stage, begin - waited, states, cost[5], cost[6])
 
-    def _handover(self, stage: int, tokens: int) -> int:
-        """Ticks that hidden states take to the next stage."""
+    def _handover(self, stage: int, tokens: int) -> Step:
+        """The hidden states of a batch on their way to the next stage."""
         pricer = self.pricer
-        nbytes = packed(tokens * pricer.model.hidden, pricer.precision.activation_bits)
-        split = pricer.split
-        sends = tuple(
-            Send(split.device(0, stage, rank), split.device(0, stage + 1, rank), nbytes)
-            for rank in range(split.tp)
-        )
-        sent = pricer.network.send(sends)
-        return sent.time + (0 if sent.library else pricer.costs.launch)
+        nbytes = hidden_bytes(pricer.model, pricer.precision, tokens)
+        sent = pricer.network.send(tuple(sends(pricer.split, 0, stage, stage + 1, nbytes)))
+        return exchange_step("send", sent, pricer.costs)
 
     def _land(self, replica: Replica) -> None:
         """A batch is back: its requests move on."""
