@@ -116,12 +116,21 @@ class Transfers:
         self.flows = Flows(engine, capacity, self._end)
         self.begun = 0
 
-    def start(self, duration: int, loads: Loads) -> Event:
-        """An event at the end of a flow that begins now."""
-        event = self.ends[self.begun] = self.engine.signal()
-        self.flows.begin(self.begun, duration, loads)
+    def start(self, latency: int, duration: int, loads: Loads) -> Event:
+        """An event at the end of a flow that begins after `latency` ticks."""
+        number = self.begun
         self.begun += 1
+        event = self.ends[number] = self.engine.signal()
+        if not loads:
+            self.engine.after(latency + duration, self._over, number)
+        elif latency:
+            self.engine.after(latency, lambda _: self.flows.begin(number, duration, loads), number)
+        else:
+            self.flows.begin(number, duration, loads)
         return event
+
+    def _over(self, event: Any) -> None:
+        self._end(event.value)
 
     def _end(self, number: int) -> None:
         self.ends.pop(number).succeed()

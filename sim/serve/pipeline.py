@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections import deque
 from functools import reduce
+from typing import NamedTuple
 
 import msgspec
 
 from sim.cost.pass_cost import PassCost, add
 from sim.engine.flows import Transfers
+from sim.engine.fluid import Loads
 from sim.engine.processes import Engine, Event, Process
 from sim.mapping.plan import hidden_bytes, sends
-from sim.mapping.priced import Step, exchange_step
+from sim.mapping.priced import exchange_step
 from sim.serve.decoding import StaggeredDecoding
 from sim.serve.live import Live, StageRow
 from sim.serve.policies import Work
@@ -34,6 +36,14 @@ from sim.serve.single_stage import step_row
 from sim.states import Ticks
 
 States = tuple[int, int, int, int, int]  # ticks of compute, hbm, sram, link, launch
+
+
+class Handover(NamedTuple):
+    """Hidden states that go to the next stage: see `sim.engine.flows.Transfers.start`."""
+
+    latency: int
+    duration: int
+    loads: Loads
 
 
 class Flight(msgspec.Struct):
@@ -53,15 +63,11 @@ class Flight(msgspec.Struct):
     states: States
     parts: list[tuple[int, States]] = msgspec.field(default_factory=list)
 
-    def begin(self, tick: int, states: States) -> None:
-        """It begins a stage or a hand-over."""
-        self.parts.append((tick, states))
-
     def slowed(self, tick: int, ticks: int) -> None:
         """From `tick` on a hand-over took so many ticks more than alone on its links."""
         compute, hbm, sram, link, launch = self.states
         self.states = (compute, hbm, sram, link + ticks, launch)
-        self.begin(tick, (0, 0, 0, ticks, 0))
+        self.parts.append((tick, (0, 0, 0, ticks, 0)))
 
     def states_after(self, tick: int) -> States:
         """Its states from `tick` on; inside a stage they come in their written order."""
@@ -79,10 +85,11 @@ class Flight(msgspec.Struct):
 class PipelineWorker:
     """Runs the batches of a replica on several stages.
 
-    free_at: when the last batch left each stage. clocks: ticks of each stage by state. present:
-    ticks in which some request was in the replica, up to `since`, from when one is there without a
-    break (-1: none is). block_ticks, flown: blocks in use times ticks, and ticks, with a batch
-    under way. hold: nothing can be planned before a batch is back or a request arrives.
+    free_at: when the last batch leaves each stage. begun: the number of the batch that began each
+    stage last. overtook: batches that reached a stage before the one ahead of them. clocks: ticks
+    of each stage by state. present: ticks in which some request was in the replica, up to `since`,
+    from when one is there without a break (-1: none is). block_ticks, flown: blocks in use times
+    ticks, and ticks, with a batch under way. hold: nothing can be planned before a batch is back or a request arrives.
     """
 
     def __init__(self, parts: ReplicaParts) -> None:
@@ -92,11 +99,13 @@ class PipelineWorker:
         self.free_at = [0] * count
         self.clocks = [[0] * 5 for _ in range(count)]
         self.flights: deque[Flight] = deque()
-        self.leaves: list[Event] = []  # the last batch leaves a stage
+        self.begun = [-1] * count
+        self.overtook: dict[tuple[int, int], Event] = {}
         self.present, self.since = 0, -1
         self.block_ticks = self.flown = 0
         self.hold = False
         self.links: Transfers  # of a run
+        self.handovers: dict[tuple[int, int], Handover] = {}  # by stage and tokens
 
     def arrived(self, now: int) -> None:
         self.hold = False
@@ -165,7 +174,9 @@ class PipelineWorker:
         costs[0] = add(costs[0], PassCost(link=queue.swap_ticks, launch=extra))
         queue.swap_ticks = 0
         handovers = [self._handover(stage, tokens) for stage in range(len(costs) - 1)]
-        cost = add(reduce(add, costs), PassCost(link=sum(step.duration for step in handovers)))
+        cost = add(
+            reduce(add, costs), PassCost(link=sum(h.latency + h.duration for h in handovers))
+        )
         per_token, rest = divmod(sum(cost[:5]), tokens)
         queue.running[0].share += rest
         replica.flops += cost[5]
@@ -193,41 +204,47 @@ class PipelineWorker:
         replica: Replica,
         flight: Flight,
         costs: list[PassCost],
-        handovers: list[Step],
+        handovers: list[Handover],
     ) -> Process:
         """Take a batch through the stages, each behind the batch before it."""
         engine, number = replica.engine, flight.number
-        before, self.leaves = self.leaves, [engine.signal() for _ in costs]
-        leaves = self.leaves
-        flight.begin(engine.now, costs[0][:5])
+        parts = flight.parts
+        parts.append((engine.now, costs[0][:5]))
         rows = [self._stage_row(number, 0, engine.now, 0, costs[0])]
         yield engine.wait(self.free_at[0] - engine.now)
         replica.notify()
         for stage, handover in enumerate(handovers, 1):
-            leaves[stage - 1].succeed()
-            left, alone, sent = engine.now, handover.duration, handover.exchange
-            assert sent is not None
-            flight.begin(left, (0, 0, 0, alone, 0))
-            if alone > sent.duration:
-                yield engine.wait(alone - sent.duration)
-            if sent.duration:
-                yield self.links.start(sent.duration, sent.loads)
+            left, alone = engine.now, handover.latency + handover.duration
+            parts.append((left, (0, 0, 0, alone, 0)))
+            if alone:
+                yield self.links.start(*handover)
             arrived = engine.now
             travel = arrived - left
             if travel > alone:
                 flight.slowed(left + alone, travel - alone)
-            if before:
-                yield before[stage]
-            waited = min(travel, arrived - self.free_at[stage]) if arrived == engine.now else 0
-            flight.begin(engine.now, costs[stage][:5])
-            rows.append(self._stage_row(number, stage, engine.now, waited, costs[stage]))
-            self.free_at[stage] = engine.now + sum(costs[stage][:5])
+            while self.begun[stage] < number - 1:  # a smaller batch has overtaken one on the links
+                yield self._turn(stage, number, engine)
+            cost, free = costs[stage], self.free_at[stage]
+            begin = engine.now
+            if begin < free:
+                begin = free
+            waited = min(travel, arrived - free) if begin == arrived else 0
+            parts.append((begin, cost[:5]))
+            rows.append(self._stage_row(number, stage, begin, waited, cost))
+            self.free_at[stage] = begin + sum(cost[:5])
+            self.begun[stage] = number
+            if (stage, number + 1) in self.overtook:
+                self.overtook.pop((stage, number + 1)).succeed()
             yield engine.wait(self.free_at[stage] - engine.now)
-        leaves[-1].succeed()
         if replica.recorder.on_stage:
             for row in rows:
                 replica.recorder.on_stage(row)
         self._land(replica)
+
+    def _turn(self, stage: int, number: int, engine: Engine) -> Event:
+        """An event when the batch before this one has begun a stage."""
+        event = self.overtook[stage, number] = engine.signal()
+        return event
 
     def _stage_row(
         self, step: int, stage: int, begin: int, waited: int, cost: PassCost
@@ -238,12 +255,19 @@ class PipelineWorker:
             self.clocks[stage][i] += part
         return StageRow(step, stage, begin - waited, states, cost[5], cost[6])
 
-    def _handover(self, stage: int, tokens: int) -> Step:
+    def _handover(self, stage: int, tokens: int) -> Handover:
         """The hidden states of a batch on their way to the next stage."""
-        pricer = self.pricer
-        nbytes = hidden_bytes(pricer.model, pricer.precision, tokens)
-        sent = pricer.network.send(tuple(sends(pricer.split, 0, stage, stage + 1, nbytes)))
-        return exchange_step("send", sent, pricer.costs)
+        known = self.handovers.get((stage, tokens))
+        if known is None:
+            pricer = self.pricer
+            nbytes = hidden_bytes(pricer.model, pricer.precision, tokens)
+            sent = pricer.network.send(tuple(sends(pricer.split, 0, stage, stage + 1, nbytes)))
+            step = exchange_step("send", sent, pricer.costs)
+            assert step.exchange is not None
+            known = self.handovers[stage, tokens] = Handover(
+                step.duration - step.exchange.duration, step.exchange.duration, step.exchange.loads
+            )
+        return known
 
     def _land(self, replica: Replica) -> None:
         """A batch is back: its requests move on."""
