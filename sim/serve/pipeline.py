@@ -89,7 +89,8 @@ class PipelineWorker:
     stage last. overtook: batches that reached a stage before the one ahead of them. clocks: ticks
     of each stage by state. present: ticks in which some request was in the replica, up to `since`,
     from when one is there without a break (-1: none is). block_ticks, flown: blocks in use times
-    ticks, and ticks, with a batch under way. hold: nothing can be planned before a batch is back or a request arrives.
+    ticks, and ticks, with a batch under way. hold: nothing can be planned before a batch is back or
+    a request arrives.
     """
 
     def __init__(self, parts: ReplicaParts) -> None:
