@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 
 from sim.errors import InputError
 from sim.inputs.settings import Setting, settings_of
+from sim.output.files import claimed
 
 T = TypeVar("T")
 Flags = dict[str, Any]  # values of flags by field, nested as the records are
@@ -45,11 +46,18 @@ def with_options(*records: str) -> type[TyperCommand]:
             for parameter, (record, setting) in (self.settings or {}).items():
                 value = ctx.params.pop(parameter, None)
                 if value is not None and value not in ((), []):
+                    if value == "" or (isinstance(value, list | tuple) and "" in value):
+                        raise InputError(
+                            f"--{setting.flag}: an empty value; give one, or leave the option out"
+                        )
                     place = ctx.obj[record]
                     for step in setting.path[:-1]:
                         place = place.setdefault(step, {})
                     place[setting.path[-1]] = parse(setting, value)
-            return super().invoke(ctx)
+            # A folder that cannot take the results is refused before any work is done.
+            out = next((flags["out"] for flags in ctx.obj.values() if "out" in flags), None)
+            with claimed(out):
+                return super().invoke(ctx)
 
     return Command
 

@@ -40,32 +40,37 @@ def run_scenario(scenario: Scenario, output: RunOutput) -> Result:
     """Run, print the tables, and write the folder of results if one is named."""
     from sim.output.report import print_result, terminal
 
-    save, out = output.save_scenario, output.out
-    if save:
-        save.parent.mkdir(parents=True, exist_ok=True)
-        moved = {
-            key: os.path.relpath(ref, save.parent)
-            for key, ref in (("model", scenario.model), ("on", scenario.on))
-            if os.path.exists(ref)
-        }
-        with atomic_write(save) as path:
-            save_scenario(msgspec.structs.replace(scenario, **moved), path)
-    console = terminal()
+    if output.save_scenario:
+        _save(scenario, output.save_scenario)
     with progress_bar() as progress:
         result = run(scenario, progress)
-    print_result(result, console, counterfactual=output.what_if)
-    if out:
+    if output.out:  # before it is printed: the reader of a pipe may close it
         from sim.output.export import write_result
 
         write_result(
             result,
-            out,
+            output.out,
             table_format=output.table_format,
             pictures=output.pictures,
             counterfactual=output.what_if,
         )
-        console.print(f"  written to {out}/")
+    console = terminal()
+    print_result(result, console, counterfactual=output.what_if)
+    if output.out:
+        console.print(f"  written to {output.out}/")
     return result
+
+
+def _save(scenario: Scenario, save: Path) -> None:
+    """Write a scenario whose paths hold from where it lies."""
+    save.parent.mkdir(parents=True, exist_ok=True)
+    moved = {
+        key: os.path.relpath(ref, save.parent)
+        for key, ref in (("model", scenario.model), ("on", scenario.on))
+        if os.path.exists(ref)
+    }
+    with atomic_write(save) as path:
+        save_scenario(msgspec.structs.replace(scenario, **moved), path)
 
 
 TOUR = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import to_builtins
 
 from sim.account.metrics import ends
-from sim.output.files import atomic_write, clear
+from sim.output.files import atomic_write, replacing
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import save_scenario
 from sim.simulation import Result
@@ -39,32 +40,42 @@ def write_result(
 ) -> list[Path]:
     """Write everything that a run tells into `folder`; returns the files in the order of writing.
 
-    Every file is there whole or not at all, and the same input gives the same bytes. What an
-    earlier run left under the same names is removed first; other files stay.
-    `counterfactual` makes the run again, once a resource.
+    The new files take the place of an earlier result together, or not at all; other files stay. The
+    same input gives the same bytes. `counterfactual` runs again with each resource free.
     """
     if table_format not in TABLE_FORMATS:
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
-    clear(folder, OURS)
-    written = []
+    with replacing(folder, OURS) as new:
+        written = list(_write(result, new, table_format, pictures, trace, counterfactual))
+    return [folder / path.name for path in written]
+
+
+def _write(
+    result: Result,
+    folder: Path,
+    table_format: str,
+    pictures: bool,
+    trace: bool,
+    counterfactual: bool,
+) -> Iterator[Path]:
+    """Write each file and name it."""
     with atomic_write(folder / "scenario.toml") as path:
         save_scenario(result.resolved.scenario, path)
-    written.append(folder / "scenario.toml")
-    written.append(write_json(folder / "resolved.json", resolved(result)))
+    yield folder / "scenario.toml"
+    yield write_json(folder / "resolved.json", resolved(result))
     for name, make in (("ops", operators), ("account", time_account), ("passes", passes)):
-        written.append(write_table(make(result), folder / f"{name}.{table_format}"))
+        yield write_table(make(result), folder / f"{name}.{table_format}")
     if trace:
         from sim.output.perfetto import write_trace
 
-        written.append(write_trace(result, folder / "trace.json.gz"))
+        yield write_trace(result, folder / "trace.json.gz")
     if pictures:
         from sim.output.plots import plot_account, plot_roofline, plot_timeline
 
-        written += plot_timeline(result, folder / "timeline")
-        written += plot_account(result, folder / "account", counterfactual)
-        written += plot_roofline(result, folder / "roofline")
-    written.append(write_json(folder / "summary.json", summary(result, counterfactual)))
-    return written
+        yield from plot_timeline(result, folder / "timeline")
+        yield from plot_account(result, folder / "account", counterfactual)
+        yield from plot_roofline(result, folder / "roofline")
+    yield write_json(folder / "summary.json", summary(result, counterfactual))
 
 
 def write_table(table: Table, path: Path) -> Path:

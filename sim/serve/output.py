@@ -14,7 +14,7 @@ from rich.table import Table
 from sim.clock import seconds
 from sim.mapping.parallelism import Parallelism
 from sim.output.export import TABLE_FORMATS
-from sim.output.files import atomic_write, clear
+from sim.output.files import atomic_write, replacing
 from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns, collect_steps
 from sim.serve.live import PARTS
@@ -51,7 +51,8 @@ def write_serve(
 ) -> list[Path]:
     """Write everything that a run tells into `folder`; returns the files in the order of writing.
 
-    Every file is there whole or not at all, and the same input gives the same bytes. `config` is
+    The new files take the place of an earlier result together, or not at all. The same input gives
+    the same bytes. `config` is
     the resolved input with its seed. The trace of `trace_window` (ticks from, until) and the
     picture over time need `steps`; `stage_steps` are these stage by stage where stages are several.
     `split` is a replica's; `kv_blocks_total` of all of them.
@@ -60,40 +61,40 @@ def write_serve(
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
     if trace_window and steps is None:
         raise ValueError("a trace needs the steps of the run, which were not kept")
-    clear(folder, OURS)
-    written = [
-        _json(folder / "config.json", {"memorywall": version("memorywall"), **config}),
-        _json(folder / "summary.json", summary),
-        requests.collect(folder / f"requests.{table_format}"),
-    ]
-    if steps is not None:
-        written.append(collect_steps(steps, folder / f"steps.{table_format}"))
-    if stage_steps:
-        written.append(collect_steps(stage_steps, folder / f"stages.{table_format}"))
-    split = split or Parallelism()
-    if trace_window and steps is not None:
-        from sim.serve.trace import write_window
+    with replacing(folder, OURS) as new:
+        written = [
+            _json(new / "config.json", {"memorywall": version("memorywall"), **config}),
+            _json(new / "summary.json", summary),
+            requests.collect(new / f"requests.{table_format}"),
+        ]
+        if steps is not None:
+            written.append(collect_steps(steps, new / f"steps.{table_format}"))
+        if stage_steps:
+            written.append(collect_steps(stage_steps, new / f"stages.{table_format}"))
+        split = split or Parallelism()
+        if trace_window and steps is not None:
+            from sim.serve.trace import write_window
 
-        path = folder / "trace.json.gz"
-        written.append(write_window(path, requests, steps, trace_window, stage_steps, split))
-    if pictures:
-        from sim.serve.plots import plot_latencies, plot_requests, plot_time
+            path = new / "trace.json.gz"
+            written.append(write_window(path, requests, steps, trace_window, stage_steps, split))
+        if pictures:
+            from sim.serve.plots import plot_latencies, plot_requests, plot_time
 
-        if len(requests):
-            written += plot_latencies(requests, folder / "latencies", title)
-            written += plot_requests(requests, folder / "requests", title)
-        if steps and any(len(store) for store in steps):
-            span = summary["makespan_ps"]
-            written += plot_time(
-                requests,
-                steps,
-                folder / "time",
-                title,
-                makespan_ps=span,
-                stages=split.pp,
-                kv_blocks_total=kv_blocks_total,
-            )
-    return written
+            if len(requests):
+                written += plot_latencies(requests, new / "latencies", title)
+                written += plot_requests(requests, new / "requests", title)
+            if steps and any(len(store) for store in steps):
+                span = summary["makespan_ps"]
+                written += plot_time(
+                    requests,
+                    steps,
+                    new / "time",
+                    title,
+                    makespan_ps=span,
+                    stages=split.pp,
+                    kv_blocks_total=kv_blocks_total,
+                )
+    return [folder / path.name for path in written]
 
 
 def _json(path: Path, value: Mapping[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import scores, table
-from sim.output.files import atomic_write, clear
+from sim.output.files import atomic_write, replacing
 from sim.output.options import Output
 from sim.output.report import terminal
 
@@ -138,21 +138,22 @@ def write(
     pictures: bool,
 ) -> None:
     """Rows with their predictions (a table a source), scores, and the picture."""
-    clear(out, ["scores.csv", "scores.parquet", "predicted.png", "predicted.svg"])
-    known: dict[str, int] = {}
-    for source, found in made:
-        stem = "-".join(source.path.with_suffix("").parts[-2:])
-        known[stem] = known.get(stem, 0) + 1
-        name = stem if known[stem] == 1 else f"{stem}-{known[stem]}"
-        rows = source.frame.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-        doubled = [c for c in rows.columns if c in found.columns and c != "row"]
-        rows = rows.rename({c: f"source_{c}" for c in doubled})
-        save_table(rows.join(found, on="row", how="right"), out / name, table_format)
-    save_table(scores(points, BY), out / "scores", table_format)
-    if pictures and points["error"].is_not_null().any():
-        from sim.fidelity.validate.plots import plot_sets
+    names = ["scores.csv", "scores.parquet", "predicted.png", "predicted.svg"]
+    with replacing(out, names) as new:
+        known: dict[str, int] = {}
+        for source, found in made:
+            stem = "-".join(source.path.with_suffix("").parts[-2:])
+            known[stem] = known.get(stem, 0) + 1
+            name = stem if known[stem] == 1 else f"{stem}-{known[stem]}"
+            rows = source.frame.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+            doubled = [c for c in rows.columns if c in found.columns and c != "row"]
+            rows = rows.rename({c: f"source_{c}" for c in doubled})
+            save_table(rows.join(found, on="row", how="right"), new / name, table_format)
+        save_table(scores(points, BY), new / "scores", table_format)
+        if pictures and points["error"].is_not_null().any():
+            from sim.fidelity.validate.plots import plot_sets
 
-        plot_sets(points, out / "predicted")
+            plot_sets(points, new / "predicted")
 
 
 def save_table(frame: pl.DataFrame, stem: Path, table_format: str) -> None:

@@ -1,7 +1,8 @@
 """Rows on disk as they come: an append-only log that survives kill -9.
 
-A line is one row under the key of what decided it, so that a line is right whoever wrote it and
-when. A line that was cut short by a kill is dropped when the log is opened again.
+A line is one row under the key of what decided it, with a checksum of both: a row that was changed
+is not believed. A line that was cut short by a kill is dropped when the log is opened again. Any
+other line that this module did not write is left out and counted; its point is computed again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from sim.studies.sweep.kinds import Row
 
 SHARED = ("model", "machine")  # read once for many points, and the larger part
 PACKAGES = ("sim", "workloads", "hw_models")
+LONGEST_LINE = 2**20  # bytes; a row has a few thousand
+Cell = str | int | float | bool | None
 
 
 @cache
@@ -66,31 +69,62 @@ def _plain(part: Any) -> bytes:
     return hashlib.blake2b(msgspec.json.encode(part)).digest()
 
 
+class Line(msgspec.Struct, frozen=True):
+    """A line of the log. `check` is of the key and of the bytes of the row."""
+
+    key: str
+    row: msgspec.Raw
+    check: str
+
+
+LINES = msgspec.json.Decoder(Line)
+ROWS = msgspec.json.Decoder(dict[str, Cell])
+
+
 class Log:
-    """Rows by key in memory, and in the file `path` if there is one."""
+    """Rows by key in memory, and in the file `path` if there is one.
+
+    damaged: lines that were left out. Raises InputError where the file is a link or is being
+    written by another sweep.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.rows: dict[str, Row] = {}
+        self.damaged = 0
         self.file: IO[bytes] | None = None
         if path:
-            self.file = path.open("ab+")
+            self.file = os.fdopen(_open(path), "rb+")
             _claim(self.file, path)
             self._read(self.file)
 
     def _read(self, file: IO[bytes]) -> None:
         file.seek(0)
-        whole = 0
-        for line in file:
-            if not line.endswith(b"\n"):
+        end = 0  # of the last line that is not cut short
+        while line := file.readline(LONGEST_LINE):
+            if not line.endswith(b"\n") and len(line) == LONGEST_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(LONGEST_LINE)
+                self.damaged += 1
+            elif not line.endswith(b"\n"):
                 break
-            whole += len(line)
-            try:
-                found = msgspec.json.decode(line)
-                self.rows[found["key"]] = found["row"]
-            except (msgspec.DecodeError, KeyError, TypeError):
-                continue  # damaged by whoever touched the file; the row is computed again
-        file.truncate(whole)
+            else:
+                self._take(line)
+            end = file.tell()
+        file.truncate(end)
         file.seek(0, os.SEEK_END)
+
+    def _take(self, line: bytes) -> None:
+        """Believe a line whose checksum is right."""
+        try:
+            one = LINES.decode(line)
+            if one.check != _check(one.key, bytes(one.row)):
+                raise ValueError("the line was changed")
+            self.rows[one.key] = ROWS.decode(one.row)
+        except (
+            ValueError,
+            RecursionError,
+        ):  # of which the errors of msgspec and of UTF-8 are kinds
+            self.damaged += 1
 
     def write(self, new: Iterable[tuple[str, Row]]) -> None:
         """Keep rows; they have left this process when the call returns."""
@@ -98,7 +132,8 @@ class Log:
         for key, row in new:
             self.rows[key] = row
             if self.file:
-                lines.append(msgspec.json.encode({"key": key, "row": row}))
+                raw = msgspec.json.encode(row)
+                lines.append(msgspec.json.encode(Line(key, msgspec.Raw(raw), _check(key, raw))))
         if self.file and lines:
             self.file.write(b"\n".join(lines) + b"\n")
             self.file.flush()
@@ -108,6 +143,23 @@ class Log:
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
+
+
+def _check(key: str, row: bytes) -> str:
+    return hashlib.blake2b(key.encode() + b"\0" + row, digest_size=8).hexdigest()
+
+
+def _open(path: Path) -> int:
+    """Open or make a log, never through a link. Raises InputError."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.open(path, flags, 0o666)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"{path}: the log of the sweep cannot be opened ({reason}); move it away or choose "
+            "another --out"
+        ) from None
 
 
 def _claim(file: IO[bytes], path: Path) -> None:

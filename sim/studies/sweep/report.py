@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sim.output.report import STATE_HEADS, duration, plain_table
+from sim.output.report import STATE_HEADS, counted, duration, plain_table
 from sim.states import STATES
 from sim.studies.sweep.fronts import Metric, Record, pareto, ranked, usable
 from sim.studies.sweep.grid import Sweep
@@ -108,6 +108,11 @@ def print_sweep(
     console.print(f"  {len(swept.points):,} {noun}: {said}")
     if swept.known:
         console.print(f"  {swept.known:,} of them were computed before")
+    if swept.damaged:
+        console.print(
+            f"  {counted(swept.damaged, 'damaged line')} of the log left out; the points are "
+            "computed again"
+        )
     good = usable(records, having)
     if having:
         console.print(f"  {len(good):,} with {having}")

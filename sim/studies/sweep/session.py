@@ -14,7 +14,7 @@ from sim.errors import InputError
 from sim.inputs.documents import read_document
 from sim.inputs.overlay import overlay
 from sim.output.export import write_json, write_table
-from sim.output.files import clear
+from sim.output.files import replacing
 from sim.output.options import OutputFolder, Pictures, TableFormat
 from sim.output.report import terminal
 from sim.scenario import MachineName, Scenario
@@ -183,15 +183,15 @@ def write_sweep(
 ) -> None:
     """The request, the table in the order of the grid, and the picture of the front."""
     drawn = [f"front.{kind}" for kind in ("png", "svg")]
-    clear(out, [f"{TABLE}.csv", f"{TABLE}.parquet", *drawn])
-    write_json(out / "config.json", described(swept.sweep))
-    write_table(swept.table(), out / f"{TABLE}.{table_format}")
-    good = usable(swept.records(), having)
-    if front and len(good) > 1:
-        from sim.studies.sweep.plots import plot_front
+    with replacing(out, [f"{TABLE}.csv", f"{TABLE}.parquet", "config.json", *drawn]) as new:
+        write_json(new / "config.json", described(swept.sweep))
+        write_table(swept.table(), new / f"{TABLE}.{table_format}")
+        good = usable(swept.records(), having)
+        if front and len(good) > 1:
+            from sim.studies.sweep.plots import plot_front
 
-        names = [axis.name for axis in swept.sweep.axes]
-        plot_front(good, names, front, heading(swept), out / "front")
+            names = [axis.name for axis in swept.sweep.axes]
+            plot_front(good, names, front, heading(swept), new / "front")
 
 
 @contextmanager
@@ -233,8 +233,6 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
     """Compute a memory-wall map, print it, draw it if a folder is named."""
     name, base = base_of(scenario, options.on, options.set, options.grid)
     request, out = sweep_of(name, base, options.grid), options.out
-    if out:
-        clear(out, [f"map.{kind}" for kind in ("json", "png", "svg")])
     with progress("points") as watch:
         found = map_wall(
             request,
@@ -244,14 +242,16 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
             workers=options.workers,
             watch=watch,
         )
+    if out:  # before it is printed: a reader may close the pipe
+        with replacing(out, [f"map.{kind}" for kind in ("json", "png", "svg")]) as new:
+            write_json(new / "map.json", map_of(found))
+            if options.pictures:
+                from sim.studies.sweep.wall_plot import plot_walls
+
+                plot_walls([found], new / "map")
     console = terminal()
     print_map(found, console)
     if out:
-        write_json(out / "map.json", map_of(found))
-        if options.pictures:
-            from sim.studies.sweep.wall_plot import plot_walls
-
-            plot_walls([found], out / "map")
         console.print(f"  written to {out}/")
     return found
 
@@ -277,10 +277,11 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
             request, folder=out, workers=options.workers, dask=options.dask, watch=watch
         )
     found = verdicts(swept, bounds)
+    if out:
+        write_sweep(swept, out, "csv", None, "")
     console = terminal()
     print_verdicts(swept, found, bounds, devices, console)
     if out:
-        write_sweep(swept, out, "csv", None, "")
         console.print(f"  written to {out}/")
     if swept.interrupted:
         console.print("  interrupted: not all splits were tried")

@@ -24,7 +24,8 @@ Watch = Callable[[int, int], None]  # (points done, of how many)
 class Swept(msgspec.Struct):
     """What came out: the values of each point in the order of the grid, and its row.
 
-    A row is None where the sweep was interrupted before it; `known` rows were there before.
+    A row is None where the sweep was interrupted before it; `known` rows were there before;
+    `damaged` lines of the log were left out.
     """
 
     sweep: Sweep
@@ -32,6 +33,7 @@ class Swept(msgspec.Struct):
     rows: list[Row | None]
     known: int
     interrupted: bool = False
+    damaged: int = 0
 
     @property
     def columns(self) -> dict[str, type]:
@@ -98,6 +100,7 @@ def run_sweep(
             if key in log.rows:
                 rows[number] = log.rows[key]
         swept = Swept(sweep, points, rows, sum(key in log.rows for key in keys if key))
+        swept.damaged = log.damaged
         todo = _unique([n for n, row in enumerate(rows) if row is None], keys)
         _compute(swept, todo, ready, keys, log, workers or cores(), dask, watch)
     finally:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+from rich.console import Console
 
 from sim.errors import InputError, printable
 from sim.inputs.documents import read_text
 from sim.output.export import write_json, write_table
-from sim.output.files import clear
+from sim.output.files import replacing
 from sim.output.options import OutputFolder, Pictures
 from sim.output.plots.style import Kind
 from sim.output.report import plain_table, terminal
@@ -109,22 +111,37 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     asked = options.metric or _shared(before, after)
     found = compare(before.break_down(asked), after.break_down(asked))
     names = names_of(before, after, changes if second is None else ())
+    share = chance(before, after, found.before, found.after)
+    if options.out:
+        with results(options.out, "compare", "json", "csv") as stem:
+            document = {**described(found, names), "after_is_shorter_in": share}
+            write_json(stem.with_suffix(".json"), document)
+            write_table(table_of(found), stem.with_suffix(".csv"))
+            if options.pictures:
+                from sim.studies.whatif.plots import plot_waterfall
+
+                plot_waterfall(found, names, stem, options.size)
     console = terminal()
     print_comparison(found, names, console)
-    share = chance(before, after, found.before, found.after)
     if share is not None and found.change.whole:
         console.print(f"  {sentence(share)} of the residuals of measured kernels")
-    if out := options.out:
-        pictured = [f"compare.{suffix}" for suffix in ("png", "svg")]
-        clear(out, ["compare.json", "compare.csv", *pictured])
-        write_json(out / "compare.json", {**described(found, names), "after_is_shorter_in": share})
-        write_table(table_of(found), out / "compare.csv")
-        if options.pictures:
-            from sim.studies.whatif.plots import plot_waterfall
-
-            plot_waterfall(found, names, out / "compare", options.size)
-        console.print(f"  written to {out}/")
+    _written(options.out, console)
     return found
+
+
+@contextmanager
+def results(out: Path, name: str, *suffixes: str) -> Iterator[Path]:
+    """`name` in a new folder whose files replace those of an earlier answer in `out`.
+
+    They are written before anything is printed: the reader of a pipe may close it.
+    """
+    with replacing(out, [f"{name}.{suffix}" for suffix in (*suffixes, "png", "svg")]) as new:
+        yield new / name
+
+
+def _written(out: Path | None, console: Console) -> None:
+    if out:
+        console.print(f"  written to {out}/")
 
 
 def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
@@ -132,16 +149,16 @@ def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
     name, base = document_of(scenario, options.on, options.set)
     with progress("runs") as watch:
         found = sensitivity(name, base, options.metric, watch)
+    if options.out:
+        with results(options.out, "sensitivity", "json") as stem:
+            write_json(stem.with_suffix(".json"), described_sensitivity(found))
+            if options.pictures:
+                from sim.studies.whatif.tornado import plot_tornado
+
+                plot_tornado(found, stem, options.size)
     console = terminal()
     print_sensitivity(found, console)
-    if out := options.out:
-        clear(out, [f"sensitivity.{suffix}" for suffix in ("json", "png", "svg")])
-        write_json(out / "sensitivity.json", described_sensitivity(found))
-        if options.pictures:
-            from sim.studies.whatif.tornado import plot_tornado
-
-            plot_tornado(found, out / "sensitivity", options.size)
-        console.print(f"  written to {out}/")
+    _written(options.out, console)
     return found
 
 
@@ -150,17 +167,16 @@ def answer_what_if(name: str, options: NamedOptions) -> Answer:
     what = load(name)
     with progress("variants") as watch:
         found = answer(what, model=options.model, on=options.on, changes=options.set, watch=watch)
+    if options.out:
+        with results(options.out, Path(name).stem, "json") as stem:
+            write_json(stem.with_name(f"{stem.name}.json"), described_answer(found))
+            if options.pictures:
+                from sim.studies.whatif.answer_plot import plot_answer
+
+                plot_answer(found, stem, options.size)
     console = terminal()
     print_answer(found, console)
-    if out := options.out:
-        stem = Path(name).stem
-        clear(out, [f"{stem}.{suffix}" for suffix in ("json", "png", "svg")])
-        write_json(out / f"{stem}.json", described_answer(found))
-        if options.pictures:
-            from sim.studies.whatif.answer_plot import plot_answer
-
-            plot_answer(found, out / stem, options.size)
-        console.print(f"  written to {out}/")
+    _written(options.out, console)
     return found
 
 
@@ -191,14 +207,14 @@ def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
             options.step,
             watch,
         )
+    if options.out:
+        with results(options.out, "trend", "csv") as stem:
+            write_table(trend_table(found), stem.with_suffix(".csv"))
+            if options.pictures:
+                plot_trend(found, stem, options.size)
     console = terminal()
     print_trend(found, console)
-    if out := options.out:
-        clear(out, [f"trend.{suffix}" for suffix in ("csv", "png", "svg")])
-        write_table(trend_table(found), out / "trend.csv")
-        if options.pictures:
-            plot_trend(found, out / "trend", options.size)
-        console.print(f"  written to {out}/")
+    _written(options.out, console)
     return found
 
 

@@ -1,0 +1,349 @@
+"""Result folders under attack: failures, kills, neighbours and links lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.errors import InputError
+from sim.output.files import STAGING, atomic_write, claimed, replacing
+from sim.scenario import load_scenario
+from sim.studies.sweep.grid import sweep_of
+from sim.studies.sweep.log import Log
+from sim.studies.sweep.study import run_sweep
+
+COMMAND = str(Path(sys.executable).with_name("memorywall"))
+RUN = ("run", "gpt2", "--on", "h100-sxm", "--output", "2", "--no-pictures", "--no-what-if")
+SERVE = (
+    *("serve", "gpt2", "--on", "h100-sxm", "--arrivals", "poisson:20", "--num-requests", "40"),
+    *("--prompt", "fixed:64", "--output", "fixed:8", "--no-pictures"),
+)
+SWEEP = ("sweep", "gpt2", "--on", "h100-sxm", "--grid", "batch=1,2,4", "--no-pictures")
+NAMES = ("summary.json", "a.csv", "b.csv")
+NEW = {"run": RUN, "serve": SERVE, "sweep": SWEEP}
+root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write where it has no permission")
+
+
+def command(*args: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [COMMAND, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
+
+
+def refused(process: subprocess.Popen[str]) -> str:
+    """The one sentence of a command that was refused."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, (out, err)
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+    return err
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every visible file of a folder."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+
+
+def fill(folder: Path, text: str, names: tuple[str, ...] = NAMES) -> None:
+    with replacing(folder, NAMES) as new:
+        for name in names:
+            (new / name).write_text(text)
+
+
+def fail(folder: Path, error: BaseException) -> None:
+    """A result that fails when a part of it is written."""
+    with replacing(folder, NAMES) as new:
+        (new / "a.csv").write_text("half")
+        raise error
+
+
+# Replacing --------------------------------------------------------------------------------
+
+
+def test_a_result_replaces_the_one_before_and_leaves_other_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    fill(tmp_path, "old")
+    fill(tmp_path, "new", NAMES[:2])
+    assert content(tmp_path) == {"mine.txt": b"mine", "summary.json": b"new", "a.csv": b"new"}
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError()])
+def test_a_result_that_fails_leaves_the_old_one(tmp_path: Path, error: BaseException) -> None:
+    fill(tmp_path, "old")
+    with pytest.raises(type(error)):
+        fail(tmp_path, error)
+    assert content(tmp_path) == dict.fromkeys(NAMES, b"old")
+    assert not list(tmp_path.glob(f"{STAGING}*"))
+
+
+def test_a_folder_under_the_name_of_a_result_is_refused_before_anything_moves(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, "old", NAMES[:2])
+    (tmp_path / "b.csv").mkdir()
+    with pytest.raises(InputError, match=r"b\.csv: it is a folder"):
+        fill(tmp_path, "new")
+    assert (tmp_path / "a.csv").read_text() == "old"
+
+
+def test_links_are_replaced_and_not_written_through(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "out"
+    outside.write_text("precious")
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).symlink_to(outside)
+    fill(folder, "new", NAMES[:2])
+    assert outside.read_text() == "precious"
+    assert not any((folder / name).is_symlink() for name in NAMES)
+    assert not (folder / "b.csv").exists()
+    (tmp_path / "single").symlink_to(outside)
+    with atomic_write(tmp_path / "single") as path:
+        path.write_text("new")
+    assert outside.read_text() == "precious"
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    stale = tmp_path / f"{STAGING}dead"
+    stale.mkdir()
+    (stale / "a.csv").write_text("half")
+    (tmp_path / f"{STAGING}link").symlink_to(tmp_path.parent)
+    fill(tmp_path, "new")
+    assert not stale.exists()
+    assert tmp_path.parent.is_dir()
+
+
+def test_files_have_the_rights_that_the_user_gives_new_files(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "a") as path:
+            path.write_text("x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+steps = st.lists(st.sampled_from(["write", "fail", "kill", "corrupt", "foreign", "link"]))
+
+
+@settings(max_examples=60)
+@given(steps, st.randoms(use_true_random=False))
+def test_a_folder_holds_one_whole_result_whatever_came_before(
+    tmp_path_factory: pytest.TempPathFactory, events: list[str], draw: random.Random
+) -> None:
+    """The state machine of a result folder: after every event that is not damage from outside, its
+    files are those of the last result that was finished."""
+    folder = tmp_path_factory.mktemp("results")
+    outside = folder.parent / f"{folder.name}-outside"
+    outside.write_text("precious")
+    expected: dict[str, bytes] = {}
+    for number, event in enumerate(events):
+        names = tuple(draw.sample(NAMES, draw.randint(1, 3)))
+        if event == "write":
+            fill(folder, str(number), names)
+            others = {k: v for k, v in expected.items() if k not in NAMES}
+            expected = {**others, **dict.fromkeys(names, str(number).encode())}
+        elif event == "fail":
+            with pytest.raises(OSError, match="full"):
+                fail(folder, OSError("full"))
+        elif event == "kill":
+            (folder / f"{STAGING}{number}").mkdir()
+        elif event == "foreign":
+            (folder / "mine").write_text(str(number))
+            expected["mine"] = str(number).encode()
+        else:
+            (folder / names[0]).unlink(missing_ok=True)
+            if event == "link":
+                (folder / names[0]).symlink_to(outside)
+                expected[names[0]] = b"precious"
+            else:
+                (folder / names[0]).write_bytes(b"\xff")
+                expected[names[0]] = b"\xff"
+        assert content(folder) == expected
+    assert outside.read_text() == "precious"
+
+
+# Claiming ---------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_hold_results_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name, words in (
+        ("file", "it is a file"),
+        ("file/below", "cannot be written"),
+        ("dangling", "a link to nothing"),
+    ):
+        for args in NEW.values():
+            assert words in refused(command(*args, "--out", str(tmp_path / name)))
+    assert not (tmp_path / "nothing").exists()
+
+
+@root
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="cannot be written"), claimed(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_an_empty_value_is_no_folder(name: str) -> None:
+    assert "--out: an empty value" in refused(command(*NEW[name], "--out", ""))
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_second_writer_is_refused(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "old")
+    with claimed(tmp_path):
+        words = refused(command(*NEW[name], "--out", str(tmp_path)))
+    assert "another memorywall is writing there" in words
+    assert content(tmp_path) == dict.fromkeys(NAMES, b"old")
+
+
+# Failures of the machine ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("most", [0, 200, 2000])
+def test_a_file_size_limit_leaves_the_old_result(tmp_path: Path, name: str, most: int) -> None:
+    done = command(*NEW[name], "--out", str(tmp_path))
+    done.communicate(timeout=120)
+    assert done.returncode == 0
+    before = {k: v for k, v in content(tmp_path).items() if k != "points.jsonl"}
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    args = (*NEW[name], "--set", "hbm.bandwidth_GBps=1000", "--out", str(tmp_path))
+    assert "File too large" in refused(command(*args, before=limit))
+    assert {k: v for k, v in content(tmp_path).items() if k != "points.jsonl"} == before
+    assert not list(tmp_path.glob(f"{STAGING}*"))
+
+
+def kill_once(folder: Path, delay: float) -> None:
+    """Start a run into a folder that holds one, and kill it after a while."""
+    args = (*RUN, "--batch", "3", "--out", str(folder))
+    process = command(*args)
+    time.sleep(delay)  # the moment of the attack, not a wait for something to happen
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def check_whole(folder: Path) -> None:
+    """A folder that says "complete" holds files of one run."""
+    if (folder / "summary.json").exists():
+        batch = load_scenario(folder / "scenario.toml").workload.batch
+        resolved = json.loads((folder / "resolved.json").read_bytes())
+        assert resolved["scenario"]["workload"]["batch"] == batch
+        assert json.loads((folder / "summary.json").read_bytes())["tokens_out"] == 2 * batch
+
+
+@pytest.mark.parametrize(
+    "trials", [6, pytest.param(60, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_a_kill_at_any_moment_leaves_a_whole_result(tmp_path: Path, trials: int) -> None:
+    draw = random.Random(7)
+    first = command(*RUN, "--batch", "5", "--out", str(tmp_path))
+    begun = time.monotonic()
+    first.communicate(timeout=120)
+    length = time.monotonic() - begun
+    for _ in range(trials):
+        kill_once(tmp_path, draw.uniform(0.3, 1.05) * length)
+        check_whole(tmp_path)
+    last = command(*RUN, "--batch", "7", "--out", str(tmp_path))
+    assert last.communicate(timeout=120)[1] == ""
+    assert load_scenario(tmp_path / "scenario.toml").workload.batch == 7
+    check_whole(tmp_path)
+    assert not list(tmp_path.glob(f"{STAGING}*"))
+
+
+@pytest.mark.parametrize(
+    "trials", [2, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_two_runs_into_one_folder_never_mix(tmp_path: Path, trials: int) -> None:
+    for trial in range(trials):
+        folder = tmp_path / str(trial)
+        both = [command(*RUN, "--batch", b, "--out", str(folder)) for b in ("3", "5")]
+        texts = [process.communicate(timeout=120)[1] for process in both]
+        codes = [process.returncode for process in both]
+        assert set(codes) <= {0, 2}
+        assert 0 in codes
+        for code, text in zip(codes, texts, strict=True):
+            assert ("another memorywall" in text) == (code == 2)
+        winner = load_scenario(folder / "scenario.toml").workload.batch
+        assert codes[(3, 5).index(winner)] == 0
+        check_whole(folder)
+
+
+# The log of a sweep --------------------------------------------------------------------------
+
+
+HOSTILE: dict[str, Callable[[bytes], bytes]] = {
+    "no UTF-8": lambda line: line.replace(b"status", b"st\xff\xfeus"),
+    "deep nesting": lambda line: b'{"key":' + b"[" * 100_000 + b"\n",
+    "deep nesting in the row": lambda line: line.replace(b'"row":{', b'"row":{"a":' + b"[" * 9999),
+    "an overlong line": lambda line: b"x" * 3_000_000 + b"\n",
+    "a blank line": lambda line: b"\n",
+    "another type": lambda line: b"[1, 2]\n",
+    "no checksum": lambda line: line.partition(b',"check"')[0] + b"}\n",
+    "a changed number": lambda line: line.replace(b'"devices":1', b'"devices":2'),
+    "a changed key": lambda line: line.replace(b'{"key":"', b'{"key":"0'),
+    "half a line": lambda line: line[: len(line) // 2] + b"\n",
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_damaged_line_of_a_log_is_left_out_and_its_point_computed_again(
+    tmp_path: Path, attack: str
+) -> None:
+    base = {"model": "gpt2", "on": "h100-sxm", "workload": {"output": 2}}
+    sweep = sweep_of("run", base, ["batch=1,2,3,4"])
+    first = run_sweep(sweep, folder=tmp_path, workers=1)
+    log = tmp_path / "points.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    lines[1] = HOSTILE[attack](lines[1])
+    log.write_bytes(b"".join(lines))
+    again = run_sweep(sweep, folder=tmp_path, workers=1)
+    assert (again.known, again.damaged) == (3, 1)
+    assert again.rows == first.rows
+
+
+@given(st.binary(max_size=200), st.integers(0, 3))
+def test_any_bytes_in_a_log_cost_no_more_than_their_point(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "points.jsonl"
+    log = Log(path)
+    rows = {f"key{i}": {"status": "ok", "devices": i, "tpot_s": i / 3} for i in range(3)}
+    log.write(rows.items())
+    log.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:at], garbage + b"\n", *lines[at:]]))
+    again = Log(path)
+    again.close()
+    assert again.rows == rows
+    assert again.damaged == (garbage + b"\n").count(b"\n")
+
+
+def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("precious\n")
+    (tmp_path / "points.jsonl").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="cannot be opened"):
+        Log(tmp_path / "points.jsonl")
+    assert (tmp_path / "outside").read_text() == "precious\n"
