@@ -347,3 +347,80 @@ def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be opened"):
         Log(tmp_path / "points.jsonl")
     assert (tmp_path / "outside").read_text() == "precious\n"
+
+
+# Pipes, closed files and signals -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_pipe_that_closes_early_loses_no_result(tmp_path: Path, name: str) -> None:
+    process = command(*NEW[name], "--out", str(tmp_path))
+    assert process.stdout
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert process.stderr
+    assert process.stderr.read() == ""
+    assert {"run": "summary.json", "serve": "summary.json", "sweep": "sweep.csv"}[name] in content(
+        tmp_path
+    )
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_standard_files_do_no_harm(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    done = subprocess.run(
+        [COMMAND, *RUN, "--out", str(tmp_path)], preexec_fn=close, check=False, timeout=120
+    )
+    assert done.returncode == 0
+    check_whole(tmp_path)
+    assert (tmp_path / "summary.json").exists()
+
+
+LONG = {
+    "serve": (*SERVE[:6], "--num-requests", "1000000", *SERVE[8:]),
+    "sweep": (*SWEEP[:4], "--grid", "batch=1:2000", "--grid", "detail=tile", "--workers", "1"),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", LONG)
+def test_a_signal_ends_in_one_line_and_its_exit_code(
+    tmp_path: Path, name: str, number: signal.Signals
+) -> None:
+    draw = random.Random(number)
+    for _ in range(4):
+        process = command(*LONG[name])
+        time.sleep(draw.uniform(0.15, 2.0))  # the moment of the signal
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert err.count("\n") <= 1
+        assert "Traceback" not in err
+
+
+def test_an_interrupted_run_of_serving_says_so(tmp_path: Path) -> None:
+    process = command(*LONG["serve"], "--out", str(tmp_path))
+    time.sleep(3.0)  # the moment of the signal
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "memorywall: terminated; files already written are whole\n"
+    assert "interrupted" in out
+    assert json.loads((tmp_path / "summary.json").read_bytes())["interrupted"] is True
+
+
+def test_a_window_system_that_is_not_there_does_no_harm(tmp_path: Path) -> None:
+    args = [*(word for word in RUN if word != "--no-pictures"), "--out", str(tmp_path)]
+    done = subprocess.run(
+        [COMMAND, *args],
+        env={"PATH": os.environ["PATH"], "MPLBACKEND": "nonsense", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "timeline.png" in content(tmp_path)

@@ -1,35 +1,73 @@
-"""The entry point. It imports next to nothing itself, so that Ctrl-C is one line from the start."""
+"""The entry point. It imports next to nothing itself, so that signals are obeyed from the start."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from typing import NoReturn
+from types import FrameType
 
-INTERRUPTED = "memorywall: interrupted; files already written are whole\n"
+INTERRUPT, TERMINATE = 130, 143  # exit codes: 128 and the number of the signal
+WORDS = {INTERRUPT: "interrupted", TERMINATE: "terminated"}
+_code = INTERRUPT  # of an interrupt that has arrived
 
 
 def main() -> None:
-    """Run the command of `sys.argv`; exit 0, 1 (a bound is missed), 2 (a mistake) or 130."""
+    """Run the command of `sys.argv`.
+
+    Exit codes: 0, 1 (a bound is missed), 2 (a mistake), 130 (SIGINT), 143 (SIGTERM).
+    """
+    _open_standard_files()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files and need no window
     try:
-        signal_before = signal.getsignal(signal.SIGINT)
-        if signal_before is signal.default_int_handler:
+        usual = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGTERM, _terminate)
+        if usual is signal.default_int_handler:
             # Some libraries cannot be left half imported; nothing is written yet.
             signal.signal(signal.SIGINT, _leave)
         from sim.cli.app import answer
 
-        signal.signal(signal.SIGINT, signal_before)
-        sys.exit(answer())
+        signal.signal(signal.SIGINT, usual)
+        code = answer()
     except KeyboardInterrupt:
-        sys.stderr.write(INTERRUPTED)
-        sys.exit(130)
+        sys.stderr.write(_line())
+        code = _code
+    except SystemExit as error:  # a command that has told of its interrupt
+        code = error.code if isinstance(error.code, int) else 1
+    sys.exit(_code if code == INTERRUPT else code)
 
 
-def _leave(*_: object) -> NoReturn:
-    sys.stderr.write(INTERRUPTED)
+def _open_standard_files() -> None:
+    """Where a standard file is closed, the null device takes its place: no result may get its
+    number, and printing does no harm."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM does what SIGINT does, with an exit code of its own."""
+    global _code
+    _code = TERMINATE
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        handler(signal.SIGINT, frame)
+    else:  # a worker, which leaves interrupts to its parent
+        os._exit(TERMINATE)
+
+
+def _leave(*_: object) -> None:
+    sys.stderr.write(_line())
     sys.stderr.flush()
-    os._exit(130)
+    os._exit(_code)
+
+
+def _line() -> str:
+    return f"memorywall: {WORDS[_code]}; files already written are whole\n"
 
 
 if __name__ == "__main__":

@@ -18,4 +18,6 @@ def serve(
     from sim.serve.session import ServeOutput, serve_scenario, serving_of
 
     serving = serving_of(model, flags_of(context, Serving))
-    serve_scenario(serving, record_of(context, ServeOutput))
+    served = serve_scenario(serving, record_of(context, ServeOutput))
+    if served.interrupted:  # no script may take a part for the whole
+        raise typer.Exit(130)

@@ -139,7 +139,11 @@ def summary(served: Served) -> dict[str, Any]:
         kv_blocks_total=kv_blocks(served),
         steps=served.steps or None,
     )
-    return {**found, "interval_80": in_summary(served, found)}
+    return {
+        **found,
+        "interrupted": served.interrupted,
+        "interval_80": in_summary(served, found),
+    }
 
 
 def kv_blocks(served: Served) -> int | None:

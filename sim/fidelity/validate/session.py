@@ -74,6 +74,8 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
     if out:
         write(out, made, points, options.table_format, options.pictures)
         console.print(f"  written to {out}/")
+    if interrupted:
+        raise SystemExit(130)
     return within(points, options.max_median, console)
 
 
