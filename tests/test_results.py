@@ -220,7 +220,9 @@ def test_a_second_writer_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEW)
-@pytest.mark.parametrize("most", [0, 200, 2000])
+@pytest.mark.parametrize(
+    "most", [200, *(pytest.param(most, marks=pytest.mark.slow) for most in (0, 2000))]
+)
 def test_a_file_size_limit_leaves_the_old_result(tmp_path: Path, name: str, most: int) -> None:
     done = command(*NEW[name], "--out", str(tmp_path))
     done.communicate(timeout=120)
@@ -255,7 +257,7 @@ def check_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "trials", [6, pytest.param(60, marks=pytest.mark.slow)], ids=["few", "many"]
+    "trials", [3, pytest.param(60, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_a_kill_at_any_moment_leaves_a_whole_result(tmp_path: Path, trials: int) -> None:
     draw = random.Random(7)
@@ -274,7 +276,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_result(tmp_path: Path, trials: int)
 
 
 @pytest.mark.parametrize(
-    "trials", [2, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
+    "trials", [1, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_two_runs_into_one_folder_never_mix(tmp_path: Path, trials: int) -> None:
     for trial in range(trials):
@@ -382,21 +384,28 @@ def test_closed_standard_files_do_no_harm(tmp_path: Path, closed: tuple[int, ...
 LONG = {
     "serve": (*SERVE[:6], "--num-requests", "1000000", *SERVE[8:]),
     "sweep": (*SWEEP[:4], "--grid", "batch=1:2000", "--grid", "detail=tile", "--workers", "1"),
+    "recommend": (
+        *("recommend", "llama-3.1-8b", "--on", "hgx-h100", "--devices", "8", "--slo-ttft", "1"),
+        *("--grid", "batch=1:500", "--workers", "1"),
+    ),
 }
 
 
+@pytest.mark.parametrize(
+    "trials", [1, pytest.param(10, marks=pytest.mark.slow)], ids=["few", "many"]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", LONG)
 def test_a_signal_ends_in_one_line_and_its_exit_code(
-    tmp_path: Path, name: str, number: signal.Signals
+    name: str, number: signal.Signals, trials: int
 ) -> None:
     draw = random.Random(number)
-    for _ in range(4):
+    for _ in range(trials):
         process = command(*LONG[name])
         time.sleep(draw.uniform(0.15, 2.0))  # the moment of the signal
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 128 + number
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, (out, err)
         assert err.count("\n") <= 1
         assert "Traceback" not in err
 

@@ -104,7 +104,7 @@ def print_sweep(
     console.print(heading(swept), style="bold")
     counts = Counter(r["status"] for r in records)
     noun = "point" if len(swept.points) == 1 else "points"
-    said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    said = ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "none computed"
     console.print(f"  {len(swept.points):,} {noun}: {said}")
     if swept.known:
         console.print(f"  {swept.known:,} of them were computed before")
@@ -117,6 +117,8 @@ def print_sweep(
     if having:
         console.print(f"  {len(good):,} with {having}")
     names = [axis.name for axis in swept.sweep.axes if len(axis.values) > 1]
+    if not records:
+        return
     if len(records) <= MOST_ROWS:
         console.print(point_table("Points", kind, names, records, objective))
     elif good:
