@@ -59,7 +59,7 @@ def measure(record: RunRecord) -> Metrics:
     first, last = group_ends(record, 0), group_ends(record, len(plan.passes) - 1)
     sizes = group_sizes(record)
     batch = plan.passes[0].batch
-    return metrics_of(
+    sums = RunSums(
         device=plan.device,
         dtype=plan.precision.activations,
         devices=split.devices,
@@ -70,49 +70,59 @@ def measure(record: RunRecord) -> Metrics:
         makespan=record.makespan,
         waited=sum(sizes[k] * first[k] for k in first),
         decoded=sum(sizes[k] * (last[k] - first[k]) for k in first),
-        amounts=(flops, hbm, link),
-    )
-
-
-def metrics_of(
-    *,
-    device: Device,
-    dtype: str,
-    devices: int,
-    generates: bool,
-    passes: int,
-    batch: int,
-    tokens_in: int,
-    makespan: int,
-    waited: int,
-    decoded: int,
-    amounts: tuple[int, int, int],
-) -> Metrics:
-    """The same from sums: `waited` ticks to the end of the first pass and `decoded` ticks from
-    there to the end of the last, summed over the sequences of the batch; `amounts` are FLOPs,
-    HBM bytes and link bytes of all devices."""
-    flops, hbm, link = amounts
-    span = seconds(makespan)
-    rate = matrix_rate(device, dtype) * devices
-    bandwidth = device.hbm.bandwidth * devices
-    outputs = passes * batch if generates else 0
-    steps = passes - 1
-    tpot = decoded / batch / steps if steps else 0.0
-    per_s = (outputs or tokens_in) / span if span else 0.0
-    return Metrics(
-        makespan_s=span,
-        ttft_s=waited / batch * 1e-12 if generates else None,
-        tpot_s=tpot * 1e-12 if generates else None,
-        tokens_in=tokens_in,
-        tokens_out=outputs,
-        tokens_per_s=per_s,
-        tokens_per_s_per_device=per_s / devices,
-        tokens_per_s_per_user=1e12 / tpot if generates and tpot else None,
         flops=flops,
         hbm_bytes=hbm,
         link_bytes=link,
-        mfu=flops / (rate * span) if span else 0.0,
-        mbu=hbm / (bandwidth * span) if span else 0.0,
+    )
+    return metrics_of(sums)
+
+
+class RunSums(msgspec.Struct, frozen=True, kw_only=True):
+    """What the metrics of a run follow from.
+
+    devices: how many. dtype: of the arithmetic. generates: whether the passes put out tokens.
+    batch: sequences. waited: ticks to the end of the first pass, and decoded: from there to the end
+    of the last, both summed over the sequences. flops, hbm_bytes, link_bytes: of all devices.
+    """
+
+    device: Device
+    dtype: str
+    devices: int
+    generates: bool
+    passes: int
+    batch: int
+    tokens_in: int
+    makespan: int
+    waited: int
+    decoded: int
+    flops: int
+    hbm_bytes: int
+    link_bytes: int
+
+
+def metrics_of(run: RunSums) -> Metrics:
+    """The metrics of a run from its sums."""
+    span = seconds(run.makespan)
+    rate = matrix_rate(run.device, run.dtype) * run.devices
+    bandwidth = run.device.hbm.bandwidth * run.devices
+    outputs = run.passes * run.batch if run.generates else 0
+    steps = run.passes - 1
+    tpot = run.decoded / run.batch / steps if steps else 0.0
+    per_s = (outputs or run.tokens_in) / span if span else 0.0
+    return Metrics(
+        makespan_s=span,
+        ttft_s=run.waited / run.batch * 1e-12 if run.generates else None,
+        tpot_s=tpot * 1e-12 if run.generates else None,
+        tokens_in=run.tokens_in,
+        tokens_out=outputs,
+        tokens_per_s=per_s,
+        tokens_per_s_per_device=per_s / run.devices,
+        tokens_per_s_per_user=1e12 / tpot if run.generates and tpot else None,
+        flops=run.flops,
+        hbm_bytes=run.hbm_bytes,
+        link_bytes=run.link_bytes,
+        mfu=run.flops / (rate * span) if span else 0.0,
+        mbu=run.hbm_bytes / (bandwidth * span) if span else 0.0,
     )
 
 

@@ -92,7 +92,7 @@ def spans(record: RunRecord, passes: frozenset[int] | None = None) -> Iterator[S
             begin, wait = waiting(record, slot, clock)
             wanted = passes is None or slot.job.number in passes
             if wanted and begin > clock:
-                yield _wait_span(slot, rank, clock, begin, wait)
+                yield _wait_span(slot, clock, begin, wait)
             clock = begin
             if wanted:
                 for span in slot_spans(record, slot, begin):
@@ -105,21 +105,14 @@ def spans(record: RunRecord, passes: frozenset[int] | None = None) -> Iterator[S
                 yield Span(replica, stage, rank, -1, "end", 0, None, None, begin, until, wait)
 
 
-def _wait_span(slot: Slot, rank: int, begin: int, end: int, states: Ticks) -> Span:
+def _place(slot: Slot) -> tuple[int, int, int, int, str, int]:
+    """The first fields of a span of this job."""
     job = slot.job
-    return Span(
-        job.replica,
-        job.stage,
-        rank,
-        job.number,
-        job.phase,
-        job.micro,
-        None,
-        None,
-        begin,
-        end,
-        states,
-    )
+    return job.replica, job.stage, slot.rank, job.number, job.phase, job.micro
+
+
+def _wait_span(slot: Slot, begin: int, end: int, states: Ticks) -> Span:
+    return Span(*_place(slot), None, None, begin, end, states)
 
 
 def waiting(record: RunRecord, slot: Slot, clock: int) -> tuple[int, Ticks]:
@@ -145,7 +138,7 @@ def waiting(record: RunRecord, slot: Slot, clock: int) -> tuple[int, Ticks]:
 
 def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
     """The spans of one job on one rank, one a step."""
-    job, clock = slot.job, begin
+    clock = begin
     if record.compiled.streams > 1:
         yield from _overlapping(record, slot, begin)
         return
@@ -156,36 +149,18 @@ def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
         else:
             end = max(record.timeline.end[i] for i in piece.ends)
             launched, states = _split(record, piece, clock, end)
-        yield Span(
-            job.replica,
-            job.stage,
-            slot.rank,
-            job.number,
-            job.phase,
-            job.micro,
-            piece.placed,
-            piece.step,
-            clock,
-            end,
-            states,
-            launched,
-        )
+        yield Span(*_place(slot), piece.placed, piece.step, clock, end, states, launched)
         clock = end
 
 
 def _overlapping(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
     """The spans of a job on several streams."""
-    job, times = slot.job, record.timeline
+    times = record.timeline
     parts = exposed(times, slot.pieces, begin, record.slot_end(slot))
     for piece, part in zip(slot.pieces, parts, strict=True):
         start, end = times.start[piece.ends[0]], times.end[piece.ends[0]]
         yield Span(
-            job.replica,
-            job.stage,
-            slot.rank,
-            job.number,
-            job.phase,
-            job.micro,
+            *_place(slot),
             piece.placed,
             piece.step,
             start,

@@ -67,7 +67,7 @@ def footprints(
     return [
         Footprint(stage, weights, kv, activations, int(device.hbm.capacity))
         for stage, (weights, kv, activations) in enumerate(
-            needs(model, split, graph, share.size, context, source, precision)
+            needs(model, split, graph, share.size, context, source)
         )
     ]
 
@@ -79,14 +79,13 @@ def needs(
     size: Any,
     context: Any,
     source: int,
-    precision: Precision,
 ) -> list[tuple[int, Any, Any]]:
     """Bytes of (weights, KV cache, activations) on the fullest device of each stage.
 
     `graph` is of the widest micro-batch; `size` sequences keep `context` tokens each, and
     `source` tokens of an encoder. What counts sequences and tokens may be arrays.
     """
-    local, batch = graph.model, graph.batch
+    local, batch, precision = graph.model, graph.batch, graph.precision
     bounds = stage_bounds(model.num_layers, split, model.name)
     peak = reduce(most, (op.traffic.read + op.traffic.written for _, op in graph.ops()))
     rows = most(batch.tokens, batch.source_tokens)

@@ -19,7 +19,7 @@ from sim.cost.model import CostModel
 from sim.cost.rounds import Send
 from sim.errors import Infeasible
 from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
-from sim.mapping.priced import PlacedWork, Rewrite, price_blocks
+from sim.mapping.priced import PlacedWork, Rewrite, TensorGroup, price_blocks
 from sim.mapping.streams import Streams
 from workloads.batch import Batch
 from workloads.block import Lowering
@@ -137,7 +137,8 @@ class _Planner:
         def work_of(batch: Batch, group: tuple[int, ...], stage: int) -> tuple[PlacedWork, ...]:
             graph = graph_of(batch)
             here = [p for p in graph.placed if self.stage_of[p.stack, p.layer] == stage]
-            return price_blocks(here, costs, network, group, given.split.collective, rewrite)
+            ranks = TensorGroup(network, group, given.split.collective)
+            return price_blocks(here, costs, ranks, rewrite)
 
         self.work_of = work_of
 

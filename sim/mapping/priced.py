@@ -73,12 +73,21 @@ class PlacedWork(msgspec.Struct, frozen=True):
     block: PricedBlock
 
 
+class TensorGroup(msgspec.Struct, frozen=True):
+    """The devices that share each layer, the network between them, and how they exchange.
+
+    `algorithm` is that of all-reduces. A group of none or of one device exchanges nothing.
+    """
+
+    network: Network
+    devices: tuple[int, ...] = ()
+    algorithm: str = "auto"
+
+
 def price_blocks(
     blocks: Sequence[Placed],
     costs: CostModel,
-    network: Network,
-    group: tuple[int, ...],
-    algorithm: str,
+    group: TensorGroup,
     rewrite: Rewrite | None = None,
 ) -> tuple[PlacedWork, ...]:
     """Price blocks of one rank's graph; equal layers share one priced block.
@@ -93,7 +102,7 @@ def price_blocks(
         if key not in known:
             ops = placed.block.ops
             ops = tuple(map(rewrite, ops)) if rewrite else ops
-            known[key] = _price(ops, costs, network, group, algorithm)
+            known[key] = _price(ops, costs, group)
         work.append(PlacedWork(placed, known[key]))
     return tuple(work)
 
@@ -113,41 +122,27 @@ def exchange_step(name: str, exchange: Exchange, costs: CostModel, free: bool = 
 
 
 def output_exchange(
-    kind: str,
-    name: str,
-    nbytes: int,
-    costs: CostModel,
-    network: Network,
-    group: tuple[int, ...],
-    algorithm: str,
+    kind: str, name: str, nbytes: int, costs: CostModel, group: TensorGroup
 ) -> Step:
     """What stands behind an operator whose output of `nbytes` is spread over a group: an all-reduce
     of partial sums ("sum"), or an all-gather of slices ("gather")."""
     if kind == "sum":
-        exchange = network.all_reduce(group, nbytes, algorithm)
+        exchange = group.network.all_reduce(group.devices, nbytes, group.algorithm)
         name = f"{name}.all_reduce"
     else:
-        exchange = network.gather(group, nbytes)
+        exchange = group.network.gather(group.devices, nbytes)
         name = f"{name}.all_gather"
-    return exchange_step(name, exchange, costs, network.fabric.free)
+    return exchange_step(name, exchange, costs, group.network.fabric.free)
 
 
-def _price(
-    ops: tuple[Op, ...],
-    costs: CostModel,
-    network: Network,
-    group: tuple[int, ...],
-    algorithm: str,
-) -> PricedBlock:
+def _price(ops: tuple[Op, ...], costs: CostModel, group: TensorGroup) -> PricedBlock:
     steps: list[Step] = []
     for op in ops:
         cost = costs(op)
         steps.append(Step(op.name, op.kind, op, cost, None, cost.launch))
-        if op.exchange and len(group) > 1:
+        if op.exchange and len(group.devices) > 1:
             nbytes = op.exchange_bytes
-            steps.append(
-                output_exchange(op.exchange, op.name, nbytes, costs, network, group, algorithm)
-            )
+            steps.append(output_exchange(op.exchange, op.name, nbytes, costs, group))
     by_kind: dict[str, Ticks] = {}
     for step in steps:
         by_kind[step.kind] = add(by_kind.get(step.kind, NOTHING), step.states)

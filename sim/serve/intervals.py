@@ -17,7 +17,7 @@ from sim.cost.collectives import Network
 from sim.cost.model import CostModel
 from sim.inputs.catalogue import Machine
 from sim.mapping.parallelism import Parallelism, shard
-from sim.mapping.priced import price_blocks
+from sim.mapping.priced import TensorGroup, price_blocks
 from sim.serve.host import EngineTerms, host_of, load_engine
 from sim.serve.serving import Served
 from sim.serve.summary import column, exact_sum
@@ -83,7 +83,8 @@ class Steps:
         group = self.split.group(0, 0) if tp > 1 else ()
         prompts = batch.phase != "decode"
         times: dict[Class, int] = {}
-        work = price_blocks(graph.placed, self.costs, self.network, group, self.split.collective)
+        ranks = TensorGroup(self.network, group, self.split.collective)
+        work = price_blocks(graph.placed, self.costs, ranks)
         for one in work:
             for kind, states in one.block.by_kind.items():
                 times[batch.phase, kind] = times.get((batch.phase, kind), 0) + sum(states)

@@ -22,7 +22,7 @@ from sim.cost.model import CostModel
 from sim.cost.pass_cost import FREE, Amounts, PassCost, add
 from sim.mapping.parallelism import shard
 from sim.mapping.plan import stage_table
-from sim.mapping.priced import Step, output_exchange, price_blocks
+from sim.mapping.priced import Step, TensorGroup, output_exchange, price_blocks
 from sim.scenario import Resolved
 from sim.serve.token_table import ModelShare, TokenTable
 from workloads.attention import Attended, chunks, core_of, decoding
@@ -84,13 +84,14 @@ class Pricer:
                 counts[self.share.stage_of[name, i]] += 1
         return list(kinds.items())
 
-    def group(self, stage: int) -> tuple[int, ...]:
-        return self.split.group(0, stage) if self.split.tp > 1 else ()
+    def group(self, stage: int) -> TensorGroup:
+        """The ranks of a stage."""
+        devices = self.split.group(0, stage) if self.split.tp > 1 else ()
+        return TensorGroup(self.network, devices, self.split.collective)
 
     def _exchange(self, stage: int, kind: str, name: str, nbytes: int) -> Step:
         """What follows an operator whose output is spread over the ranks of a stage."""
-        group, algorithm = self.group(stage), self.split.collective
-        return output_exchange(kind, name, nbytes, self.costs, self.network, group, algorithm)
+        return output_exchange(kind, name, nbytes, self.costs, self.group(stage))
 
     # -- steps ------------------------------------------------------------------------------
 
@@ -189,8 +190,7 @@ class Pricer:
         placed = self.share.graph(self._batch(contexts, prefills)).placed
         for stage in range(self.split.pp):
             here = [p for p in placed if self.share.stage_of[p.stack, p.layer] == stage]
-            group, algorithm = self.group(stage), self.split.collective
-            for work in price_blocks(here, self.costs, self.network, group, algorithm):
+            for work in price_blocks(here, self.costs, self.group(stage)):
                 for step in work.block.steps:
                     result[stage] = add(result[stage], step.price)
         return result

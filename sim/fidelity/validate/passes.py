@@ -22,7 +22,7 @@ from sim.fidelity.validate.points import (
 )
 from sim.inputs.catalogue import load_model
 from sim.mapping.parallelism import shard
-from sim.mapping.priced import price_blocks
+from sim.mapping.priced import TensorGroup, price_blocks
 from sim.serve.host import EngineTerms, host_of, load_engine
 from workloads.batch import Batch, Sequence
 from workloads.block import Lowering
@@ -37,7 +37,7 @@ def pass_ticks(
     form = precision(costs.dtype)
     graph = build_graph(shard(model, tp), batch, form, lowering, ways=tp)
     group = tuple(range(tp)) if tp > 1 else ()
-    work = price_blocks(graph.placed, costs, network, group, "auto")
+    work = price_blocks(graph.placed, costs, TensorGroup(network, group))
     return sum(one.block.duration for one in work)
 
 

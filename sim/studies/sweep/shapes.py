@@ -13,7 +13,7 @@ from sim.cost.model import CostModel
 from sim.mapping.parallelism import Parallelism, shard
 from sim.mapping.passes import ROWS, BlockSums, Ints, block_sums, graph_of
 from sim.mapping.plan import ID_BYTES, hidden_bytes, sends
-from sim.mapping.priced import exchange_step, output_exchange
+from sim.mapping.priced import TensorGroup, exchange_step, output_exchange
 from sim.scenario import Lengths
 from sim.states import LAUNCH, LINK
 from sim.studies.sweep.points import StaticPoint
@@ -100,9 +100,8 @@ class Shapes:
         """(link ticks, launch ticks, bytes over links) of an exchange in a group."""
 
         def price(size: int) -> tuple[int, int, int]:
-            step = output_exchange(
-                kind, name, size, self.costs, self.network, group, self.collective
-            )
+            ranks = TensorGroup(self.network, group, self.collective)
+            step = output_exchange(kind, name, size, self.costs, ranks)
             assert step.exchange is not None
             return step.states[LINK], step.states[LAUNCH], step.exchange.nbytes
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sim.account.intervals import Class, Interval, intervals
-from sim.account.metrics import metrics_of
+from sim.account.metrics import RunSums, metrics_of
 from sim.errors import OutOfMemory
 from sim.mapping.memory import Footprint, check_memory, needs
 from sim.mapping.parallelism import Parallelism
@@ -154,7 +154,7 @@ class StageLayout:
                 yield i, shape, self._too_large(memory, shape, capacity)
                 continue
             makespan, ttft, batch, prompt, steps, *amounts = sums[shape]
-            metrics = metrics_of(
+            run = RunSums(
                 device=device,
                 dtype=point.precision.activations,
                 devices=devices,
@@ -165,8 +165,11 @@ class StageLayout:
                 makespan=makespan,
                 waited=batch * ttft,
                 decoded=batch * (makespan - ttft),
-                amounts=(amounts[0], amounts[1], amounts[2]),
+                flops=amounts[0],
+                hbm_bytes=amounts[1],
+                link_bytes=amounts[2],
             )
+            metrics = metrics_of(run)
             whole, prefill, decode = accounts[shape]
             if not generates:
                 prefill = decode = NOTHING
@@ -189,9 +192,7 @@ class StageLayout:
         """(weights, KV, activations) of each stage, as arrays."""
         shapes, point = self.shapes, self.shapes.point
         context = shapes.prompt + shapes.steps
-        found = needs(
-            point.model, self.split, shapes.graph, shapes.batch, context, 0, point.precision
-        )
+        found = needs(point.model, self.split, shapes.graph, shapes.batch, context, 0)
         return [[np.broadcast_to(np.asarray(x), shapes.count) for x in stage] for stage in found]
 
     def _too_large(self, memory: list[list[Ints]], shape: int, capacity: int) -> Row:
