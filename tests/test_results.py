@@ -194,6 +194,14 @@ def test_a_folder_that_cannot_hold_results_is_refused_before_any_work(tmp_path: 
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.parametrize("args", [("paper",), ("tour",)])
+def test_a_folder_is_tried_first_by_commands_without_a_scenario(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "it is a file" in refused(command(*args, "--out", str(tmp_path / "file")))
+
+
 @root
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)

@@ -19,6 +19,7 @@ from sim.cli.timeline import timeline
 from sim.cli.validate import calibrate, validate
 from sim.cli.whatif import OPEN, SESSION, compare, sensitivity, trend, what_if
 from sim.errors import MemorywallError, one_line
+from sim.output.files import claimed
 
 # ClickException, of the click that this typer uses: its own copy or the installed one.
 FlagError: Any = typer.BadParameter.__mro__[2]
@@ -88,7 +89,9 @@ def paper(
     from sim.output.report import terminal
     from sim.studies.paper import print_report, reproduce
 
-    report = reproduce(out or (Path("out") / "paper"), pictures)
+    folder = out or (Path("out") / "paper")
+    with claimed(folder if pictures else None):
+        report = reproduce(folder, pictures)
     print_report(report, terminal())
     if not report.ok:
         raise typer.Exit(1)
@@ -101,7 +104,8 @@ def tour(
     """BERT-Base, GPT-2 and Llama-3.1-8B on one H100, then Llama-3.1-70B with tp 4 and pp 2."""
     from sim.cli.run import take_tour
 
-    take_tour(out)
+    with claimed(out):
+        take_tour(out)
 
 
 @app.callback(invoke_without_command=True)
