@@ -206,7 +206,7 @@ def test_experts_read_the_weights_of_those_visited() -> None:
     costs = CostModel(CALIBRATED, "bf16")
 
     def price(groups: list[tuple[int, int]]) -> int:
-        return costs(grouped("up", "experts", groups, 4096, 3072, BF16, "column")).duration
+        return costs(grouped("up", "experts", groups, (4096, 3072), BF16, "column")).duration
 
     weights = 4096 * 3072 * 2 / (0.85 * CALIBRATED.hbm.bandwidth)
     assert price([(64, 1)]) - price([(32, 1)]) == pytest.approx(ticks(32 * weights), rel=0.25)

@@ -17,7 +17,10 @@ from sim.fidelity.validate.serving import config_of, engine_of, means, parts
 from sim.inputs.catalogue import load_device
 from sim.serve.host import engines
 from sim.serve.serving import serve
-from workloads.ops import linear
+from workloads.ops import (
+    Matmul,
+    linear,
+)
 from workloads.precision import parse_precision
 
 
@@ -26,7 +29,7 @@ def _gemms(path: Path, factor: float, extra: str | None = None) -> None:
     costs, form = CostModel(load_device("h100-sxm"), "bf16"), parse_precision("bf16")
     rows = []
     for m in (1, 64, 4096):
-        op = linear("x", "ffn", m, 4096, 8192, form)
+        op = linear("x", "ffn", Matmul(m, 4096, 8192), form)
         row = {"device": "h100_sxm", "dtype": "bfloat16", "m": m, "n": 8192, "k": 4096}
         rows.append({**row, "latency_us": costs(op).duration / 1e6 * factor})
     if extra:

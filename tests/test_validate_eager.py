@@ -16,7 +16,12 @@ from sim.fidelity.validate.eager import HOST_US, SOFTMAX, Eager, eager, passes_o
 from sim.fidelity.validate.points import PredictionBench
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device, load_model
-from workloads.ops import activation, norm, vector
+from workloads.ops import (
+    Elements,
+    activation,
+    norm,
+    vector,
+)
 from workloads.precision import parse_precision
 
 FP16 = parse_precision("fp16")
@@ -37,7 +42,7 @@ def test_eager_kernels_pass_their_bytes_once() -> None:
     once = 4 * size / (0.5 * device.hbm.bandwidth)
     kinds = {
         1.0: norm("n", "layernorm", 2**16, 2**12, FP16),
-        SOFTMAX: vector("s", "softmax", size, size, size, FP16),
+        SOFTMAX: vector("s", "softmax", size, Elements(size, size), FP16),
     }
     for passes, op in kinds.items():
         assert costs(op).hbm_time == pytest.approx(passes * once * 1e12, rel=1e-3), op.kind
@@ -48,7 +53,7 @@ def test_eager_kernels_pass_their_bytes_once() -> None:
 def test_the_code_of_a_model_passes_over_scores_and_activations() -> None:
     bench = Eager(PredictionBench(own=a100(bf16=WALKING)), "fp16")
     act = activation("a", "gelu", 4096, 4096, False, FP16)
-    scores = vector("s", "softmax", 2**28, 2**28, 2**28, FP16)
+    scores = vector("s", "softmax", 2**28, Elements(2**28, 2**28), FP16)
     of = {name: bench.costs("x", load_model(name)) for name in ("gpt2", "bert-base", "t5-large")}
     assert passes_of(load_model("gpt2"))["activation"] > 1
     assert of["gpt2"](act).hbm_time > 5 * of["bert-base"](act).hbm_time

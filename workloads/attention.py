@@ -14,7 +14,16 @@ import msgspec
 from workloads.batch import Batch, Group, Sequence
 from workloads.block import Lowering
 from workloads.model import Attention
-from workloads.ops import SOFTMAX_FLOPS, Flash, Gemm, Op, Traffic, least, vector
+from workloads.ops import (
+    SOFTMAX_FLOPS,
+    Elements,
+    Flash,
+    Gemm,
+    Op,
+    Traffic,
+    least,
+    vector,
+)
 from workloads.precision import Precision, packed
 
 
@@ -219,8 +228,7 @@ def materialised_attention(
         f"{prefix}softmax",
         "softmax",
         SOFTMAX_FLOPS * scores,
-        scores,
-        scores,
+        Elements(scores, scores),
         precision,
         split="heads",
     )

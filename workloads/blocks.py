@@ -15,7 +15,19 @@ from workloads.block import Block, Context
 from workloads.feed_forward import feed_forward, mixture
 from workloads.latent import latent_attention
 from workloads.model import Attention, Dense, Layer, Model, Stack
-from workloads.ops import NORM_FLOPS, activation, linear, lookup, norm, residual, rotary, vector
+from workloads.ops import (
+    NORM_FLOPS,
+    Elements,
+    Matmul,
+    activation,
+    exchanged,
+    linear,
+    lookup,
+    norm,
+    residual,
+    rotary,
+    vector,
+)
 
 
 def layer_block(name: str, layer: Layer, ctx: Context) -> Block:
@@ -66,7 +78,9 @@ def attend(
 
     def project(part: str, tokens: int, outputs: int, bias: int) -> str:
         name = f"{prefix}{part}_proj"
-        op = linear(name, "projection", tokens, d, outputs, precision, bias=bias, split="column")
+        op = linear(
+            name, "projection", Matmul(tokens, d, outputs), precision, bias=bias, split="column"
+        )
         return block.add(op, last)
 
     if cross:
@@ -88,7 +102,7 @@ def attend(
     if attention.qk_norm:
         size, scale = rows * (query + key), 2 * attention.head_dim  # one scale for q, one for k
         flops = NORM_FLOPS["rmsnorm"] * size
-        op = vector("qk_norm", "norm", flops, size, size, precision, weights=scale)
+        op = vector("qk_norm", "norm", flops, Elements(size, size, weights=scale), precision)
         fed = [block.add(op, *fed)]
     if attention.rotary:
         fed = [block.add(rotary(f"{prefix}rotary", rows, query + key, precision), *fed)]
@@ -104,16 +118,16 @@ def attend(
 
 def out_projection(block: Block, name: str, attention: Attention, ctx: Context, last: str) -> str:
     """T x hk -> T x d, the row-parallel end of attention."""
-    op = linear(
-        name,
-        "projection",
-        ctx.rows,
-        attention.heads * attention.value_dim,
-        ctx.width,
-        ctx.precision,
-        bias=ctx.width if attention.bias_out else 0,
-        split="row",
-        exchange="sum",
+    op = exchanged(
+        linear(
+            name,
+            "projection",
+            Matmul(ctx.rows, attention.heads * attention.value_dim, ctx.width),
+            ctx.precision,
+            bias=ctx.width if attention.bias_out else 0,
+            split="row",
+        ),
+        "sum",
     )
     return block.add(op, last)
 
@@ -132,7 +146,9 @@ def embedding_block(name: str, stack: Stack, ctx: Context) -> Block | None:
         for i, conv in enumerate(table.convolutions):
             length //= conv.stride
             fan_in = conv.channels * conv.width
-            op = linear(f"conv{i + 1}", "embedding", length, fan_in, ctx.width, act, bias=ctx.width)
+            op = linear(
+                f"conv{i + 1}", "embedding", Matmul(length, fan_in, ctx.width), act, bias=ctx.width
+            )
             last = block.add(op, last)
             last = block.add(
                 activation(f"conv{i + 1}_gelu", "gelu", length, ctx.width, False, act), last
@@ -145,7 +161,9 @@ def embedding_block(name: str, stack: Stack, ctx: Context) -> Block | None:
     if stack.relative_buckets:
         heads = stack.layers[0].attention.heads
         weights = stack.relative_buckets * heads
-        op = vector("relative_bias", "embedding", 0, 0, 0, act, weights=weights, split="heads")
+        op = vector(
+            "relative_bias", "embedding", 0, Elements(0, 0, weights=weights), act, split="heads"
+        )
         last = block.add(op, last)
     if table.norm:
         last = block.add(norm("embed_norm", table.norm, rows, ctx.width, act), last)
@@ -159,21 +177,20 @@ def head_block(name: str, model: Model, stack: Stack, ctx: Context) -> Block | N
     if stack.final_norm:
         last = block.add(norm("final_norm", stack.final_norm, ctx.rows, d, ctx.precision), last)
     if head.pooler:
-        op = linear("pooler", "head", ctx.batch.size, d, d, ctx.precision, bias=d)
+        op = linear("pooler", "head", Matmul(ctx.batch.size, d, d), ctx.precision, bias=d)
         last = block.add(msgspec.structs.replace(op, varies="rows"), last)
     if head.vocab and np.any(logits):
-        op = linear(
-            "lm_head",
-            "head",
-            logits,
-            d,
-            head.vocab,
-            ctx.precision,
-            bias=head.vocab if head.bias else 0,
-            split="vocab",
-            exchange="gather",
+        op = exchanged(
+            linear(
+                "lm_head",
+                "head",
+                Matmul(logits, d, head.vocab),
+                ctx.precision.for_table,
+                bias=head.vocab if head.bias else 0,
+                split="vocab",
+            ),
+            "gather",
             ways=ctx.ways,
-            table=True,
         )
         last = block.add(msgspec.structs.replace(op, varies="rows"), last)
     return block if last else None

@@ -9,7 +9,16 @@ import msgspec
 
 from workloads.block import Block, Context
 from workloads.model import Dense, Experts
-from workloads.ops import Op, activation, grouped, linear, vector
+from workloads.ops import (
+    Elements,
+    Matmul,
+    Op,
+    activation,
+    exchanged,
+    grouped,
+    linear,
+    vector,
+)
 from workloads.precision import Precision, packed
 from workloads.routing import expert_rows
 
@@ -21,7 +30,12 @@ def feed_forward(block: Block, prefix: str, ffn: Dense, ctx: Context, last: str)
 
     def up(name: str, outputs: int, extra: int) -> str:
         op = linear(
-            f"{prefix}{name}", "ffn", rows, d, outputs, precision, bias=extra, split="column"
+            f"{prefix}{name}",
+            "ffn",
+            Matmul(rows, d, outputs),
+            precision,
+            bias=extra,
+            split="column",
         )
         return block.add(op, last)
 
@@ -32,16 +46,16 @@ def feed_forward(block: Block, prefix: str, ffn: Dense, ctx: Context, last: str)
         fed += [up("gate_proj", f, bias)] if ffn.gated else []
     act = activation(f"{prefix}{ffn.activation}", ffn.activation, rows, f, ffn.gated, precision)
     last = block.add(act, *fed)
-    op = linear(
-        f"{prefix}down_proj",
-        "ffn",
-        rows,
-        f,
-        d,
-        precision,
-        bias=d if ffn.bias else 0,
-        split="row",
-        exchange="sum",
+    op = exchanged(
+        linear(
+            f"{prefix}down_proj",
+            "ffn",
+            Matmul(rows, f, d),
+            precision,
+            bias=d if ffn.bias else 0,
+            split="row",
+        ),
+        "sum",
     )
     return block.add(op, last)  # T x f -> T x d
 
@@ -58,16 +72,16 @@ def routed_ops(
     outputs = 2 * ffn.inner if ffn.gated else ffn.inner
     rows = tokens * ffn.top_k
     return (
-        grouped("experts_up", "experts", list(groups), width, outputs, precision, "column"),
+        grouped("experts_up", "experts", list(groups), (width, outputs), precision, "column"),
         activation("experts_act", ffn.activation, rows, ffn.inner, ffn.gated, precision),
-        grouped("experts_down", "experts", list(groups), ffn.inner, width, precision, "row"),
+        grouped("experts_down", "experts", list(groups), (ffn.inner, width), precision, "row"),
     )
 
 
 def combine_op(terms: int, tokens: int, width: int, precision: Precision) -> Op:
     """The weighted sum of `terms` outputs a token."""
     size = tokens * width
-    return vector("combine", "experts", 2 * terms * size, terms * size, size, precision)
+    return vector("combine", "experts", 2 * terms * size, Elements(terms * size, size), precision)
 
 
 def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
@@ -75,7 +89,9 @@ def mixture(block: Block, ffn: Experts, ctx: Context, last: str) -> str:
     precision, rows, d = ctx.precision, ctx.rows, ctx.width
     bias = ffn.experts if ffn.router_bias else 0
     start = last
-    last = block.add(linear("router", "router", rows, d, ffn.experts, precision, bias=bias), last)
+    last = block.add(
+        linear("router", "router", Matmul(rows, d, ffn.experts), precision, bias=bias), last
+    )
     groups = expert_rows(ffn.experts, ffn.top_k, rows, ctx.lowering.routing)
     for op in routed_ops(ffn, groups, rows, d, precision):
         last = block.add(op, last)

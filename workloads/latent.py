@@ -15,7 +15,15 @@ from workloads.attention import core_of, pairs
 from workloads.batch import Batch, Group, Sequence
 from workloads.block import Block, Context
 from workloads.model import Attention
-from workloads.ops import Op, Traffic, linear, norm, rotary
+from workloads.ops import (
+    Matmul,
+    Op,
+    Traffic,
+    exchanged,
+    linear,
+    norm,
+    rotary,
+)
 from workloads.precision import packed
 
 
@@ -52,32 +60,36 @@ def latent_attention(block: Block, attention: Attention, ctx: Context, last: str
     query = h * attention.head_dim
     start = last
     if latent.query_rank:
-        op = linear("q_a_proj", "projection", rows, d, latent.query_rank, precision)
+        op = linear("q_a_proj", "projection", Matmul(rows, d, latent.query_rank), precision)
         last = block.add(op, start)  # T x d -> T x rq
         last = block.add(norm("q_a_norm", "rmsnorm", rows, latent.query_rank, precision), last)
         op = linear(
-            "q_b_proj", "projection", rows, latent.query_rank, query, precision, split="column"
+            "q_b_proj",
+            "projection",
+            Matmul(rows, latent.query_rank, query),
+            precision,
+            split="column",
         )
         queries = block.add(op, last)  # T x rq -> T x hk
     else:
-        op = linear("q_proj", "projection", rows, d, query, precision, split="column")
+        op = linear("q_proj", "projection", Matmul(rows, d, query), precision, split="column")
         queries = block.add(op, start)
     compressed = latent.kv_rank + latent.rope_dim
-    op = linear("kv_a_proj", "projection", rows, d, compressed, precision)
+    op = linear("kv_a_proj", "projection", Matmul(rows, d, compressed), precision)
     last = block.add(op, start)  # T x d -> T x (r + rope)
     last = block.add(norm("kv_a_norm", "rmsnorm", rows, latent.kv_rank, precision), last)
     rope = rotary("rotary", rows, (h + 1) * latent.rope_dim, precision)
     rotated = block.add(rope, queries, last)
     ends = attend_latents(block, attention, ctx, rotated)
-    op = linear(
-        "out_proj",
-        "projection",
-        rows,
-        h * attention.value_dim,
-        d,
-        precision,
-        split="row",
-        exchange="sum",
+    op = exchanged(
+        linear(
+            "out_proj",
+            "projection",
+            Matmul(rows, h * attention.value_dim, d),
+            precision,
+            split="row",
+        ),
+        "sum",
     )
     return block.add(op, *ends)
 
@@ -107,7 +119,7 @@ def _expanded(
     cached = sum(g.count * g.sequence.cached for g in groups)
     width = h * (nope + attention.value_dim)
     op = linear(
-        "kv_b_proj", "projection", context, latent.kv_rank, width, precision, split="column"
+        "kv_b_proj", "projection", Matmul(context, latent.kv_rank, width), precision, split="column"
     )  # C x r -> C x h(nope + v)
     from_cache = packed(cached * latent.kv_rank, precision.activation_bits)
     traffic = op.traffic + Traffic(
@@ -132,11 +144,8 @@ def _absorbed(
     op = linear(
         "q_absorb",
         "projection",
-        tokens,
-        nope,
-        latent.kv_rank,
+        Matmul(tokens, nope, latent.kv_rank, batch=h),
         precision,
-        batch=h,
         split="heads",
     )  # h x (T x nope -> T x r)
     last = _add(block, op, last)
@@ -145,11 +154,8 @@ def _absorbed(
     op = linear(
         "v_absorb",
         "projection",
-        tokens,
-        latent.kv_rank,
-        attention.value_dim,
+        Matmul(tokens, latent.kv_rank, attention.value_dim, batch=h),
         precision,
-        batch=h,
         split="heads",
     )  # h x (T x r -> T x v)
     return _add(block, op, last)

@@ -1,19 +1,19 @@
 """Operators: what each computes and what each moves.
 
-One function an operator. All counts are exact integers of one rank's share: FLOPs
-(2 a multiply-add), vector FLOPs, and bytes by kind. Every operator reads each input once
-and writes its output once, the compulsory traffic; what a finite on-chip memory adds to
-that is the business of `sim.cost.tiling`.
+There is one function per operator. All counts are exact integers for the share of one rank:
+FLOPs (2 per multiply-add), vector FLOPs, and bytes by kind. Every operator reads each input
+once and writes its output once. This is the compulsory traffic. `sim.cost.tiling` adds what a
+finite on-chip memory costs.
 
-The FLOPs an element of the vector operators are those that make the "Other" rows of
-Tables 3, 10 and 11 of Kim et al. 2023 (arXiv 2302.14017) come out: 4 a score, and
-2 norms x 8 + GELU 10 x 4 + 2 residuals x 1 = 58 an element of width d. The tables fix
-these two sums, not how 58 is split.
+The FLOPs per element of the vector operators reproduce the "Other" rows of Tables 3, 10
+and 11 of Kim et al. 2023 (arXiv 2302.14017): 4 per score, and
+2 norms x 8 + GELU 10 x 4 + 2 residuals x 1 = 58 per element of width d. The tables fix
+these two sums, but not the parts of 58.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,8 @@ Kind = Literal[
     "rotary",
     "head",
 ]
+
+Split = Literal["", "column", "row", "heads", "vocab"]
 
 NORM_FLOPS = {"layernorm": 8, "rmsnorm": 6}
 NORM_WEIGHTS = {"layernorm": 2, "rmsnorm": 1}
@@ -99,7 +101,7 @@ class Gemm(Record, frozen=True, kw_only=True):
 
     @property
     def flops(self) -> int:
-        """2 a multiply-add; a bias takes the place of the first addition."""
+        """2 per multiply-add; a bias takes the place of the first addition."""
         return 2 * self.batch * self.m * self.k * self.n
 
     @property
@@ -160,7 +162,7 @@ class Op(Record, frozen=True, kw_only=True):
     traffic: Traffic = msgspec.field(default_factory=Traffic)
     gemms: tuple[Gemm, ...] = ()
     flash: tuple[Flash, ...] = ()
-    split: Literal["", "column", "row", "heads", "vocab"] = ""
+    split: Split = ""
     exchange: Literal["", "sum", "gather"] = ""
     exchange_bytes: int = 0  # the full (gathered) tensor, once
     parts: tuple[str, ...] = ()
@@ -174,30 +176,36 @@ class Op(Record, frozen=True, kw_only=True):
         return self.matrix_flops + self.vector_flops
 
 
+class Matmul(NamedTuple):
+    """`batch` products of activations (rows x inputs) and weights (inputs x outputs)."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    batch: int = 1
+
+
+class Elements(NamedTuple):
+    """Numbers that a vector operator reads and writes, and those among its weights."""
+
+    read: int
+    written: int
+    weights: int = 0
+
+
 def linear(
     name: str,
     kind: Kind,
-    rows: int,
-    inputs: int,
-    outputs: int,
+    matmul: Matmul,
     precision: Precision,
     *,
     bias: int = 0,
-    split: Literal["", "column", "row", "heads", "vocab"] = "",
-    exchange: Literal["", "sum", "gather"] = "",
-    ways: int = 1,
-    batch: int = 1,
-    table: bool = False,
+    split: Split = "",
 ) -> Op:
-    """`batch` products (rows x inputs) (inputs x outputs) with weights, `bias` elements added.
-
-    `ways` is over how many ranks a gathered output is spread; `table` says that the weights are
-    a vocabulary's, which weight-only quantisation leaves alone.
-    """
-    act = precision.activation_bits
-    wide = precision.table_bits if table else precision.weight_bits
+    """Products of activations with weights, and the addition of `bias` elements."""
+    rows, inputs, outputs, batch = matmul
+    act, wide = precision.activation_bits, precision.weight_bits
     gemm = Gemm(batch=batch, m=rows, k=inputs, n=outputs, a_bits=act, b_bits=wide, out_bits=act)
-    written = packed(batch * rows * outputs, act)
     return Op(
         name=name,
         kind=kind,
@@ -205,27 +213,36 @@ def linear(
         traffic=Traffic(
             weights=packed(batch * inputs * outputs, wide) + packed(bias, act),
             read=packed(batch * rows * inputs, act),
-            written=written,
+            written=packed(batch * rows * outputs, act),
         ),
         gemms=(gemm,),
         split=split,
-        exchange=exchange,
-        exchange_bytes=written * ways if exchange else 0,
     )
+
+
+def exchanged(op: Op, exchange: Literal["sum", "gather"], ways: int = 1) -> Op:
+    """The operator `op`, whose output the ranks add up ("sum") or collect ("gather").
+
+    `ways` is the number of ranks that each hold one slice of a gathered output.
+    """
+    nbytes = op.traffic.written * ways
+    return msgspec.structs.replace(op, exchange=exchange, exchange_bytes=nbytes)
 
 
 def grouped(
     name: str,
     kind: Kind,
     groups: list[tuple[int, int]],
-    inputs: int,
-    outputs: int,
+    weights: tuple[int, int],
     precision: Precision,
-    split: Literal["", "column", "row", "heads", "vocab"],
+    split: Split,
 ) -> Op:
-    """Products with one weight matrix each: (how many, rows of each), as of visited experts."""
+    """Products with one weight matrix of (inputs, outputs) elements per visited expert.
+
+    `groups` gives (number of experts, rows of each).
+    """
     parts = [
-        linear(name, kind, rows, inputs, outputs, precision, batch=count, split=split)
+        linear(name, kind, Matmul(rows, *weights, batch=count), precision, split=split)
         for count, rows in groups
         if count
     ]
@@ -245,21 +262,21 @@ def vector(
     name: str,
     kind: Kind,
     flops: int,
-    read: int,
-    written: int,
+    elements: Elements,
     precision: Precision,
     *,
-    weights: int = 0,
-    split: Literal["", "column", "row", "heads", "vocab"] = "",
+    split: Split = "",
 ) -> Op:
-    """An element-wise or row-wise operator over `read` and `written` elements."""
+    """An element-wise or row-wise operator."""
     bits = precision.activation_bits
     return Op(
         name=name,
         kind=kind,
         vector_flops=flops,
         traffic=Traffic(
-            weights=packed(weights, bits), read=packed(read, bits), written=packed(written, bits)
+            weights=packed(elements.weights, bits),
+            read=packed(elements.read, bits),
+            written=packed(elements.written, bits),
         ),
         split=split,
     )
@@ -270,14 +287,14 @@ def norm(name: str, which: str, rows: int, width: int, precision: Precision) -> 
     size = rows * width
     weights = NORM_WEIGHTS[which] * width
     flops = NORM_FLOPS[which] * size
-    op = vector(name, "norm", flops, size, size, precision, weights=weights)
+    op = vector(name, "norm", flops, Elements(size, size, weights=weights), precision)
     return msgspec.structs.replace(op, rows=rows, width=width)
 
 
 def residual(name: str, rows: int, width: int, precision: Precision) -> Op:
     """x + y: two streams in, one out."""
     size = rows * width
-    return vector(name, "residual", size, 2 * size, size, precision)
+    return vector(name, "residual", size, Elements(2 * size, size), precision)
 
 
 def activation(
@@ -287,7 +304,7 @@ def activation(
     size = rows * inner
     flops = (ACTIVATION_FLOPS[which] + (1 if gated else 0)) * size
     read = 2 * size if gated else size
-    op = vector(name, "activation", flops, read, size, precision, split="column")
+    op = vector(name, "activation", flops, Elements(read, size), precision, split="column")
     return msgspec.structs.replace(op, rows=rows, width=inner)
 
 
@@ -295,7 +312,7 @@ def rotary(name: str, rows: int, width: int, precision: Precision) -> Op:
     """Rotary position embedding of `width` elements per row (queries and keys)."""
     size = rows * width
     flops = ROTARY_FLOPS * size
-    op = vector(name, "rotary", flops, size, size, precision, split="heads")
+    op = vector(name, "rotary", flops, Elements(size, size), precision, split="heads")
     return msgspec.structs.replace(op, rows=rows, width=width)
 
 

@@ -47,8 +47,15 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def table_bits(self) -> int:
-        """Of embedding and LM head, which AWQ, GPTQ and the like leave at 16 bits."""
+        """Bits per weight of the embedding and the LM head, which AWQ, GPTQ and similar methods do
+        not quantise."""
         return max(self.weight_bits, self.activation_bits)
+
+    @property
+    def for_table(self) -> Precision:
+        """The formats of a product whose weights are an embedding table, such as the LM head."""
+        wider = self.activations if self.table_bits > self.weight_bits else self.weights
+        return msgspec.structs.replace(self, weights=wider)
 
     @property
     def kv_bits(self) -> int:

@@ -17,7 +17,11 @@ from sim.cost.kernels.rates import Rates, rates_of
 from sim.cost.model import reread
 from sim.fidelity.calibrate.fit import Fit, fitter
 from sim.fidelity.calibrate.search import Array, search
-from workloads.ops import Gemm, linear
+from workloads.ops import (
+    Gemm,
+    Matmul,
+    linear,
+)
 from workloads.precision import parse_precision
 
 Shapes = tuple[tuple[int, int], ...]
@@ -189,6 +193,6 @@ class GemmSamples:
 
 def counted(m: int, n: int, k: int, batch: int, dtype: str, rates: Rates) -> tuple[int, int, int]:
     """Bytes read, written and through inner levels of one product with weights."""
-    op = linear("gemm", "projection", m, k, n, parse_precision(dtype), batch=batch)
+    op = linear("gemm", "projection", Matmul(m, k, n, batch=batch), parse_precision(dtype))
     more_in, more_out = reread(op, rates.reuse)
     return op.traffic.loads + more_in, op.traffic.stores + more_out, 0

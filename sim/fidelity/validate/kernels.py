@@ -20,7 +20,11 @@ from workloads.attention import flash_attention
 from workloads.batch import Batch, Group, Sequence
 from workloads.feed_forward import combine_op, routed_ops
 from workloads.model import Attention, Experts
-from workloads.ops import Op, linear
+from workloads.ops import (
+    Matmul,
+    Op,
+    linear,
+)
 from workloads.precision import Precision, parse_precision
 from workloads.routing import rank_rows
 
@@ -57,7 +61,10 @@ def gemm(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     def price(row: Row, device: str) -> float:
         dtype = dtype_of(row["dtype"])
         op = linear(
-            "gemm", "ffn", row["m"], row["k"], row["n"], precision(dtype), batch=row.get("b") or 1
+            "gemm",
+            "ffn",
+            Matmul(row["m"], row["k"], row["n"], batch=row.get("b") or 1),
+            precision(dtype),
         )
         return bench.seconds(device, dtype, op)
 

@@ -29,6 +29,8 @@ from workloads.graph import Graph, build_graph
 from workloads.model import Attention
 from workloads.ops import (
     SOFTMAX_FLOPS,
+    Elements,
+    Matmul,
     Op,
     activation,
     linear,
@@ -53,11 +55,13 @@ def vidur_op(row: Row) -> Op:
     which = "rmsnorm" if gated else "layernorm"
     made: dict[str, Callable[[], Op]] = {
         "attn_pre_proj": lambda: linear(
-            "qkv", "projection", tokens, d, both + both - queries, form
+            "qkv", "projection", Matmul(tokens, d, both + both - queries), form
         ),
-        "attn_post_proj": lambda: linear("out", "projection", tokens, queries, d, form),
-        "mlp_up_proj": lambda: linear("up", "ffn", tokens, d, (2 if gated else 1) * inner, form),
-        "mlp_down_proj": lambda: linear("down", "ffn", tokens, inner, d, form),
+        "attn_post_proj": lambda: linear("out", "projection", Matmul(tokens, queries, d), form),
+        "mlp_up_proj": lambda: linear(
+            "up", "ffn", Matmul(tokens, d, (2 if gated else 1) * inner), form
+        ),
+        "mlp_down_proj": lambda: linear("down", "ffn", Matmul(tokens, inner, d), form),
         "mlp_act": lambda: activation(
             "act", "silu" if gated else "gelu", tokens, inner, gated, form
         ),
@@ -105,9 +109,9 @@ def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
         if op.startswith("layer_"):
             return _layer_part(bench, eager, device, op, gpus_of(row["device"]))
         made: dict[str, Callable[[], Op]] = {
-            "matmul_fp16": lambda: linear("matmul", "ffn", m, k, n, form),
+            "matmul_fp16": lambda: linear("matmul", "ffn", Matmul(m, k, n), form),
             "softmax_fp16": lambda: vector(
-                "softmax", "softmax", SOFTMAX_FLOPS * m * n, m * n, m * n, form
+                "softmax", "softmax", SOFTMAX_FLOPS * m * n, Elements(m * n, m * n), form
             ),
             "layernorm_fp16": lambda: norm("norm", "layernorm", m, n, form),
             "gelu_fp16": lambda: activation("gelu", "gelu", -(-m // ROW), min(m, ROW), False, form),

@@ -18,7 +18,17 @@ from sim.fidelity.validate.points import (
     priced,
 )
 from workloads.attention import flash_attention
-from workloads.ops import SOFTMAX_FLOPS, Op, activation, lookup, norm, residual, rotary, vector
+from workloads.ops import (
+    SOFTMAX_FLOPS,
+    Elements,
+    Op,
+    activation,
+    lookup,
+    norm,
+    residual,
+    rotary,
+    vector,
+)
 
 INF = float("inf")
 
@@ -31,10 +41,12 @@ def stream_op(row: Row) -> Op:
         "norm": lambda: norm("norm", "layernorm", rows, width, form),
         "residual": lambda: residual("add", rows, width, form),
         "activation": lambda: activation("gelu", "gelu", rows, width, False, form),
-        "softmax": lambda: vector("softmax", "softmax", SOFTMAX_FLOPS * size, size, size, form),
+        "softmax": lambda: vector(
+            "softmax", "softmax", SOFTMAX_FLOPS * size, Elements(size, size), form
+        ),
         "rotary": lambda: rotary("rope", rows, width, form),
         "embedding": lambda: lookup("emb", rows, width, 1, form),
-        "copy": lambda: vector("copy", "residual", 0, size, size, form),
+        "copy": lambda: vector("copy", "residual", 0, Elements(size, size), form),
     }
     if row["op"] not in made:
         raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], made)}")
