@@ -23,7 +23,7 @@ from sim.cost.kernels.attention import attention_times
 from sim.cost.kernels.attention_shape import AttentionShape, attention_shape
 from sim.cost.kernels.decode import decode_times
 from sim.cost.kernels.prefill import chunk_times, tiles_of
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.price import Flops, Moved
 from sim.cost.kernels.rates import Rates, rates_of
 from sim.cost.model import CostModel
 from sim.fidelity.calibrate.attention_rows import shape_of_rows
@@ -193,13 +193,13 @@ def test_many_batches_at_once_cost_what_each_costs(
         VECTOR,
         rates,
         attention_times(
-            VECTOR, rates, moved, zeros, zeros, zeros, attention_shape((flash,), traffic)
+            VECTOR, rates, moved, Flops(zeros, zeros), zeros, attention_shape((flash,), traffic)
         ),
     )
     for i, op in enumerate(ops):
         asked = attention_shape(op.flash, op.traffic)
         alone = priced(
-            SCALAR, rates, attention_times(SCALAR, rates, Moved(0, 0, 0), 0, 0, 0, asked)
+            SCALAR, rates, attention_times(SCALAR, rates, Moved(0, 0, 0), Flops(0, 0), 0, asked)
         )
         for name, value in alone._asdict().items():
             assert np.broadcast_to(getattr(many, name), len(ops))[i] == value, name

@@ -18,7 +18,7 @@ from sim.cost.kernels import RESOURCES, priced
 from sim.cost.kernels.attention import attention_times
 from sim.cost.kernels.attention_shape import AttentionShape
 from sim.cost.kernels.gemm import gemm_times
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.price import Flops, Moved
 from sim.cost.kernels.rates import rates_of
 from sim.cost.kernels.stream import stream_times
 from tests.strategies import devices, gemm_terms
@@ -53,15 +53,15 @@ def test_many_points_at_once_cost_what_each_costs(
     reads, writes, matrix, vector, rows = arrays
     moved = Moved(reads, writes, reads + writes)
     for_all = [
-        stream_times(VECTOR, rates, moved, matrix, vector),
-        attention_times(VECTOR, rates, moved, matrix, vector, rows, NOTHING),
+        stream_times(VECTOR, rates, moved, Flops(matrix, vector)),
+        attention_times(VECTOR, rates, moved, Flops(matrix, vector), rows, NOTHING),
     ]
     many = [priced(VECTOR, rates, t) for t in for_all]
     for i, (r, w, m, v, q) in enumerate(points):
         one = Moved(r, w, r + w)
         for_one = [
-            stream_times(SCALAR, rates, one, m, v),
-            attention_times(SCALAR, rates, one, m, v, q, NOTHING),
+            stream_times(SCALAR, rates, one, Flops(m, v)),
+            attention_times(SCALAR, rates, one, Flops(m, v), q, NOTHING),
         ]
         for found, times in zip(many, for_one, strict=True):
             alone = priced(SCALAR, rates, times)
@@ -87,10 +87,10 @@ def test_many_products_at_once_cost_what_each_costs(
         return gemm, Moved(2 * (m * k + k * n), 2 * m * n, 0)
 
     gemm, moved = of(*(np.array(column) for column in zip(*shapes, strict=True)))
-    many = priced(VECTOR, rates, gemm_times(VECTOR, rates, (gemm,), moved, gemm.flops, 7))
+    many = priced(VECTOR, rates, gemm_times(VECTOR, rates, (gemm,), moved, Flops(gemm.flops, 7)))
     for i, shape in enumerate(shapes):
         gemm, moved = of(*shape)
-        times = gemm_times(SCALAR, rates, (gemm,), moved, gemm.flops, 7)
+        times = gemm_times(SCALAR, rates, (gemm,), moved, Flops(gemm.flops, 7))
         for name, value in priced(SCALAR, rates, times)._asdict().items():
             assert np.broadcast_to(getattr(many, name), len(shapes))[i] == value, name
 
@@ -105,7 +105,7 @@ def test_a_product_pays_whole_waves() -> None:
         efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
         rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
         gemm = Gemm(m=128, n=128 * tiles, k=4096, a_bits=16, b_bits=16, out_bits=16)
-        times = gemm_times(SCALAR, rates, (gemm,), Moved(gemm.bytes, 0, 0), gemm.flops, 0)
+        times = gemm_times(SCALAR, rates, (gemm,), Moved(gemm.bytes, 0, 0), Flops(gemm.flops, 0))
         return float(times.compute)
 
     peak = rates_of(device, "bf16").peak
@@ -126,7 +126,7 @@ def test_a_library_takes_a_kernel_near_the_fastest(m: int, n: int, k: int) -> No
         terms = GemmTerms(tiles=tiles, choice=choice, source="made up for a test")
         efficiency = msgspec.structs.replace(device.efficiency, gemm={"bf16": terms})
         rates = rates_of(msgspec.structs.replace(device, efficiency=efficiency), "bf16")
-        times = gemm_times(SCALAR, rates, (gemm,), Moved(0, 0, 0), gemm.flops, 0)
+        times = gemm_times(SCALAR, rates, (gemm,), Moved(0, 0, 0), Flops(gemm.flops, 0))
         return float(times.compute)
 
     both = ((128, 128), (256, 64))

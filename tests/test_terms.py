@@ -18,11 +18,11 @@ from sim.clock import ticks
 from sim.cost.arith import SCALAR, VECTOR
 from sim.cost.collectives import Network
 from sim.cost.kernels import priced
-from sim.cost.kernels.collective import OPS, exchange_seconds, way_seconds
+from sim.cost.kernels.collective import OPS, Message, exchange_seconds, protocol_seconds
 from sim.cost.kernels.experts import expert_times
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.price import Flops, Moved
 from sim.cost.kernels.rates import rates_of
-from sim.cost.kernels.stream import stream_times
+from sim.cost.kernels.stream import Rows, stream_times
 from sim.cost.model import CostModel
 from sim.cost.rounds import Send
 from sim.inputs.catalogue import load_device
@@ -74,10 +74,10 @@ def test_many_points_cost_what_each_costs(points: list[tuple[int, ...]]) -> None
     def both(xp: Any, r: Any, w: Any, n: Any) -> list[Any]:
         moved = Moved(r, w, 0 * r)
         times = [
-            stream_times(xp, rates, moved, 0, r, kind=kind, rows=w // n, width=n)
+            stream_times(xp, rates, moved, Flops(0, r), Rows(kind, w // n, n))
             for kind in ("norm", "embedding", "residual", "")
         ]
-        times.append(expert_times(xp, rates, EXPERTS, moved, n, 2 * n, w // n))
+        times.append(expert_times(xp, rates, EXPERTS, moved, (w // n, n, 2 * n)))
         return [priced(xp, rates, t) for t in times]
 
     many = both(VECTOR, reads, writes, width)
@@ -93,16 +93,9 @@ def test_rows_are_walked_in_waves() -> None:
     turn = 1000 / (device.clock_GHz * 1e9)
 
     def walked(rows: int, width: int, kind: str = "norm") -> float:
-        times = stream_times(
-            SCALAR,
-            rates_of(device, "bf16"),
-            Moved(0, 0, 0),
-            0,
-            0,
-            kind=kind,
-            rows=rows,
-            width=width,
-        )
+        rates = rates_of(device, "bf16")
+        none = Moved(0, 0, 0)
+        times = stream_times(SCALAR, rates, none, Flops(0, 0), Rows(kind, rows, width))
         return float(times.compute) / turn
 
     at_once = 2 * device.cores
@@ -124,13 +117,13 @@ def test_rows_are_walked_in_waves() -> None:
 
 
 def test_what_is_hidden_is_a_part_of_the_shorter_one() -> None:
-    moved, shape = Moved(2**24, 2**24, 0), {"kind": "norm", "rows": 4096, "width": 4096}
+    moved, shape = Moved(2**24, 2**24, 0), Rows("norm", 4096, 4096)
 
     def took(hidden: float) -> int:
         terms = VectorTerms(walk={"norm": 1000.0}, hidden=hidden, depth=1, source=SOURCE)
         rates = rates_of(h100(elementwise={"bf16": terms}), "bf16")
         return int(
-            priced(SCALAR, rates, stream_times(SCALAR, rates, moved, 0, 0, **shape)).duration
+            priced(SCALAR, rates, stream_times(SCALAR, rates, moved, Flops(0, 0), shape)).duration
         )
 
     none, half, whole = took(0.0), took(0.5), took(1.0)
@@ -148,13 +141,11 @@ def test_many_exchanges_cost_what_each_costs(
     points: list[tuple[int, int]], op: str, in_switch: bool
 ) -> None:
     n, nbytes = (np.array(column) for column in zip(*points, strict=True))
-    which, many = exchange_seconds(VECTOR, LIBRARIES, op, n, nbytes, 450e9, in_switch=in_switch)
+    which, many = exchange_seconds(VECTOR, LIBRARIES, op, Message(n, nbytes, 450e9, in_switch))
     for i, (ranks, size) in enumerate(points):
-        one, alone = exchange_seconds(
-            SCALAR, LIBRARIES, op, ranks, size, 450e9, in_switch=in_switch
-        )
-        found = (which[i], many.latency[i], many.data[i], many.way[i])
-        assert found == (one, alone.latency, alone.data, alone.way)
+        one, alone = exchange_seconds(SCALAR, LIBRARIES, op, Message(ranks, size, 450e9, in_switch))
+        found = (which[i], many.latency[i], many.data[i], many.protocol[i])
+        assert found == (one, alone.latency, alone.data, alone.protocol)
 
 
 # Streams ---------------------------------------------------------------------------------
@@ -249,7 +240,7 @@ def test_an_exchange_is_the_fastest_way_of_the_library_that_takes_it(n: int, siz
     exchange = network.all_reduce(tuple(range(n)), size)
     custom = size <= (8 if n == 4 else 1) * 2**20
     ways = [ONE, TWO] if custom else [RING, WIDE] + [SWITCH] * (n >= 8)
-    least = min(sum(way_seconds(p, "all_reduce", n, size, 450e9)) for p in ways)
+    least = min(sum(protocol_seconds(p, "all_reduce", Message(n, size, 450e9))) for p in ways)
     assert exchange.library == ("custom" if custom else "nccl")
     assert exchange.time == pytest.approx(ticks(least), abs=2)
     assert exchange.nbytes == sum(s.nbytes for one in exchange.rounds for s in one)

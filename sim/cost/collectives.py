@@ -16,7 +16,15 @@ from hw_models.system import System
 from sim.clock import ticks
 from sim.cost.arith import SCALAR
 from sim.cost.fabric import Fabric
-from sim.cost.kernels.collective import ACROSS, across, choices, exchange_seconds, rails_of, within
+from sim.cost.kernels.collective import (
+    ACROSS,
+    Message,
+    across,
+    choices,
+    exchange_seconds,
+    rails_of,
+    within,
+)
 from sim.cost.rounds import ALGORITHMS, BY_PROTOCOL, Group, Rounds, Send, all_gather
 from sim.errors import Infeasible
 
@@ -89,14 +97,14 @@ class Network:
             return None
         else:
             found, link = within(self.libraries), self.fabric.injection(group)
-        which, taken = exchange_seconds(SCALAR, found, op, n, nbytes, link)
+        which, time = exchange_seconds(SCALAR, found, op, Message(n, nbytes, link))
         if which < 0:
             return None
         library, terms = choices(found)[which]
-        algorithm = terms.protocols[taken.way].algorithm
+        algorithm = terms.protocols[time.protocol].algorithm
         makes = all_gather if op == "all_gather" else BY_PROTOCOL[algorithm]
         rounds = makes(group, nbytes)
-        latency, duration = ticks(taken.latency), ticks(taken.data)
+        latency, duration = ticks(time.latency), ticks(time.data)
         return self.exchange(f"{library} {algorithm}", rounds, latency, duration, library)
 
     def send(self, sends: tuple[Send, ...]) -> Exchange:
@@ -115,10 +123,10 @@ class Network:
         found = across(self.libraries) if far else within(self.libraries)
         nbytes, data = max(send.nbytes for send in moving), plain.duration * 1e-12
         link = nbytes / data if data else 1.0  # that the links leave to a send
-        which, taken = exchange_seconds(SCALAR, found, "send_recv", 2, nbytes, link)
+        which, time = exchange_seconds(SCALAR, found, "send_recv", Message(2, nbytes, link))
         if which < 0:
             return plain
-        times = ticks(taken.latency), ticks(taken.data)
+        times = ticks(time.latency), ticks(time.data)
         return self.exchange("send", [list(sends)], *times, choices(found)[which][0])
 
     def all_reduce(self, group: Group, nbytes: int, algorithm: str = "auto") -> Exchange:

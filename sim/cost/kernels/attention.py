@@ -15,7 +15,7 @@ from sim.cost.arith import Arith
 from sim.cost.kernels.attention_shape import AttentionShape
 from sim.cost.kernels.decode import decode_terms, decode_times
 from sim.cost.kernels.prefill import chunk_times
-from sim.cost.kernels.price import Moved, Times, times
+from sim.cost.kernels.price import Flops, Moved, Times, Work, times
 from sim.cost.kernels.rates import Rates
 from sim.cost.kernels.stream import stream_tiles
 
@@ -26,17 +26,16 @@ def attention_times(
     xp: Arith,
     rates: Rates,
     moved: Moved,
-    matrix: Any,
-    vector: Any,
+    flops: Flops,
     rows: Any,
     shape: AttentionShape,
 ) -> Times:
     """One kernel over a batch; `rows` are query rows x width, over all heads."""
 
     def plain(floor_us: float | None) -> Times:
-        compute = attention_seconds(rates, matrix, rows) + vector / rates.vector
+        compute = attention_seconds(rates, flops.matrix, rows) + flops.vector / rates.vector
         tiles = stream_tiles(xp, rates, moved.reads)
-        return times(xp, rates, rates.floor(floor_us), moved, compute, tiles)
+        return times(xp, rates, Work(rates.floor(floor_us), compute, tiles), moved)
 
     def decoding() -> Times:
         decode = decode_terms(rates, shape)

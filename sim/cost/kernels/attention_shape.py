@@ -1,4 +1,4 @@
-"""What an attention kernel is shape for: heads, sums over its sequences, bytes."""
+"""What the cost of an attention kernel depends on: heads, sums over its sequences, bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.cost.arith import Arith
 from sim.cost.kernels.price import Times
 from sim.cost.kernels.rates import Rates
 from workloads.ops import Flash, Traffic
@@ -91,9 +90,7 @@ def score_flops(shape: AttentionShape) -> Any:
     return 2 * BLOCK * -(-shape.width // BLOCK)
 
 
-def times_of(
-    xp: Arith, rates: Rates, floor: Any, load: Any, compute: Any, store: Any, steps: int
-) -> Times:
+def times_of(rates: Rates, floor: Any, load: Any, compute: Any, store: Any, steps: int) -> Times:
     """The times of a kernel whose own terms say what its on-chip memories cost."""
     if rates.free:
         if "hbm" in rates.free:

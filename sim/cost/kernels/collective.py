@@ -1,12 +1,12 @@
-"""What a communication library takes for an exchange, from its calibrated ways.
+"""The time of an exchange in a communication library, from its calibrated protocols.
 
-Each way (protocol) costs latency + rounds * hop + bytes sent / rate; the library takes the
-fastest. Thus the slow change from latency to bandwidth is the handing over from a way with short
-latency and slow links (NCCL's LL) through LL128 to one with full links (Simple), and the jump at
-which an engine's custom all-reduce hands over to NCCL is that of its largest message.
+A protocol costs latency + rounds * hop + bytes sent / rate, and the library uses the fastest one.
+This gives the gradual change from latency to bandwidth: NCCL goes from LL (short latency, slow
+links) through LL128 to Simple (full links). An engine's custom all-reduce has a largest message;
+beyond it NCCL serves, and the time jumps.
 
 Across nodes a ring leaves and enters each node once. NCCL lays one ring through each network card,
-so that the rings together go as fast as the cards of a node that the group can use.
+so the rings together are as fast as those cards of a node that the group can use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from hw_models.efficiency import CollectiveTerms, Protocol
 from sim.cost.arith import Arith
 
-NEVER = 1e12  # seconds, of a way that does not serve
+NEVER = 1e12  # seconds of a protocol that does not serve the operation
 SERVES = {
     "ring": ("all_reduce", "all_gather", "reduce_scatter"),
     "one-shot": ("all_reduce",),
@@ -30,12 +30,25 @@ ACROSS = "across"  # the library of groups on several nodes
 OPS = SERVES["ring"] + SERVES["direct"]
 
 
-class Taken(NamedTuple):
-    """Seconds before data flows and while it does, and the number of the way; numbers or arrays."""
+class Message(NamedTuple):
+    """What is exchanged: `nbytes` among `n` ranks over links of `link` bytes/s; numbers or arrays.
+
+    in_switch: whether the switch can add up this number format (floats, not integers).
+    """
+
+    n: Any
+    nbytes: Any
+    link: Any
+    in_switch: bool = True
+
+
+class LibraryTime(NamedTuple):
+    """Seconds before data flows and while it flows, and the number of the protocol; numbers or
+    arrays."""
 
     latency: Any
     data: Any
-    way: Any
+    protocol: Any
 
 
 def effort(algorithm: str, op: str, n: Any, nbytes: Any) -> tuple[Any, Any]:
@@ -52,8 +65,9 @@ def effort(algorithm: str, op: str, n: Any, nbytes: Any) -> tuple[Any, Any]:
     return n - 1, (2 if algorithm == "two-shot" else 1) * (n - 1) * nbytes / n
 
 
-def way_seconds(p: Protocol, op: str, n: Any, nbytes: Any, link: Any) -> tuple[Any, Any]:
-    """(latency, data) of one way, for links of `link` bytes/s."""
+def protocol_seconds(p: Protocol, op: str, message: Message) -> tuple[Any, Any]:
+    """(latency, data) of one protocol, seconds."""
+    n, nbytes, link, _ = message
     rounds, sent = effort(p.algorithm, op, n, nbytes)
     data = sent / (link * p.bandwidth)
     if p.copy:
@@ -61,30 +75,25 @@ def way_seconds(p: Protocol, op: str, n: Any, nbytes: Any, link: Any) -> tuple[A
     return (p.latency_us + rounds * p.round_us) * 1e-6, data
 
 
-def library_seconds(
-    xp: Arith,
-    terms: CollectiveTerms,
-    op: str,
-    n: Any,
-    nbytes: Any,
-    link: Any,
-    *,
-    in_switch: bool = True,
-) -> Taken:
-    """The fastest way of one library; NEVER where it has none. `in_switch` says that the switch can
-    add up this number format (floats, not integers)."""
-    best = Taken(NEVER + 0.0 * nbytes, 0.0 * nbytes, -1 + 0 * n)
-    for way, p in enumerate(terms.protocols):
-        if op not in SERVES[p.algorithm] or (p.algorithm == "switch" and not in_switch):
+def library_seconds(xp: Arith, terms: CollectiveTerms, op: str, message: Message) -> LibraryTime:
+    """The fastest protocol of one library; NEVER where none serves the operation."""
+    best = _unserved(message)
+    for number, p in enumerate(terms.protocols):
+        if op not in SERVES[p.algorithm] or (p.algorithm == "switch" and not message.in_switch):
             continue
-        latency, data = way_seconds(p, op, n, nbytes, link)
-        better = (n >= p.least_ranks) & (latency + data < best.latency + best.data)
-        best = Taken(
+        latency, data = protocol_seconds(p, op, message)
+        better = (message.n >= p.least_ranks) & (latency + data < best.latency + best.data)
+        best = LibraryTime(
             xp.where(better, latency + 0.0 * data, best.latency),
             xp.where(better, data, best.data),
-            xp.where(better, way, best.way),
+            xp.where(better, number, best.protocol),
         )
     return best
+
+
+def _unserved(message: Message) -> LibraryTime:
+    nothing = 0.0 * message.nbytes
+    return LibraryTime(NEVER + nothing, nothing, -1 + 0 * message.n)
 
 
 def largest(xp: Arith, terms: CollectiveTerms, n: Any) -> Any:
@@ -119,23 +128,17 @@ def rails_of(xp: Arith, terms: CollectiveTerms, per_node: Any) -> Any:
 
 
 def exchange_seconds(
-    xp: Arith,
-    libraries: Mapping[str, CollectiveTerms],
-    op: str,
-    n: Any,
-    nbytes: Any,
-    link: Any,
-    *,
-    in_switch: bool = True,
-) -> tuple[Any, Taken]:
-    """(number of the library among `choices`, what it takes): the first that takes the message."""
-    which, taken = -1 + 0 * n, Taken(NEVER + 0.0 * nbytes, 0.0 * nbytes, -1 + 0 * n)
+    xp: Arith, libraries: Mapping[str, CollectiveTerms], op: str, message: Message
+) -> tuple[Any, LibraryTime]:
+    """(number of the library among `choices`, its time): the first library that serves the
+    operation and a message of this size; -1 where none does."""
+    which, time = -1 + 0 * message.n, _unserved(message)
     for number, (_, terms) in reversed(list(enumerate(choices(libraries)))):
-        own = library_seconds(xp, terms, op, n, nbytes, link, in_switch=in_switch)
-        serves = (nbytes <= largest(xp, terms, n)) & (own.way >= 0)
+        own = library_seconds(xp, terms, op, message)
+        serves = (message.nbytes <= largest(xp, terms, message.n)) & (own.protocol >= 0)
         which = xp.where(serves, number, which)
-        taken = Taken(*(xp.where(serves, a, b) for a, b in zip(own, taken, strict=True)))
-    return which, taken
+        time = LibraryTime(*(xp.where(serves, a, b) for a, b in zip(own, time, strict=True)))
+    return which, time
 
 
 def eager_seconds(

@@ -39,7 +39,7 @@ class Line(NamedTuple):
         """The kernel if the sequences see so many `keys` together, of `kv` bytes."""
         floor = xp.where(keys > self.most, self.floors[1], self.floors[0])
         load, compute = self.load(kv), self.compute(keys)
-        return times_of(xp, rates, floor, load, compute, self.store, self.steps)
+        return times_of(rates, floor, load, compute, self.store, self.steps)
 
     def load(self, kv: Any) -> Any:
         """Seconds of reading queries and `kv` bytes of the cache."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from hw_models.efficiency import ExpertTerms, terms_for
 from sim.cost.arith import Arith
-from sim.cost.kernels.price import Moved, Times, times
+from sim.cost.kernels.price import Moved, Times, Work, times
 from sim.cost.kernels.rates import Rates
 from workloads.ops import Gemm
 
@@ -31,19 +31,20 @@ def expert_times(
     rates: Rates,
     terms: ExpertTerms,
     moved: Moved,
-    inputs: Any,
-    outputs: Any,
-    padded: Any,
+    sizes: tuple[Any, Any, Any],
     vector: Any = 0,
 ) -> Times:
-    """One grouped product of `padded` rows (rows x inputs) (inputs x outputs), with `vector`
-    FLOPs of an epilogue."""
-    wide = xp.ceil(outputs / OUTPUTS) * OUTPUTS
-    deep = xp.ceil(inputs / INPUTS) * INPUTS
-    compute = 2.0 * padded * wide * deep / (rates.peak * terms.matrix) + vector / rates.vector
+    """One grouped product with `vector` FLOPs of an epilogue.
+
+    sizes: (rows padded to whole blocks, inputs, outputs); numbers or arrays.
+    """
+    rows, inputs, outputs = sizes
+    outputs = xp.ceil(outputs / OUTPUTS) * OUTPUTS
+    inputs = xp.ceil(inputs / INPUTS) * INPUTS
+    compute = 2.0 * rows * outputs * inputs / (rates.peak * terms.matrix) + vector / rates.vector
     bandwidth = rates.device.hbm.bandwidth * terms.hbm
-    floor = rates.floor(terms.floor_us)
-    return times(xp, rates, floor, moved, compute, terms.depth, bandwidth=bandwidth)
+    work = Work(rates.floor(terms.floor_us), compute, terms.depth)
+    return times(xp, rates, work, moved, bandwidth=bandwidth)
 
 
 def padded_rows(groups: list[tuple[int, int]]) -> int:

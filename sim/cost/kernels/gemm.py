@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from hw_models.efficiency import GemmTerms, terms_for
 from sim.cost.arith import Arith
-from sim.cost.kernels.price import Moved, Times, times
+from sim.cost.kernels.price import Flops, Moved, Times, Work, times
 from sim.cost.kernels.rates import Rates
 from sim.cost.kernels.stream import FINEST
 from sim.cost.tiling import ACCUMULATOR_BYTES, core_tiles
@@ -40,23 +40,24 @@ Floats = npt.NDArray[np.float64]
 
 
 def gemm_times(
-    xp: Arith, rates: Rates, gemms: tuple[Gemm, ...], moved: Moved, matrix: Any, vector: Any
+    xp: Arith, rates: Rates, gemms: tuple[Gemm, ...], moved: Moved, flops: Flops
 ) -> Times:
-    """Products that one kernel does side by side, with `vector` FLOPs of an epilogue.
+    """Products that one kernel computes side by side, with the vector FLOPs of an epilogue.
 
-    `matrix` are their FLOPs together, `moved` their bytes. For many points at once the sizes of
-    the gemms are arrays.
+    `flops` and `moved` belong to all products together. The sizes of the gemms may be arrays
+    of many points.
     """
     terms = terms_for(rates.efficiency.gemm, rates.dtype, NEUTRAL)
     floor = rates.floor(terms.floor_us)
     if terms.tiles:
         memory, compute = taken(rates, terms, gemms, moved)
-        compute = compute + vector / rates.vector + quantising(rates, terms, gemms)
-        return times(xp, rates, floor, moved, compute, terms.depth, memory=memory)
-    compute = matrix / (rates.peak * rates.efficiency.matrix) + vector / rates.vector
+        compute = compute + flops.vector / rates.vector + quantising(rates, terms, gemms)
+        return times(xp, rates, Work(floor, compute, terms.depth), moved, memory=memory)
+    compute = flops.matrix / (rates.peak * rates.efficiency.matrix)
+    compute = compute + flops.vector / rates.vector
     steps = sum(core_steps(g, rates.staging / rates.cores, rates.cores) for g in gemms)
     tiles = xp.min(FINEST, xp.max(1, steps))
-    return times(xp, rates, floor, moved, compute, tiles)
+    return times(xp, rates, Work(floor, compute, tiles), moved)
 
 
 def quantising(rates: Rates, terms: GemmTerms, gemms: tuple[Gemm, ...]) -> Any:

@@ -88,4 +88,4 @@ def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, shape: AttentionSh
     append = shape.appended * (1.0 + terms.append * slow) / peak
     append = 0.0 * append if "hbm" in rates.free else append
     floor = rates.floor(terms.floor_us) + append
-    return times_of(xp, rates, floor, load, compute, store, terms.depth)
+    return times_of(rates, floor, load, compute, store, terms.depth)

@@ -55,30 +55,43 @@ class Moved(NamedTuple):
     inner: Any
 
 
+class Flops(NamedTuple):
+    """FLOPs of matrix products, and those of the vector units."""
+
+    matrix: Any
+    vector: Any
+
+
+class Work(NamedTuple):
+    """The fixed time of a kernel and its time of arithmetic, seconds, and the steps that divide
+    the arithmetic."""
+
+    floor: Any
+    compute: Any
+    tiles: Any
+
+
 def times(
     xp: Arith,
     rates: Rates,
-    floor: Any,
+    work: Work,
     moved: Moved,
-    compute: Any,
-    tiles: Any,
     *,
     bandwidth: Any = None,
-    ramp: Any = None,
     memory: Any = None,
 ) -> Times:
-    """The times of moving bytes and computing for `compute` seconds in `tiles` steps.
+    """The times of a kernel that does `work` and moves bytes.
 
-    `bandwidth` (bytes/s) and `ramp` (bytes that a stream costs on top) are the device's unless a
-    family has its own, or it says how long memory is busy in all. What is free has no part.
+    `bandwidth` (bytes/s) replaces the rate of the device, which costs a ramp per stream.
+    `memory` gives instead the seconds for which HBM is busy. A free resource takes no time.
     """
+    floor, compute, tiles = work
     reads, writes, inner = moved
     if memory is not None:  # as much for a byte read as for one written
         whole = reads + writes
         bandwidth = xp.where(whole > 0, whole, 1) / xp.where(memory > 0, memory, 1.0)
-        ramp = 0.0
+    ramp = rates.ramp if memory is None else 0.0
     bandwidth = rates.bandwidth if bandwidth is None else bandwidth
-    ramp = rates.ramp if ramp is None else ramp
     more = xp.where(reads + writes > 0, ramp, 0.0)
     load, store = (reads + more) / bandwidth, writes / bandwidth
     memory = 0.0 * load if "hbm" in rates.free else load + store

@@ -15,9 +15,9 @@ from sim.cost.kernels.attention_shape import attention_shape
 from sim.cost.kernels.decode import Line, decode_line, decode_terms
 from sim.cost.kernels.experts import expert_terms, expert_times, grouped_rows
 from sim.cost.kernels.gemm import gemm_times
-from sim.cost.kernels.price import Moved, Times
+from sim.cost.kernels.price import Flops, Moved, Times
 from sim.cost.kernels.rates import Rates
-from sim.cost.kernels.stream import stream_times
+from sim.cost.kernels.stream import Rows, stream_times
 from workloads.ops import Op
 
 Kernel = Callable[[Arith, Rates, Op, Moved], Times]
@@ -33,16 +33,20 @@ def kernel_of(op: Op) -> Kernel:
     return attention if op.flash else stream
 
 
+def flops_of(op: Op) -> Flops:
+    """The FLOPs of an operator by unit."""
+    return Flops(op.matrix_flops, op.vector_flops)
+
+
 def product(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
     """Matrix products with what is fused into them."""
-    return gemm_times(xp, rates, op.gemms, moved, op.matrix_flops, op.vector_flops)
+    return gemm_times(xp, rates, op.gemms, moved, flops_of(op))
 
 
 def attention(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
     """Attention that keeps its scores on chip."""
     shape = attention_shape(op.flash, op.traffic)
-    matrix, vector = op.matrix_flops, op.vector_flops
-    return attention_times(xp, rates, moved, matrix, vector, shape.elements, shape)
+    return attention_times(xp, rates, moved, flops_of(op), shape.elements, shape)
 
 
 def decode_line_of(op: Op, rates: Rates) -> Line | None:
@@ -56,17 +60,8 @@ def decode_line_of(op: Op, rates: Rates) -> Line | None:
 
 def stream(xp: Arith, rates: Rates, op: Op, moved: Moved, bandwidth: float | None = None) -> Times:
     """Element-wise and row-wise operators; `bandwidth` (bytes/s) instead of the device's."""
-    return stream_times(
-        xp,
-        rates,
-        moved,
-        op.matrix_flops,
-        op.vector_flops,
-        kind="" if op.parts else op.kind,
-        rows=op.rows,
-        width=op.width,
-        bandwidth=bandwidth,
-    )
+    shape = Rows("" if op.parts else op.kind, op.rows, op.width)
+    return stream_times(xp, rates, moved, flops_of(op), shape, bandwidth)
 
 
 def experts(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
@@ -77,7 +72,7 @@ def experts(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
     if not op.gemms:
         return stream(xp, rates, op, moved, rates.device.hbm.bandwidth * terms.combine)
     gemm, rows = op.gemms[0], grouped_rows(op.gemms)
-    return expert_times(xp, rates, terms, moved, gemm.k, gemm.n, rows, op.vector_flops)
+    return expert_times(xp, rates, terms, moved, (rows, gemm.k, gemm.n), op.vector_flops)
 
 
 KERNELS: dict[str, Kernel] = {"experts": experts}

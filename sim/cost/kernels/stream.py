@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from hw_models.efficiency import VectorTerms, terms_for
 from sim.cost.arith import Arith
-from sim.cost.kernels.price import Moved, Times, times
+from sim.cost.kernels.price import Flops, Moved, Times, Work, times
 from sim.cost.kernels.rates import Rates
 
 # Fill and drain are min(M, C)/n: more steps would only multiply events.
@@ -19,6 +19,18 @@ NARROWEST = 32
 NEUTRAL = VectorTerms()
 
 
+class Rows(NamedTuple):
+    """`rows` of `width` elements that a kernel of `kind` passes over; "" for fused operators,
+    whose bytes move once."""
+
+    kind: str = ""
+    rows: Any = 0
+    width: Any = 0
+
+
+FUSED = Rows()
+
+
 def stream_terms(rates: Rates) -> VectorTerms:
     """Of the number format, or else of 16 bits: streams do not mind how numbers are multiplied."""
     table = rates.efficiency.elementwise
@@ -29,23 +41,21 @@ def stream_times(
     xp: Arith,
     rates: Rates,
     moved: Moved,
-    matrix: Any,
-    vector: Any,
-    *,
-    kind: str = "",
-    rows: Any = 0,
-    width: Any = 0,
+    flops: Flops,
+    shape: Rows = FUSED,
     bandwidth: Any = None,
 ) -> Times:
-    """One pass over the bytes of an element-wise or row-wise operator, or as many as the kernels
-    of `kind` take; "" for one that was fused, which takes one.
+    """An element-wise or row-wise operator: one pass over its bytes, or as many passes as the
+    kernels of its kind need.
 
-    `rows` are of `width` elements each; `bandwidth` (bytes/s) is of the kind's own.
+    `bandwidth` (bytes/s) replaces the rate of the device.
     """
+    kind, rows, width = shape
     terms = stream_terms(rates)
     if kind == "embedding" and (kind in terms.passes or kind in terms.walk):
         moved = moved._replace(reads=xp.max(moved.reads, moved.writes))
-    compute = matrix / (rates.peak * rates.efficiency.matrix) + vector / rates.vector
+    compute = flops.matrix / (rates.peak * rates.efficiency.matrix)
+    compute = compute + flops.vector / rates.vector
     passes = terms.passes.get(kind, 1.0)
     if kind != "embedding":
         compute = compute + width * (terms.row_ns * 1e-9 * passes)
@@ -66,7 +76,8 @@ def stream_times(
     else:
         compute = compute - terms.hidden * xp.min(compute, streaming)
     tiles = terms.depth or stream_tiles(xp, rates, moved.reads)
-    return times(xp, rates, rates.floor(terms.floor_us), moved, compute, tiles, bandwidth=bandwidth)
+    work = Work(rates.floor(terms.floor_us), compute, tiles)
+    return times(xp, rates, work, moved, bandwidth=bandwidth)
 
 
 def walk_of(terms: VectorTerms, kind: str) -> float:

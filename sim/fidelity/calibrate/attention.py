@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,10 @@ def fit_decode(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
     for depth in (1, 2, 3, 4, 8):
         tried += [{"depth": depth}, {"depth": depth, "regroup_us": 0.0}]
     return _fit(
-        "decode", frame, device, dtype, DecodeTerms, price, tried, DECODE_START, DECODE_BOUNDS
+        Search("decode", DecodeTerms, price, tried, DECODE_START, DECODE_BOUNDS),
+        frame,
+        device,
+        dtype,
     )
 
 
@@ -139,7 +142,8 @@ def _fit_chunks(family: str, frame: pl.DataFrame, device: Device, dtype: str) ->
             (1, 2, 3, 4, 8),
         )
     ]
-    return _fit(family, frame, device, dtype, PrefillTerms, price, tried, CHUNK_START, CHUNK_BOUNDS)
+    task = Search(family, PrefillTerms, price, tried, CHUNK_START, CHUNK_BOUNDS)
+    return _fit(task, frame, device, dtype)
 
 
 def _of_cache(frame: pl.DataFrame, dtype: str) -> pl.DataFrame:
@@ -150,17 +154,20 @@ def _of_cache(frame: pl.DataFrame, dtype: str) -> pl.DataFrame:
     return frame.filter(narrow if dtype == "fp8" else narrow.not_())
 
 
-def _fit(
-    family: str,
-    frame: pl.DataFrame,
-    device: Device,
-    dtype: str,
-    kind: type[KernelTerms],
-    price: Callable[[Rates, Any, AttentionShape], Times],
-    tried: Iterable[dict[str, Any]],
-    start: dict[str, float],
-    bounds: Bounds,
-) -> Fit:
+class Search(NamedTuple):
+    """A family of kernels to fit: its terms, its price, the whole numbers and switches to try, and
+    where the search for the other terms starts and ends."""
+
+    family: str
+    terms: type[KernelTerms]
+    price: Callable[[Rates, Any, AttentionShape], Times]
+    tried: Iterable[dict[str, Any]]
+    start: dict[str, float]
+    bounds: Bounds
+
+
+def _fit(task: Search, frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
+    family, kind, price, tried, start, bounds = task
     if len(frame) < 2 * len(start):
         raise InputError(
             f"{family}: {len(frame)} rows of {dtype} do not tell {len(start)} terms; "

@@ -22,12 +22,13 @@ from sim.cost.kernels.collective import (
     ACROSS,
     NEVER,
     SERVES,
+    Message,
     eager_seconds,
     exchange_seconds,
     largest,
     library_seconds,
+    protocol_seconds,
     rails_of,
-    way_seconds,
     within,
 )
 from sim.fidelity.calibrate.fit import Fit, fitter
@@ -129,16 +130,9 @@ def predict(
             mask = (rows["op"] == op) & (rows["in_switch"] == in_switch)
             if not mask.any() or op not in {o for ops in SERVES.values() for o in ops}:
                 continue
-            which, taken = exchange_seconds(
-                VECTOR,
-                used,
-                op,
-                rows["n"][mask],
-                rows["bytes"][mask],
-                link[mask],
-                in_switch=in_switch,
-            )
-            result[mask] = np.where(which >= 0, taken.latency + taken.data, np.nan)
+            message = Message(rows["n"][mask], rows["bytes"][mask], link[mask], in_switch)
+            which, time = exchange_seconds(VECTOR, used, op, message)
+            result[mask] = np.where(which >= 0, time.latency + time.data, np.nan)
     hbm = device.hbm.bandwidth * device.efficiency.hbm
     called = eager_seconds(VECTOR, terms, result, rows["bytes"], hbm)
     return np.asarray(np.where(rows["eager"], called, result))
@@ -173,7 +167,8 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
             own &= rows["bytes"] <= 4 * MIB
     terms, found = _ways(starts, rows, measured, own, link, adds)
     if key == "custom" and nccl is not None:
-        other = library_seconds(VECTOR, nccl, "all_reduce", rows["n"], rows["bytes"], link)
+        message = Message(rows["n"], rows["bytes"], link)
+        other = library_seconds(VECTOR, nccl, "all_reduce", message)
         for _ in range(3):
             most = _handover(rows, measured, graph, terms, other.latency + other.data, link)
             bound = CollectiveTerms(protocols=terms, most_MiB=most)
@@ -309,7 +304,7 @@ def _times(
     total = np.full((len(ways), len(op)), NEVER)
     for i, p in enumerate(ways):
         for one in SERVES[p.algorithm]:
-            latency, data = way_seconds(p, one, n, nbytes, link)
+            latency, data = protocol_seconds(p, one, Message(n, nbytes, link))
             serves = (op == one) & (n >= p.least_ranks)
             if p.algorithm == "switch":
                 serves &= rows["in_switch"][mask]

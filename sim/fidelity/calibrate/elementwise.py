@@ -17,9 +17,9 @@ from hw_models.device import Device
 from hw_models.efficiency import VectorTerms
 from sim.cost.arith import VECTOR
 from sim.cost.kernels import priced
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.price import Flops, Moved
 from sim.cost.kernels.rates import rates_of
-from sim.cost.kernels.stream import stream_times
+from sim.cost.kernels.stream import Rows, stream_times
 from sim.fidelity.calibrate.fit import Fit, fitter
 from sim.fidelity.calibrate.search import Array, search
 from workloads.precision import BITS
@@ -56,8 +56,9 @@ def predict(frame: pl.DataFrame, device: Device, dtype: str, terms: VectorTerms)
         reads = rows[at] * read[at] * BITS[dtype] // 8
         writes = rows[at] * written[at] * BITS[dtype] // 8
         moved = Moved(reads, writes, (reads + writes) if rates.inner_rate else 0 * reads)
-        shape = {"rows": rows[at], "width": width[at]} if kind in WALKED else {}
-        times = stream_times(VECTOR, rates, moved, 0, 0 * reads, kind=str(kind), **shape)
+        walked = (rows[at], width[at]) if kind in WALKED else ()
+        flops = Flops(0, 0 * reads)
+        times = stream_times(VECTOR, rates, moved, flops, Rows(str(kind), *walked))
         result[at] = priced(VECTOR, rates, times).duration * 1e-12
     return result
 

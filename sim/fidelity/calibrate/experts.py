@@ -17,9 +17,9 @@ from hw_models.efficiency import ExpertTerms
 from sim.cost.arith import VECTOR
 from sim.cost.kernels import Rates, priced
 from sim.cost.kernels.experts import expert_times, padded_rows
-from sim.cost.kernels.price import Moved
+from sim.cost.kernels.price import Flops, Moved
 from sim.cost.kernels.rates import rates_of
-from sim.cost.kernels.stream import stream_times
+from sim.cost.kernels.stream import Rows, stream_times
 from sim.fidelity.calibrate.fit import Fit, fitter
 from sim.fidelity.calibrate.search import Array, search
 from sim.fidelity.validate.kernels import expert_ops
@@ -78,25 +78,15 @@ def seconds(rates: Rates, terms: ExpertTerms, counts: Counts) -> Array:
     ticks: Any = 0
     for c in (counts.up, counts.down):
         moved = Moved(c["reads"], c["writes"], 0 * c["reads"])
-        times = expert_times(
-            VECTOR, rates, terms, moved, c["inputs"], c["outputs"], c["padded"], c["vector"]
-        )
+        sizes = c["padded"], c["inputs"], c["outputs"]
+        times = expert_times(VECTOR, rates, terms, moved, sizes, c["vector"])
         ticks = ticks + priced(VECTOR, rates, times).duration
     for c, kind in ((counts.act, "activation"), (counts.combine, "experts")):
         own = rates.device.hbm.bandwidth * terms.combine if kind == "experts" else None
         inner = c["reads"] + c["writes"] if rates.inner_rate and kind != "experts" else 0
         moved = Moved(c["reads"], c["writes"], inner + 0 * c["reads"])
-        times = stream_times(
-            VECTOR,
-            rates,
-            moved,
-            0,
-            c["vector"],
-            kind=kind,
-            rows=c["rows"],
-            width=c["width"],
-            bandwidth=own,
-        )
+        shape = Rows(kind, c["rows"], c["width"])
+        times = stream_times(VECTOR, rates, moved, Flops(0, c["vector"]), shape, own)
         ticks = ticks + priced(VECTOR, rates, times).duration
     return np.asarray(ticks * 1e-12, dtype=np.float64)
 

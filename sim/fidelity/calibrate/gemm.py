@@ -12,7 +12,7 @@ from hw_models.device import Device
 from hw_models.efficiency import Efficiency, GemmTerms
 from sim.cost.arith import VECTOR
 from sim.cost.kernels.gemm import gemm_times
-from sim.cost.kernels.price import Moved, span
+from sim.cost.kernels.price import Flops, Moved, span
 from sim.cost.kernels.rates import Rates, rates_of
 from sim.cost.model import reread
 from sim.fidelity.calibrate.fit import Fit, fitter
@@ -187,7 +187,11 @@ class GemmSamples:
         rates = msgspec.structs.replace(self.rates, device=device)
         flops = self.gemm.flops
         return np.asarray(
-            span(VECTOR, rates, gemm_times(VECTOR, rates, (self.gemm,), self.moved, flops, 0.0))
+            span(
+                VECTOR,
+                rates,
+                gemm_times(VECTOR, rates, (self.gemm,), self.moved, Flops(flops, 0.0)),
+            )
         )
 
 

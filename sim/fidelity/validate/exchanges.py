@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
-from sim.cost.kernels.collective import OPS, eager_seconds, within
+from sim.cost.kernels.collective import OPS, Message, eager_seconds, within
 from sim.cost.kernels.collective import exchange_seconds as library_exchange
 from sim.cost.rounds import Group, Send, ring_rounds
 from sim.errors import InputError
@@ -27,33 +27,35 @@ INF = float("inf")
 
 def exchange_seconds(
     bench: PredictionBench,
-    device: str,
     op: str,
-    gpus: int,
+    group: tuple[str, int],
     nbytes: int,
     mode: str = "",
     *,
     in_switch: bool = True,
 ) -> float:
-    """One exchange within a node behind its launch; `nbytes` as nccl-tests counts them.
+    """Seconds of one exchange within a node, with its launch; `nbytes` as nccl-tests counts them.
 
-    `mode` "nccl" leaves that library alone; "eager" is a call outside a captured graph. `in_switch`
-    says that a switch can add up the number format.
+    `group` is (device, number of GPUs). `mode` "nccl" allows only that library; a mode that ends in
+    "eager" is a call outside a captured graph. `in_switch` says that a switch can add up the number
+    format.
     """
-    network, group = bench.network(device, gpus), tuple(range(gpus))
+    device, gpus = group
+    network, ranks = bench.network(device, gpus), tuple(range(gpus))
     found = network.libraries
     if mode.startswith("nccl"):
         found = {name: terms for name, terms in found.items() if name.startswith("nccl")}
     if (found := within(found)) and op in OPS:
-        link = network.fabric.injection(group)
-        which, taken = library_exchange(SCALAR, found, op, gpus, nbytes, link, in_switch=in_switch)
+        link = network.fabric.injection(ranks)
+        message = Message(gpus, nbytes, link, in_switch)
+        which, time = library_exchange(SCALAR, found, op, message)
         if which >= 0:
-            seconds = float(taken.latency + taken.data)
+            seconds = float(time.latency + time.data)
             if mode.endswith("eager"):
                 hbm = bench.costs(device, "fp32").rates.bandwidth
                 seconds = float(eager_seconds(SCALAR, found, seconds, nbytes, hbm))
             return seconds
-    return _priced(network, group, op, nbytes, bench.costs(device, "fp32").launch) / TICKS_A_SECOND
+    return _priced(network, ranks, op, nbytes, bench.costs(device, "fp32").launch) / TICKS_A_SECOND
 
 
 def _priced(network: Network, group: Group, op: str, nbytes: int, launch: int) -> int:
@@ -123,7 +125,9 @@ def collectives(source: MeasuredFile, bench: PredictionBench) -> Iterator[Scored
     def price(row: Row, device: str) -> float:
         gpus, mode = row["num_gpus"], row["mode"].lower()
         adds = not dtype_of(row["dtype"]).startswith("int")
-        return exchange_seconds(bench, device, row["op"], gpus, row["bytes"], mode, in_switch=adds)
+        return exchange_seconds(
+            bench, row["op"], (device, gpus), row["bytes"], mode, in_switch=adds
+        )
 
     return priced(source, bench, place, price)
 
@@ -142,6 +146,6 @@ def vidur_network(source: MeasuredFile, bench: PredictionBench) -> Iterator[Scor
         gpus, each = row["num_workers"], row["devices_per_node"]
         if each < gpus:
             return across_seconds(bench, device, row["op"], gpus, each, row["bytes"])
-        return exchange_seconds(bench, device, row["op"], gpus, row["bytes"], "nccl")
+        return exchange_seconds(bench, row["op"], (device, gpus), row["bytes"], "nccl")
 
     return priced(source, bench, place, price, device=lambda row: row["network"])

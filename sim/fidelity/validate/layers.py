@@ -132,7 +132,7 @@ def gpus_of(name: str) -> int:
 def _all_reduce(bench: PredictionBench, device: str, gpus: int, size: int) -> float:
     if gpus == 1:
         raise InputError("an all-reduce takes several devices, named as in A100x4; this is one")
-    return exchange_seconds(bench, device, "all_reduce", gpus, size)
+    return exchange_seconds(bench, "all_reduce", (device, gpus), size)
 
 
 LAYER_PARTS = {
