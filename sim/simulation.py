@@ -11,7 +11,7 @@ from sim.account.stalls import WAIT, Account, account
 from sim.account.timeline import RunRecord
 from sim.cost.model import RESOURCES
 from sim.engine import des as engine
-from sim.mapping.memory import Footprint, check_memory, footprints
+from sim.mapping.memory import Footprint, Widest, check_memory, footprints
 from sim.mapping.plan import Plan, PlanInput, make_plan
 from sim.mapping.priced import Rewrite
 from sim.mapping.program import compile_plan
@@ -93,8 +93,7 @@ def simulate(
         resolved.model,
         device,
         scenario.parallelism,
-        resolved.passes[0].batch,
-        resolved.context,
+        Widest(resolved.passes[0].batch, resolved.context),
         resolved.precision,
         scenario.lowering,
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hw_models.device import Device
 from sim import Parallelism, Scenario, Workload, load_device, load_model, run
 from sim.cost.model import CostModel
-from sim.mapping.memory import footprints
+from sim.mapping.memory import Widest, footprints
 from sim.scenario import resolve
 from workloads.attention import flash_attention
 from workloads.batch import Batch, Sequence
@@ -97,8 +97,7 @@ def test_weight_only_formats_leave_the_tables_alone() -> None:
         model,
         resolved.machine.device,
         Parallelism(),
-        Batch.prefill(1, 8),
-        8,
+        Widest(Batch.prefill(1, 8), 8),
         resolved.precision,
         Lowering(),
     )[0]

@@ -24,7 +24,7 @@ from strategies import (
 
 from sim.errors import Infeasible, OutOfMemory
 from sim.inputs.catalogue import catalogue, load_device, load_model
-from sim.mapping.memory import check_memory, footprints
+from sim.mapping.memory import Widest, check_memory, footprints
 from sim.mapping.parallelism import Parallelism, check_devices, shard, stage_bounds
 from sim.mapping.plan import Plan, PlanInput, make_plan
 from workloads.batch import Batch
@@ -278,7 +278,7 @@ def test_more_parts_than_sequences_is_refused(knob: str) -> None:
 def test_a_lone_device_keeps_every_weight_once(model: Model, data: st.DataObject) -> None:
     batch = data.draw(batches(model))
     device = load_device("h100-sxm")
-    (one,) = footprints(model, device, Parallelism(), batch, 64, BF16, Lowering())
+    (one,) = footprints(model, device, Parallelism(), Widest(batch, 64), BF16, Lowering())
     assert one.weights == 2 * parameters(model)
 
 
@@ -286,7 +286,7 @@ def test_a_lone_device_keeps_every_weight_once(model: Model, data: st.DataObject
 def test_stages_keep_every_weight_and_copies_of_tables(model: Model, data: st.DataObject) -> None:
     batch, device = data.draw(batches(model)), load_device("h100-sxm")
     pp = data.draw(st.integers(1, model.num_layers))
-    found = footprints(model, device, Parallelism(pp=pp), batch, 64, BF16, Lowering())
+    found = footprints(model, device, Parallelism(pp=pp), Widest(batch, 64), BF16, Lowering())
     tables = sum(max(s.embedding.tokens, s.head.vocab) for _, s in model.stacks)
     extra = sum(one.weights for one in found) - 2 * parameters(model)
     assert 0 <= extra <= 2 * model.hidden * tables
@@ -297,13 +297,17 @@ def test_the_cache_is_what_the_model_says(name: str) -> None:
     model, batch = load_model(name), Batch.prefill(3, 100)
     for pp in (1, 2):
         split = Parallelism(pp=pp)
-        found = footprints(model, load_device("h100-sxm"), split, batch, 150, BF16, Lowering())
+        found = footprints(
+            model, load_device("h100-sxm"), split, Widest(batch, 150), BF16, Lowering()
+        )
         assert sum(one.kv for one in found) == 3 * 150 * kv_bytes_per_token(model, 16)
 
 
 def test_what_does_not_fit_is_refused_with_the_sum() -> None:
     model, device = load_model("llama-3.1-70b"), load_device("h100-sxm")
-    found = footprints(model, device, Parallelism(), Batch.prefill(1, 128), 128, BF16, Lowering())
+    found = footprints(
+        model, device, Parallelism(), Widest(Batch.prefill(1, 128), 128), BF16, Lowering()
+    )
     said = r"weights 141\.11 \+ KV 0\.04 \+ activations .* = 141\..* GB of 85\.90 GB"
     with pytest.raises(OutOfMemory, match=said):
         check_memory(found, model.name, device.name)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 import networkx as nx
+from msgspec.structs import replace
 
 from workloads.batch import Batch
 from workloads.block import Block, Context, Lowering
@@ -92,9 +93,11 @@ def build_graph(
     both = model.encoder is not None and model.decoder is not None
     if model.encoder and (not both or batch.source_tokens):
         seen = _source_batch(batch) if both else batch
-        placed += _stack("encoder", model.encoder, model, seen, precision, lowering, ways, False)
+        ctx = _context(model, seen, precision, lowering, ways)
+        placed += _stack("encoder", model.encoder, model, ctx)
     if model.decoder:
-        placed += _stack("decoder", model.decoder, model, batch, precision, lowering, ways, True)
+        ctx = _context(model, batch, precision, lowering, ways)
+        placed += _stack("decoder", model.decoder, model, replace(ctx, cached_kv=True))
     return Graph(model, batch, precision, tuple(placed))
 
 
@@ -117,33 +120,29 @@ def check_batch(model: Model, batch: Batch) -> None:
 
 def _source_batch(batch: Batch) -> Batch:
     groups = [
-        msgspec.structs.replace(g, sequence=type(g.sequence)(new=g.sequence.source, logits=0))
+        replace(g, sequence=type(g.sequence)(new=g.sequence.source, logits=0))
         for g in batch.groups
         if g.sequence.source
     ]
     return Batch(groups=tuple(groups))
 
 
-def _stack(
-    name: str,
-    stack: Stack,
-    model: Model,
-    batch: Batch,
-    precision: Precision,
-    lowering: Lowering,
-    ways: int,
-    cached_kv: bool,
-) -> list[Placed]:
-    ctx = Context(
+def _context(
+    model: Model, batch: Batch, precision: Precision, lowering: Lowering, ways: int
+) -> Context:
+    return Context(
         batch=batch,
         rows=batch.tokens,
         width=model.hidden,
         precision=precision,
         lowering=lowering,
-        cached_kv=cached_kv,
+        cached_kv=False,
         ways=ways,
     )
-    finish = fuse if lowering.fusion else (lambda block: block)
+
+
+def _stack(name: str, stack: Stack, model: Model, ctx: Context) -> list[Placed]:
+    finish = fuse if ctx.lowering.fusion else (lambda block: block)
     placed: list[Placed] = []
     first = embedding_block(f"{name}.embedding", stack, ctx)
     if first:

@@ -9,7 +9,7 @@ absorbed for a decode step.
 
 from __future__ import annotations
 
-import msgspec
+from msgspec.structs import replace
 
 from workloads.attention import core_of, pairs
 from workloads.batch import Batch, Group, Sequence
@@ -31,7 +31,7 @@ def absorbed_view(attention: Attention) -> Attention:
     """All heads over one shared key/value "head": the latent with its rotary part."""
     latent = attention.latent
     assert latent is not None
-    return msgspec.structs.replace(
+    return replace(
         attention,
         kv_heads=1,
         head_dim=latent.kv_rank + latent.rope_dim,
@@ -126,10 +126,10 @@ def _expanded(
         kv_read=packed(cached * attention.kv_width, precision.kv_bits),
         kv_written=packed(batch.tokens * attention.kv_width, precision.kv_bits),
     )
-    traffic = msgspec.structs.replace(traffic, read=traffic.read - from_cache)
-    last = _add(block, msgspec.structs.replace(op, traffic=traffic), last)
-    plain = msgspec.structs.replace(attention, kv_heads=h, latent=None)
-    return _attend(block, "", plain, batch, ctx, last, cached_kv=False)
+    traffic = replace(traffic, read=traffic.read - from_cache)
+    last = _add(block, replace(op, traffic=traffic), last)
+    plain = replace(attention, kv_heads=h, latent=None)
+    return _attend(block, "", plain, replace(ctx, batch=batch, cached_kv=False), last)
 
 
 def _absorbed(
@@ -150,7 +150,7 @@ def _absorbed(
     )  # h x (T x nope -> T x r)
     last = _add(block, op, last)
     view = absorbed_view(attention)
-    last = _attend(block, "latent_", view, batch, ctx, last, cached_kv=True)
+    last = _attend(block, "latent_", view, replace(ctx, batch=batch), last)
     op = linear(
         "v_absorb",
         "projection",
@@ -161,23 +161,13 @@ def _absorbed(
     return _add(block, op, last)
 
 
-def _attend(
-    block: Block,
-    prefix: str,
-    view: Attention,
-    batch: Batch,
-    ctx: Context,
-    last: str,
-    *,
-    cached_kv: bool,
-) -> str:
-    cached = cached_kv and ctx.cached_kv
+def _attend(block: Block, prefix: str, view: Attention, ctx: Context, last: str) -> str:
     core = core_of(view, ctx.lowering).build
-    for op in core(prefix, view, batch, ctx.precision, cross=False, cached_kv=cached):
+    for op in core(prefix, view, ctx.batch, ctx.precision, cross=False, cached_kv=ctx.cached_kv):
         last = _add(block, op, last)
     return last
 
 
 def _add(block: Block, op: Op, last: str) -> str:
     """An operator of one of the two forms, which the contexts of the batch decide."""
-    return block.add(msgspec.structs.replace(op, varies="context", branches=True), last)
+    return block.add(replace(op, varies="context", branches=True), last)

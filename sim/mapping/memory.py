@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -45,20 +45,28 @@ class Footprint(msgspec.Struct, frozen=True):
         )
 
 
+class Widest(NamedTuple):
+    """The pass with the largest activations, and the tokens that each sequence keeps in the KV
+    cache."""
+
+    batch: Batch
+    context: int
+
+
 def footprints(
     model: Model,
     device: Device,
     split: Parallelism,
-    batch: Batch,
-    context: int,
+    widest: Widest,
     precision: Precision,
     lowering: Lowering,
 ) -> list[Footprint]:
-    """One per stage, for the widest pass `batch` and a cache of `context` tokens per sequence.
+    """The footprint of each stage.
 
     Every sequence of a replica keeps its cache; activations are those of one micro-batch: the
     largest set of tensors that one operator reads and writes, plus the residual stream.
     """
+    batch, context = widest
     local = shard(model, split.tp)
     share = batch.split(split.dp)[0]
     micro = share.split(split.microbatches)[0]

@@ -7,7 +7,7 @@ formula. An operator that counts the same in several passes is priced once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -63,16 +63,22 @@ class BlockSums(msgspec.Struct, frozen=True):
     places: list[tuple[str, int]]
 
 
+class Sequences(NamedTuple):
+    """The batch of each of many passes: `size` sequences of `new` tokens behind `cached` tokens.
+
+    Each is a number, or an array with an element per pass.
+    """
+
+    size: Ints | int
+    new: Ints | int
+    cached: Ints | int
+
+
 def graph_of(
-    local: Model,
-    size: Ints,
-    new: Any,
-    cached: Any,
-    precision: Precision,
-    lowering: Lowering,
-    ways: int,
+    local: Model, sequences: Sequences, precision: Precision, lowering: Lowering, ways: int
 ) -> Graph:
-    """The graph of one rank's passes: of each, `size` sequences of `new` tokens behind `cached`."""
+    """The graph of the passes of one rank, with counts that are numbers or arrays of passes."""
+    size, new, cached = sequences
     many: Any = Many(new, cached, 0 if local.decoder is None else 1)
     sequence: Sequence = many
     count: Any = size

@@ -9,7 +9,7 @@ themselves. A closed loop waits as long as its work takes; an open one is looked
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from hw_models.efficiency import Spread
 from sim.account.intervals import Class, Interval, interval
@@ -41,15 +41,9 @@ def intervals(served: Served) -> dict[str, Interval]:
     output = max(1, round(sums["output_tokens"] / count))
     busy = exact_sum(column(requests, "last_token_ps") - column(requests, "scheduled_ps"))
     running = max(1, round(busy / max(1, served.makespan) / serving.replicas))
-    steps = Steps(
-        model,
-        served.resolved.machine,
-        served.resolved.precision,
-        serving.parallelism,
-        serving.lowering,
-        load_engine(serving.engine),
-        serving.host_time_us,
-    )
+    resolved, engine = served.resolved, load_engine(serving.engine)
+    split = Partition(model, serving.parallelism, serving.lowering)
+    steps = Steps(split, resolved.machine, resolved.precision, engine, serving.host_time_us)
     made = {
         "ttft": steps.interval(Batch.prefill(1, prompt)),
         "tpot": steps.interval(Batch.decode(running, prompt + max(1, output // 2))),
@@ -57,19 +51,26 @@ def intervals(served: Served) -> dict[str, Interval]:
     return {name: one for name, one in made.items() if one is not None}
 
 
+class Partition(NamedTuple):
+    """A model, how it is split over devices, and how its blocks become operators."""
+
+    model: Model
+    split: Parallelism
+    lowering: Lowering
+
+
 class Steps:
-    """What steps of an engine on a machine are made of."""
+    """The times of the parts of an engine's steps on a machine."""
 
     def __init__(
         self,
-        model: Model,
+        partition: Partition,
         machine: Machine,
         precision: Precision,
-        split: Parallelism,
-        lowering: Lowering,
         engine: EngineTerms,
         host_us: float = 0.0,
     ) -> None:
+        model, split, lowering = partition
         self.local, self.precision, self.split = shard(model, split.tp), precision, split
         self.lowering, self.engine, self.host = lowering, engine, host_of(engine, host_us)
         self.efficiency = machine.device.efficiency

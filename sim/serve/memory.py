@@ -12,7 +12,7 @@ from collections import OrderedDict
 import msgspec
 
 from sim.errors import OutOfMemory
-from sim.mapping.memory import footprints
+from sim.mapping.memory import Footprint, Widest, footprints
 from sim.scenario import Resolved
 from workloads.batch import Batch
 from workloads.request import Request
@@ -56,12 +56,14 @@ def kv_capacity(
     split = msgspec.structs.replace(scenario.parallelism, dp=1, microbatches=1)
     widest = Batch.prefill(1, max_tokens) if resolved.model.decoder else Batch.encode(1, max_tokens)
     found = []
-    args = (resolved.model, device, split, widest)
-    for one, more in zip(
-        footprints(*args, block_size, resolved.precision, scenario.lowering),
-        footprints(*args, 2 * block_size, resolved.precision, scenario.lowering),
-        strict=True,
-    ):
+
+    def footprint(context: int) -> list[Footprint]:
+        load = Widest(widest, context)
+        return footprints(
+            resolved.model, device, split, load, resolved.precision, scenario.lowering
+        )
+
+    for one, more in zip(footprint(block_size), footprint(2 * block_size), strict=True):
         # A window caps what a layer keeps, yet a pager gives every layer the same blocks.
         block = max(one.kv, more.kv - one.kv)
         reserve = round(one.capacity * (1 - utilization))

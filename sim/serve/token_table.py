@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.cost.model import CostModel
 from sim.cost.pass_cost import FREE, PassCost, add
-from sim.mapping.passes import AMOUNTS, BlockSums, graph_of, sums_of
+from sim.mapping.passes import AMOUNTS, BlockSums, Sequences, graph_of, sums_of
 from sim.mapping.priced import Step
 from workloads.batch import Batch
 from workloads.block import Lowering
@@ -47,7 +47,9 @@ class ModelShare(msgspec.Struct, frozen=True, kw_only=True):
 
     def token_graph(self, tokens: Any) -> Graph:
         """The graph of one sequence of so many new tokens; a number, or an array of passes."""
-        return graph_of(self.local, tokens, 1, 0, self.precision, self.lowering, self.ways)
+        return graph_of(
+            self.local, Sequences(tokens, 1, 0), self.precision, self.lowering, self.ways
+        )
 
 
 class TablePart(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ from sim.inputs.catalogue import load_device
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, precision_of
 from sim.serve.host import EngineTerms
-from sim.serve.intervals import Steps, intervals
+from sim.serve.intervals import Partition, Steps, intervals
 from sim.serve.serving import serve
 from sim.studies.sweep.points import looked_up
 from workloads.batch import Batch
@@ -92,7 +92,7 @@ def steps_of(
     """Steps of an engine that is not known yet."""
     one, machine = looked_up(model, on, {})
     form = precision_of(one, Scenario(model=model, on=on, dtype=dtype, kv_dtype=kv_dtype))
-    return lambda engine: Steps(one, machine, form, split, Lowering(), engine)
+    return lambda engine: Steps(Partition(one, split, Lowering()), machine, form, engine)
 
 
 def one_row(source: MeasuredFile, number: int) -> MeasuredFile:

@@ -16,6 +16,7 @@ from sim.fidelity.validate.points import (
     MeasuredFile,
     Place,
     PredictionBench,
+    Reading,
     Row,
     ScoredPoint,
     between,
@@ -148,4 +149,4 @@ def vidur_network(source: MeasuredFile, bench: PredictionBench) -> Iterator[Scor
             return across_seconds(bench, device, row["op"], gpus, each, row["bytes"])
         return exchange_seconds(bench, row["op"], (device, gpus), row["bytes"], "nccl")
 
-    return priced(source, bench, place, price, device=lambda row: row["network"])
+    return priced(source, bench, place, price, Reading(lambda row: row["network"]))

@@ -15,6 +15,7 @@ from sim.fidelity.validate.points import (
     Place,
     PredictionBench,
     Profiled,
+    Reading,
     Row,
     ScoredPoint,
     between,
@@ -235,9 +236,7 @@ def vllm_attention(source: MeasuredFile, bench: PredictionBench) -> Iterator[Sco
         op = flash_attention("attention", shape, mixed_batch(row), form)
         return bench.seconds(device, what.dtype, op)
 
-    return priced(
-        source, bench, place, price, device=lambda row: what.device, measured=microseconds
-    )
+    return priced(source, bench, place, price, Reading(lambda row: what.device, microseconds))
 
 
 def length_regime(row: Row) -> str:
@@ -266,6 +265,4 @@ def vllm_dense(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
         regime = gemm_regime(rows)
         return Place(name, device, what.dtype, regime, LLM if kind == "projections" else "", layer)
 
-    return priced(
-        source, bench, place, price, device=lambda row: what.device, measured=microseconds
-    )
+    return priced(source, bench, place, price, Reading(lambda row: what.device, microseconds))

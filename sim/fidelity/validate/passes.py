@@ -16,6 +16,7 @@ from sim.fidelity.validate.points import (
     MeasuredFile,
     Place,
     PredictionBench,
+    Reading,
     Row,
     ScoredPoint,
     priced,
@@ -71,7 +72,8 @@ def neusight_passes(source: MeasuredFile, bench: PredictionBench) -> Iterator[Sc
         costs = bench.costs(device, "fp32") if lowering.fusion else eager.costs(device, model)
         return pass_ticks(model, batch, costs, network, tp, lowering) / TICKS_A_SECOND
 
-    return priced(source, bench, place, price, measured=lambda row: float(row["latency_ms"]) * 1e-3)
+    reading = Reading(measured=lambda row: float(row["latency_ms"]) * 1e-3)
+    return priced(source, bench, place, price, reading)
 
 
 # splitwise-sim's profile: "prompt_time", "token_time" of one batch of equal sequences.
@@ -97,9 +99,11 @@ def splitwise(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPo
             bench,
             place,
             phase(prompt),
-            device=lambda row: row["hardware"],
-            measured=lambda row, c=column: float(row[c]) * 1e-3,  # type: ignore[misc]
-            quantity=quantity,
+            Reading(
+                device=lambda row: row["hardware"],
+                measured=lambda row, c=column: float(row[c]) * 1e-3,  # type: ignore[misc]
+                quantity=quantity,
+            ),
         )
 
 

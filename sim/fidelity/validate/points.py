@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -160,17 +160,26 @@ PlaceOf = Callable[[Row, str], Place]  # of a row on a device
 Price = Callable[[Row, str], float]  # seconds
 
 
+class Reading(NamedTuple):
+    """How a row names its device, its measured time in seconds, and the quantity measured."""
+
+    device: Callable[[Row], str] = lambda row: str(row["device"])
+    measured: Callable[[Row], float] = lambda row: float(row["latency_us"]) * 1e-6
+    quantity: str = "latency"
+
+
+USUAL = Reading()
+
+
 def priced(
     source: MeasuredFile,
     bench: PredictionBench,
     place: PlaceOf,
     price: Price,
-    *,
-    device: Callable[[Row], str] = lambda row: str(row["device"]),
-    measured: Callable[[Row], float] = lambda row: float(row["latency_us"]) * 1e-6,
-    quantity: str = "latency",
+    reading: Reading = USUAL,
 ) -> Iterator[ScoredPoint]:
-    """A point a row; what keeps a row from being priced becomes its reason."""
+    """One point per row. A row that cannot be priced has the reason in its point."""
+    device, measured, quantity = reading
     for number, row in enumerate(source.frame.iter_rows(named=True)):
         where = Place(source.format, "", "", "")
         try:

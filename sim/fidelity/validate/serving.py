@@ -31,6 +31,7 @@ from sim.fidelity.validate.points import (
     MeasuredFile,
     Place,
     PredictionBench,
+    Reading,
     Row,
     ScoredPoint,
     priced,
@@ -67,9 +68,11 @@ def silicon(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoin
             bench,
             place,
             lambda row, device, i=at: _measured_means(config_of(row, bench, device))[i],  # type: ignore[misc]
-            device=lambda row: row["system"],
-            measured=lambda row, q=quantity: float(row[f"{q}_ms"]) * 1e-3,  # type: ignore[misc]
-            quantity=quantity,
+            Reading(
+                device=lambda row: row["system"],
+                measured=lambda row, q=quantity: float(row[f"{q}_ms"]) * 1e-3,  # type: ignore[misc]
+                quantity=quantity,
+            ),
         )
 
 

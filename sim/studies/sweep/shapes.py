@@ -11,7 +11,7 @@ import numpy as np
 from sim.cost.collectives import Network
 from sim.cost.model import CostModel
 from sim.mapping.parallelism import Parallelism, shard
-from sim.mapping.passes import ROWS, BlockSums, Ints, block_sums, graph_of
+from sim.mapping.passes import ROWS, BlockSums, Ints, Sequences, block_sums, graph_of
 from sim.mapping.plan import ID_BYTES, hidden_bytes, sends
 from sim.mapping.priced import TensorGroup, exchange_step, output_exchange
 from sim.scenario import Lengths
@@ -51,7 +51,9 @@ class Shapes:
 
     def _graph(self, size: Any, new: Any, cached: Any) -> Graph:
         p = self.point
-        return graph_of(self.local, size, new, cached, p.precision, p.scenario.lowering, self.tp)
+        return graph_of(
+            self.local, Sequences(size, new, cached), p.precision, p.scenario.lowering, self.tp
+        )
 
     def _counts_fit(self) -> Any:
         """Whether FLOPs and bits of all passes fit, from the same counts as floats."""
