@@ -37,13 +37,14 @@ from sim.serve.columns import collect_steps as write_steps
 from sim.serve.knobs import Knobs
 from sim.serve.live import PARTS, Finished, Outcome, StepRow
 from sim.serve.memory import Blocks
-from sim.serve.output import print_summary, write_serve
+from sim.serve.output import ServeFiles, print_summary, write_serve
 from sim.serve.plots import BINS, PART_COLOURS, binned, plot_time, request_bars
 from sim.serve.policies import policy
 from sim.serve.pricing import Pricer
+from sim.serve.record import ServeRecord
 from sim.serve.replica import Recorder, Replica, ReplicaParts
 from sim.serve.single_stage import SingleStageWorker
-from sim.serve.summary import Slo, device_account, exact_sum, spread, summarise
+from sim.serve.summary import Fleet, Slo, device_account, exact_sum, spread, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
 from workloads.request import Request
@@ -107,13 +108,9 @@ def summary_of(run: Run, blocks: int = BLOCKS, slo: Slo | None = None) -> dict[s
     return summarise(
         run.requests,
         run.outcomes,
-        devices=len(run.outcomes),
-        tp=1,
-        matrix_peak_flops=1e15,
-        hbm_bandwidth=3.35e12,
-        makespan_ps=run.makespan,
+        Fleet(len(run.outcomes), 1, 1e15, 3.35e12, blocks),
+        run.makespan,
         slo=slo,
-        kv_blocks_total=blocks,
         steps=run.steps,
     )
 
@@ -276,11 +273,8 @@ def test_goodput_by_hand() -> None:
     made = summarise(
         requests,
         [outcome],
-        devices=2,
-        tp=2,
-        matrix_peak_flops=1.0,
-        hbm_bandwidth=0.4,
-        makespan_ps=10 * S,
+        Fleet(devices=2, tp=2, matrix_peak_flops=1.0, hbm_bandwidth=0.4),
+        10 * S,
         slo=Slo(ttft_s=2.0, tpot_s=0.2, attainment=0.4),
     )
     good = made["goodput"]
@@ -303,11 +297,8 @@ def test_goodput_by_hand() -> None:
         summarise(
             requests,
             [outcome],
-            devices=3,
-            tp=2,
-            matrix_peak_flops=1.0,
-            hbm_bandwidth=1.0,
-            makespan_ps=10 * S,
+            Fleet(devices=3, tp=2, matrix_peak_flops=1.0, hbm_bandwidth=1.0),
+            10 * S,
         )
     with pytest.raises(InputError, match="ttft_s"):
         convert({"ttft_s": -1.0}, Slo, "slo.toml")
@@ -329,11 +320,8 @@ def test_the_same_run_writes_the_same_bytes(run: Run, tmp_path: Path) -> None:
             tmp_path / name,
             config={"seed": 1, "model": "gpt2"},
             summary=again.summary,
-            requests=again.requests,
-            steps=again.steps,
-            title="gpt2",
-            kv_blocks_total=BLOCKS,
-            trace_window=(0, S // 10),
+            record=ServeRecord(again.requests, again.steps, kv_blocks_total=BLOCKS),
+            files=ServeFiles(title="gpt2", trace_window=(0, S // 10)),
         )
         assert sorted(p.name for p in (tmp_path / name).iterdir()) == sorted(p.name for p in files)
         made.append({p.name: p.read_bytes() for p in files})
@@ -361,9 +349,8 @@ def test_a_run_that_finished_nothing_is_a_valid_result(tmp_path: Path) -> None:
             tmp_path / kind,
             config={},
             summary=empty.summary,
-            requests=empty.requests,
-            steps=empty.steps,
-            table_format=kind,
+            record=ServeRecord(empty.requests, empty.steps),
+            files=ServeFiles(kind),
         )
         assert [p.stem for p in files] == ["config", "summary", "requests", "steps"]
     assert pl.read_csv(tmp_path / "csv/requests.csv").columns == empty.requests.frame().columns
@@ -431,7 +418,9 @@ def test_counters_hold_until_nobody_is_in_any_stage(tmp_path: Path) -> None:
     served = piped()
     requests, steps = stored(served)
     split = Parallelism(pp=2)
-    path = write_window(tmp_path / "t.json", requests, [steps], (0, 2 * 10**6), (), split)
+    path = write_window(
+        tmp_path / "t.json", ServeRecord(requests, [steps], split=split), (0, 2 * 10**6)
+    )
     document = json.loads(path.read_text(), parse_float=Decimal)
     running = [
         (tick(e["ts"]), e["args"]["running"])
@@ -456,7 +445,8 @@ def test_blocks_in_use_are_a_share_of_those_of_all_replicas(
 ) -> None:
     drawn = []
     monkeypatch.setattr("sim.serve.plots.save", lambda fig, stem: drawn.append(fig) or [])
-    plot_time(run.requests, run.steps, tmp_path, makespan_ps=run.makespan, kv_blocks_total=100)
+    record = ServeRecord(run.requests, run.steps, kv_blocks_total=100)
+    plot_time(record, run.makespan, tmp_path)
     share = drawn[0].axes[2].lines[0].get_ydata()
     found = binned(run.requests, run.steps, np.linspace(0, run.makespan, BINS + 1))
     assert share == pytest.approx(found["kv_blocks"] / 100)
@@ -479,7 +469,7 @@ def tick(value: Decimal) -> int:
 
 def test_laws_of_the_trace(run: Run, tmp_path: Path) -> None:
     window = (S // 20, S // 10)
-    path = write_window(tmp_path / "t.json.gz", run.requests, run.steps, window, most_requests=5)
+    path = write_window(tmp_path / "t.json.gz", ServeRecord(run.requests, run.steps), window, 5)
     document = json.loads(gzip.decompress(path.read_bytes()), parse_float=Decimal)
     inside = [r for r in run.finished if r.arrival < window[1] and r.last_token > window[0]]
     assert len(inside) > 5

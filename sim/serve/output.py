@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from sim.clock import seconds
-from sim.mapping.parallelism import Parallelism
 from sim.output.export import TABLE_FORMATS
 from sim.output.files import atomic_write, replacing
 from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
-from sim.serve.columns import RequestColumns, StageColumns, StepColumns, collect_steps
+from sim.serve.columns import collect_steps
 from sim.serve.live import PARTS
+from sim.serve.record import ServeRecord
 from sim.serve.summary import LATENCIES, PERCENTILES
 from sim.states import STATES
 
@@ -34,29 +34,36 @@ OURS = (
 )
 
 
+class ServeFiles(NamedTuple):
+    """Which files a result gets: the format of its tables, pictures with a title, and the part of
+    the run (ticks from, until) that becomes a Perfetto trace."""
+
+    table_format: str = "csv"
+    pictures: bool = True
+    title: str = ""
+    trace_window: tuple[int, int] | None = None
+
+
+DEFAULT_FILES = ServeFiles()
+
+
 def write_serve(
     folder: Path,
     *,
     config: Mapping[str, Any],
     summary: Mapping[str, Any],
-    requests: RequestColumns,
-    steps: Sequence[StepColumns] | None = None,
-    stage_steps: Sequence[StageColumns] = (),
-    table_format: str = "csv",
-    pictures: bool = True,
-    title: str = "",
-    split: Parallelism | None = None,
-    kv_blocks_total: int | None = None,
-    trace_window: tuple[int, int] | None = None,
+    record: ServeRecord,
+    files: ServeFiles = DEFAULT_FILES,
 ) -> list[Path]:
-    """Write everything that a run tells into `folder`; returns the files in the order of writing.
+    """Write the result of a run into `folder`; returns the files in the order of writing.
 
-    The new files take the place of an earlier result together, or not at all. The same input gives
-    the same bytes. `config` is
-    the resolved input with its seed. The trace of `trace_window` (ticks from, until) and the
-    picture over time need `steps`; `stage_steps` are these stage by stage where stages are several.
-    `split` is a replica's; `kv_blocks_total` of all of them.
+    The new files replace an earlier result together, or not at all. The same input gives the same
+    bytes. `config` is the resolved input with its seed. The Perfetto trace and the picture over
+    time need the steps of the record. Raises ValueError for a format that is not known and for a
+    trace without steps, OSError for a folder that cannot be written.
     """
+    table_format, pictures, title, trace_window = files
+    requests, steps = record.requests, record.steps
     if table_format not in TABLE_FORMATS:
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
     if trace_window and steps is None:
@@ -69,14 +76,12 @@ def write_serve(
         ]
         if steps is not None:
             written.append(collect_steps(steps, new / f"steps.{table_format}"))
-        if stage_steps:
-            written.append(collect_steps(stage_steps, new / f"stages.{table_format}"))
-        split = split or Parallelism()
+        if record.stages:
+            written.append(collect_steps(record.stages, new / f"stages.{table_format}"))
         if trace_window and steps is not None:
             from sim.serve.trace import write_window
 
-            path = new / "trace.json.gz"
-            written.append(write_window(path, requests, steps, trace_window, stage_steps, split))
+            written.append(write_window(new / "trace.json.gz", record, trace_window))
         if pictures:
             from sim.serve.plots import plot_latencies, plot_requests, plot_time
 
@@ -84,16 +89,7 @@ def write_serve(
                 written += plot_latencies(requests, new / "latencies", title)
                 written += plot_requests(requests, new / "requests", title)
             if steps and any(len(store) for store in steps):
-                span = summary["makespan_ps"]
-                written += plot_time(
-                    requests,
-                    steps,
-                    new / "time",
-                    title,
-                    makespan_ps=span,
-                    stages=split.pp,
-                    kv_blocks_total=kv_blocks_total,
-                )
+                written += plot_time(record, summary["makespan_ps"], new / "time", title)
     return [folder / path.name for path in written]
 
 

@@ -24,6 +24,7 @@ from sim.output.plots.style import (
 from sim.serve.busy_periods import busy_periods, held_until
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, Column, RequestColumns, StepColumns
 from sim.serve.live import PARTS
+from sim.serve.record import ServeRecord
 from sim.serve.summary import latencies
 from sim.states import STATES
 
@@ -86,25 +87,16 @@ def _distribution(ax: Axes, ticks: Values, name: str) -> None:
     ax.grid()
 
 
-def plot_time(
-    requests: RequestColumns,
-    steps: Sequence[StepColumns],
-    stem: Path,
-    title: str = "",
-    *,
-    makespan_ps: int,
-    stages: int = 1,
-    kv_blocks_total: int | None = None,
-) -> list[Path]:
+def plot_time(record: ServeRecord, makespan_ps: int, stem: Path, title: str = "") -> list[Path]:
     """Running and waiting requests, KV use, and the account of device time, over time."""
     from matplotlib.ticker import MaxNLocator
 
     edges = np.linspace(0, max(1, makespan_ps), BINS + 1)
-    found = binned(requests, steps, edges, stages)
+    found = binned(record.requests, record.steps or (), edges, record.split.pp)
     with look():
         lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
-        if kv_blocks_total:
-            found["kv_blocks"] /= kv_blocks_total
+        if record.kv_blocks_total:
+            found["kv_blocks"] /= record.kv_blocks_total
             lines.append(("kv_blocks", "KV in use", SERIES[2]))
         fig = figure("paper", 2.2 + 0.85 * len(lines))
         axes = fig.subplots(

@@ -24,10 +24,11 @@ from sim.output.options import Output
 from sim.output.report import counted, terminal
 from sim.serve.config import Serving
 from sim.serve.intervals import in_summary
-from sim.serve.output import print_summary, write_serve
+from sim.serve.output import ServeFiles, print_summary, write_serve
+from sim.serve.record import ServeRecord
 from sim.serve.serving import Served, serve
 from sim.serve.shard import Progress
-from sim.serve.summary import Slo, summarise
+from sim.serve.summary import Fleet, Slo, summarise
 
 
 class ServeOutput(Output, frozen=True, kw_only=True):
@@ -65,15 +66,19 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
                 out,
                 config=config(served),
                 summary=found,
-                requests=served.requests,
-                steps=served.steps or None,
-                stage_steps=served.stages,
-                table_format=output.table_format,
-                pictures=output.pictures,
-                title=heading(served),
-                split=serving.parallelism,
-                kv_blocks_total=(kv_blocks(served) or 0) * serving.replicas or None,
-                trace_window=ticks_of(trace_window),
+                record=ServeRecord(
+                    served.requests,
+                    served.steps or None,
+                    served.stages,
+                    serving.parallelism,
+                    (kv_blocks(served) or 0) * serving.replicas or None,
+                ),
+                files=ServeFiles(
+                    output.table_format,
+                    output.pictures,
+                    heading(served),
+                    ticks_of(trace_window),
+                ),
             )
     finally:  # a folder that cannot be written costs no table
         _show(served, found, console)
@@ -130,13 +135,15 @@ def summary(served: Served) -> dict[str, Any]:
     found = summarise(
         served.requests,
         served.outcomes,
-        devices=split.tp * split.pp * serving.replicas,
-        tp=split.tp,
-        matrix_peak_flops=matrix_rate(device, resolved.precision.activations),
-        hbm_bandwidth=device.hbm.bandwidth,
-        makespan_ps=served.makespan,
+        Fleet(
+            devices=split.tp * split.pp * serving.replicas,
+            tp=split.tp,
+            matrix_peak_flops=matrix_rate(device, resolved.precision.activations),
+            hbm_bandwidth=device.hbm.bandwidth,
+            kv_blocks_total=kv_blocks(served),
+        ),
+        served.makespan,
         slo=serving.slo if serving.slo != Slo() else None,
-        kv_blocks_total=kv_blocks(served),
         steps=served.steps or None,
     )
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -65,24 +65,33 @@ class Slo(Record, frozen=True, kw_only=True):
         return {name: bound for name, bound in given.items() if bound is not None}
 
 
+class Fleet(NamedTuple):
+    """The devices of all replicas.
+
+    tp: ranks of a stage. matrix_peak_flops, hbm_bandwidth: FLOP/s and bytes/s of one device.
+    kv_blocks_total: blocks of one replica; None for a model without a KV cache.
+    """
+
+    devices: int
+    tp: int
+    matrix_peak_flops: float
+    hbm_bandwidth: float
+    kv_blocks_total: int | None = None
+
+
 def summarise(
     requests: RequestColumns | pl.DataFrame,
     outcomes: Sequence[Outcome],
-    *,
-    devices: int,
-    tp: int,
-    matrix_peak_flops: float,
-    hbm_bandwidth: float,
+    fleet: Fleet,
     makespan_ps: int,
     slo: Slo | None = None,
-    kv_blocks_total: int | None = None,
     steps: Sequence[StepColumns] | None = None,
 ) -> dict[str, Any]:
-    """The summary as plain data; units stand in the keys, what does not apply is None.
+    """The summary as plain data. Units stand in the keys; a quantity that does not apply is None.
 
-    `matrix_peak_flops` and `hbm_bandwidth` are a device's, FLOP/s and B/s; `kv_blocks_total` a
-    replica's. FLOPs and bytes of an outcome are those of one of its `tp` ranks.
+    FLOPs and bytes of an outcome are those of one of its `fleet.tp` ranks.
     """
+    devices, tp, matrix_peak_flops, hbm_bandwidth, kv_blocks_total = fleet
     states = device_account(outcomes, tp, makespan_ps)
     ranks = tp * sum(len(o.stages) for o in outcomes)
     if ranks != devices:

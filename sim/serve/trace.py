@@ -20,8 +20,9 @@ from sim.mapping.parallelism import Parallelism
 from sim.output.files import atomic_write
 from sim.output.perfetto import micros, process_event, slice_event, thread_event
 from sim.serve.busy_periods import busy_periods
-from sim.serve.columns import STATE_COLUMNS, Column, RequestColumns, StageColumns, StepColumns
+from sim.serve.columns import STATE_COLUMNS, Column, RequestColumns, StepColumns
 from sim.serve.live import PARTS
+from sim.serve.record import ServeRecord
 from sim.states import STATES
 
 if TYPE_CHECKING:
@@ -35,18 +36,15 @@ Row = dict[str, Any]
 
 def write_window(
     path: Path,
-    requests: RequestColumns,
-    steps: Sequence[StepColumns],
+    record: ServeRecord,
     window: tuple[int, int],
-    stages: Sequence[StageColumns] = (),
-    split: Parallelism | None = None,
-    *,
     most_requests: int = MOST_REQUESTS,
 ) -> Path:
     """Write the trace of the ticks [begin, end), compressed if the name ends in .gz.
 
     The same run gives the same bytes. The metadata say how many requests are left out.
     """
+    requests = record.requests
     chosen, found = window_requests(requests, window, most_requests)
     head = json.dumps(
         {
@@ -57,7 +55,7 @@ def write_window(
         },
         sort_keys=True,
     )
-    lines = events(chosen, steps, window, stages, split or Parallelism(), requests)
+    lines = events(chosen, record, window)
     with atomic_write(path) as temporary, temporary.open("wb") as raw:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
@@ -90,22 +88,15 @@ def window_requests(
     return chosen, found
 
 
-def events(
-    requests: Sequence[Row],
-    steps: Sequence[StepColumns],
-    window: tuple[int, int],
-    stages: Sequence[StageColumns],
-    split: Parallelism,
-    requests_of_all: RequestColumns,
-) -> Iterator[str]:
+def events(requests: Sequence[Row], record: ServeRecord, window: tuple[int, int]) -> Iterator[str]:
     """Every event as a line of JSON: replica by replica, then the requests.
 
     With one stage the steps themselves are what its devices do.
     """
-    last = -1
-    inside = {store.replica: store for store in stages}
-    for store in sorted(steps, key=lambda s: s.replica):
-        present = busy_periods(requests_of_all, store.replica) if split.pp > 1 else None
+    last, split = -1, record.split
+    inside = {store.replica: store for store in record.stages}
+    for store in sorted(record.steps or (), key=lambda s: s.replica):
+        present = busy_periods(record.requests, store.replica) if split.pp > 1 else None
         yield from _replica(store, window, present)
         yield from _devices(inside.get(store.replica, store), window, split)
         last = max(last, store.replica)
