@@ -32,7 +32,7 @@ from strategies import system, tier
 from sim.cost.collectives import Network
 from sim.engine.processes import Engine
 from sim.errors import InputError
-from sim.inputs.traces import read_trace
+from sim.inputs.traces import Selection, read_trace
 from sim.scenario import Scenario, resolve
 from sim.serve.arrivals import Feedback
 from sim.serve.knobs import Knobs
@@ -112,7 +112,7 @@ def test_lindley_on_a_real_trace() -> None:
         chunks = [] if context else [Prefill(new, 0, True)]
         return sum(pricer.step([context] if context else [], chunks)[0][:5])
 
-    assert_lindley(list(read_trace(CONVERSATION, limit=300)), price, pricer)
+    assert_lindley(list(read_trace(CONVERSATION, Selection(limit=300))), price, pricer)
 
 
 @sampled

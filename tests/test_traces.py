@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.inputs.traces import FORMATS, read_trace
+from sim.inputs.traces import FORMATS, Selection, read_trace
 from workloads.request import Request
 from workloads.synthetic import ClosedLoop, Constant, Piecewise, Poisson
 
@@ -249,10 +249,10 @@ def test_sessions_chain_their_calls(put: Callable[..., Path]) -> None:
         (3, 2000, 30, 2, 0),
         (4, 3000, 2, -1, 0),
     ]
-    assert [r.index for r in read_trace(path, limit=3)] == [0, 1, 2]
+    assert [r.index for r in read_trace(path, Selection(limit=3))] == [0, 1, 2]
     # The calls of a session move together.
     for seed in range(6):
-        mixed = list(read_trace(path, shuffle_seed=seed))
+        mixed = list(read_trace(path, Selection(shuffle_seed=seed)))
         assert all(mixed[r.after].session == "s" for r in mixed if r.after >= 0)
         assert sorted(r.prompt for r in mixed) == [1, 2, 10, 20, 30]
 
@@ -377,7 +377,7 @@ def test_bad_rows(put: Callable[..., Path], good: str, bad: str | bytes, rule: s
     assert rule in sentence
     assert "\n" not in sentence
     assert len(sentence) < 400
-    trace = read_trace(path, on_bad_row="skip")
+    trace = read_trace(path, Selection(on_bad_row="skip"))
     kept = list(trace)
     assert len(kept) == 1 + raw.count(b"\n")
     assert trace.skipped == 1
@@ -386,7 +386,7 @@ def test_bad_rows(put: Callable[..., Path], good: str, bad: str | bytes, rule: s
 
 def test_skip_goes_on_behind_a_bad_row(put: Callable[..., Path]) -> None:
     path = put(OWN + "x,1,1\n2,2,2\n" + "3," + "9" * 2**22 + "\n\n1,1,1\n4,4,4\n")
-    trace = read_trace(path, on_bad_row="skip")
+    trace = read_trace(path, Selection(on_bad_row="skip"))
     assert short(trace) == [(0, 1, 1), (2 * S, 2, 2), (4 * S, 4, 4)]
     assert trace.skipped == 3
     assert [reason.split(": ")[0].split(", ")[1] for reason in trace.reasons] == [
@@ -405,7 +405,7 @@ def test_truncated_gzip(put: Callable[..., Path]) -> None:
     path = put(packed[: len(packed) // 2], "t.csv.gz")
     with pytest.raises(InputError, match=r"line \d+: the file ends within its gzip stream"):
         list(read_trace(path))
-    trace = read_trace(path, on_bad_row="skip")
+    trace = read_trace(path, Selection(on_bad_row="skip"))
     assert 5000 < len(list(trace)) < 15_000
     assert trace.skipped == 1
     damaged = packed[:2000] + b"\x00" * 50 + packed[2050:]
@@ -444,7 +444,7 @@ def test_json_document_errors(put: Callable[..., Path]) -> None:
     path = put(f'[{good}, {{"start_time": 1}}, {good}, 5, {good} oops', "t.json")
     with pytest.raises(InputError, match="entry 2: column `prompt_len` is missing"):
         list(read_trace(path))
-    trace = read_trace(path, on_bad_row="skip")
+    trace = read_trace(path, Selection(on_bad_row="skip"))
     assert len(list(trace)) == 3
     assert [reason.split(": ")[0].split(", ")[1] for reason in trace.reasons] == [
         "entry 2",
@@ -475,20 +475,20 @@ TEN = OWN + "".join(f"{i}.3,{i},{i}\n" for i in range(1, 10))
 
 def test_window_and_rate(put: Callable[..., Path]) -> None:
     path = put(TEN)
-    assert [r.prompt for r in read_trace(path, window=(2.3, 5.3))] == [2, 3, 4]
-    assert short(read_trace(path, window=(2, 4)))[0] == (3 * S // 10, 2, 2)
-    assert short(read_trace(path, window=(2, 4), rate_scale=3.0))[0] == (S // 10, 2, 2)
-    assert [r.arrival for r in read_trace(path, rate_scale=0.1)][1] == 13 * S
-    assert [r.index for r in read_trace(path, window=(2, None))] == list(range(8))
+    assert [r.prompt for r in read_trace(path, Selection(window=(2.3, 5.3)))] == [2, 3, 4]
+    assert short(read_trace(path, Selection(window=(2, 4))))[0] == (3 * S // 10, 2, 2)
+    assert short(read_trace(path, Selection(window=(2, 4), rate_scale=3.0)))[0] == (S // 10, 2, 2)
+    assert [r.arrival for r in read_trace(path, Selection(rate_scale=0.1))][1] == 13 * S
+    assert [r.index for r in read_trace(path, Selection(window=(2, None)))] == list(range(8))
     # Half to even: 1.5 and 2.5 ticks become 2.
     tiny = put(OWN + "0.000000000003,1,1\n0.000000000005,1,1\n", "tiny.csv")
-    assert [r.arrival for r in read_trace(tiny, rate_scale=2.0)] == [0, 2, 2]
-    assert [r.prompt for r in read_trace(path, limit=3)] == [1, 1, 2]
-    assert list(read_trace(path, limit=0)) == []
+    assert [r.arrival for r in read_trace(tiny, Selection(rate_scale=2.0))] == [0, 2, 2]
+    assert [r.prompt for r in read_trace(path, Selection(limit=3))] == [1, 1, 2]
+    assert list(read_trace(path, Selection(limit=0))) == []
 
 
 def test_window_stops_reading(put: Callable[..., Path]) -> None:
-    trace = read_trace(put(TEN + "garbage\n"), window=(0, 5))
+    trace = read_trace(put(TEN + "garbage\n"), Selection(window=(0, 5)))
     assert len(list(trace)) == 5
 
 
@@ -502,24 +502,25 @@ def test_wrong_options(put: Callable[..., Path]) -> None:
         {"rate_scale": 0},
         {"rate_scale": float("nan")},
         {"limit": -1},
-        {"seed": -1},
         {"shuffle_seed": -1},
     ]
     for options in wrong:
         with pytest.raises(InputError):
-            read_trace(path, **options)
+            read_trace(path, Selection(**options))
+    with pytest.raises(InputError):
+        read_trace(path, seed=-1)
 
 
 def test_shuffle(put: Callable[..., Path]) -> None:
     path = put(OWN + "".join(f"{i},{i + 1},{i + 2}\n" for i in range(1, 500)))
     plain = list(read_trace(path))
-    mixed = list(read_trace(path, shuffle_seed=7))
-    assert mixed == list(read_trace(path, shuffle_seed=7))
+    mixed = list(read_trace(path, Selection(shuffle_seed=7)))
+    assert mixed == list(read_trace(path, Selection(shuffle_seed=7)))
     assert mixed != plain
-    assert mixed != list(read_trace(path, shuffle_seed=8))
+    assert mixed != list(read_trace(path, Selection(shuffle_seed=8)))
     assert [(r.index, r.arrival) for r in mixed] == [(r.index, r.arrival) for r in plain]
     assert sorted((r.prompt, r.output) for r in mixed) == [(r.prompt, r.output) for r in plain]
-    few = read_trace(path, shuffle_seed=7, limit=20)
+    few = read_trace(path, Selection(shuffle_seed=7, limit=20))
     assert sorted(r.prompt for r in few) == sorted(r.prompt for r in plain[:20])
 
 
@@ -535,7 +536,7 @@ def test_arrivals_of_a_process(put: Callable[..., Path]) -> None:
 
 
 def test_two_readings_do_not_mix(put: Callable[..., Path]) -> None:
-    trace = read_trace(put(OWN + "x,1,1\n1,2,2\n"), on_bad_row="skip")
+    trace = read_trace(put(OWN + "x,1,1\n1,2,2\n"), Selection(on_bad_row="skip"))
     both = list(zip(trace, trace, strict=True))
     assert all(a == b for a, b in both)
     assert trace.skipped == 1
@@ -604,7 +605,7 @@ def survives(path: Path) -> None:
     """Requests or an InputError of one sentence, nothing else."""
     for mode in ("fail", "skip"):
         try:
-            trace = read_trace(path, on_bad_row=mode, arrivals=None)  # type: ignore[arg-type]
+            trace = read_trace(path, Selection(on_bad_row=mode), arrivals=None)  # type: ignore[arg-type]
             for request in trace:
                 assert isinstance(request, Request)
         except InputError as error:

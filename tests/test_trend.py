@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from sim import InputError
-from sim.studies.whatif.trend import Course, Moment, Trend, TrendRates, crossing, trend
+from sim.studies.whatif.trend import Course, Horizon, Moment, Trend, TrendRates, crossing, trend
 from sim.studies.whatif.trend_report import table_of, wall
 
 READS = ["batch=8", "seq=128"]
 
 
 def of(model: str, changes: list[str], rates: TrendRates, years: float = 4) -> Course:
-    found = trend([model], "l4", changes, None, rates, years, 2)
+    found = trend([model], "l4", changes, None, Horizon(rates, years, 2))
     return found.courses[0]
 
 
@@ -66,4 +66,4 @@ def test_a_row_a_workload_and_year() -> None:
 
 def test_bad_spans_are_told() -> None:
     with pytest.raises(InputError, match="0 < step <= years"):
-        trend(["gpt2"], "l4", [], None, TrendRates(), 1, 2)
+        trend(["gpt2"], "l4", [], None, Horizon(TrendRates(), 1, 2))

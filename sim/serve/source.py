@@ -9,7 +9,7 @@ import msgspec
 
 from sim.errors import InputError
 from sim.inputs.documents import checked
-from sim.inputs.traces import Trace, read_trace
+from sim.inputs.traces import Selection, Trace, read_trace
 from sim.serve.config import RequestTraffic
 from workloads.request import Request
 from workloads.synthetic import (
@@ -55,11 +55,13 @@ class RequestSource:
         assert traffic.trace is not None
         return read_trace(
             traffic.trace,
-            on_bad_row=traffic.on_bad_row,
-            window=traffic.window,
-            rate_scale=traffic.rate_scale,
-            limit=traffic.limit,
-            shuffle_seed=self.seed if traffic.shuffle else None,
+            Selection(
+                on_bad_row=traffic.on_bad_row,
+                window=traffic.window,
+                rate_scale=traffic.rate_scale,
+                limit=traffic.limit,
+                shuffle_seed=self.seed if traffic.shuffle else None,
+            ),
             arrivals=self.arrivals,
             seed=self.seed,
         )
@@ -108,7 +110,9 @@ class RequestSource:
         kind, colon, path = traffic.prompt.partition(":")
         if kind == "trace" and colon:
             # The arrival times of the trace are not used, so that a trace of lengths will do.
-            rows = read_trace(path, on_bad_row=traffic.on_bad_row, arrivals=Constant(1.0))
+            rows = read_trace(
+                path, Selection(on_bad_row=traffic.on_bad_row), arrivals=Constant(1.0)
+            )
             pairs = [(q.prompt, q.output) for q in rows]
             prompts, outputs = zip(*pairs, strict=True) if pairs else ((), ())
             return (Empirical(prompts), None) if encoder else (Pairs(prompts, outputs), None)

@@ -5,7 +5,7 @@ A row that cannot be a request is counted with its reason.
 """
 
 from sim.inputs.traces.formats import FORMATS, Entry, Format
-from sim.inputs.traces.trace import Trace, read_trace
+from sim.inputs.traces.trace import Selection, Trace, read_trace
 from sim.inputs.traces.values import BadRow
 
-__all__ = ["FORMATS", "BadRow", "Entry", "Format", "Trace", "read_trace"]
+__all__ = ["FORMATS", "BadRow", "Entry", "Format", "Selection", "Trace", "read_trace"]

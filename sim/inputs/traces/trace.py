@@ -43,6 +43,26 @@ class Tally:
         self.reasons: list[str] = []
 
 
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which requests of a trace are read, and how.
+
+    on_bad_row: `fail` raises InputError at a bad row, `skip` leaves it out and counts it.
+    window: (start, end) in seconds; requests of [start, end) are kept, and start becomes 0.
+    rate_scale: 2 halves all times between arrivals (not the delays within a session).
+    limit: the largest number of requests.
+    shuffle_seed: the arrivals stay, the requests are permuted within blocks of 65,536 rows.
+    """
+
+    on_bad_row: OnBadRow = "fail"
+    window: Window | None = None
+    rate_scale: float = 1.0
+    limit: int | None = None
+    shuffle_seed: int | None = None
+
+
+EVERYTHING = Selection()
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a trace is read, in ticks and exact ratios."""
 
@@ -127,26 +147,20 @@ class Trace:
 
 def read_trace(
     path: str | Path,
+    selection: Selection = EVERYTHING,
     *,
-    on_bad_row: OnBadRow = "fail",
-    window: Window | None = None,
-    rate_scale: float = 1.0,
-    limit: int | None = None,
-    shuffle_seed: int | None = None,
     arrivals: Arrivals | None = None,
     seed: int = 42,
 ) -> Trace:
-    """The trace at `path`; its format is told by its columns.
+    """The trace at `path`; its columns tell its format.
 
-    on_bad_row: `fail` raises InputError at a bad row, `skip` leaves it out and counts it.
-    window: (start, end) in seconds; requests of [start, end) are kept, start becomes 0.
-    rate_scale: 2 halves all times between arrivals (not the delays within a session).
-    limit: at most so many requests.
-    shuffle_seed: arrivals stay, what arrives is permuted, within blocks of 65,536 rows.
-    arrivals: replaces the trace's own arrivals, driven by `seed`; a trace of lengths alone
-        needs it. It is asked once a session, and the trace ends where it ends.
+    `arrivals` replaces the arrival times of the trace, with random numbers from `seed`; a trace
+    without arrival times needs it. Each session takes one arrival, and the trace ends with the
+    arrivals. Raises InputError for a selection that cannot be and for a file that is no trace.
     """
     file = Path(path)
+    on_bad_row, limit, window = selection.on_bad_row, selection.limit, selection.window
+    shuffle_seed = selection.shuffle_seed
     if on_bad_row not in get_args(OnBadRow):
         raise InputError(f"on_bad_row = {on_bad_row!r}{hint(on_bad_row, get_args(OnBadRow))}")
     if limit is not None and limit < 0:
@@ -156,7 +170,7 @@ def read_trace(
         skip=on_bad_row == "skip",
         start=_ticks(start, "window start"),
         end=None if end is None else _ticks(end, "window end"),
-        rate=_ratio(rate_scale),
+        rate=_ratio(selection.rate_scale),
         limit=limit,
         shuffle_seed=shuffle_seed,
         seed=seed,

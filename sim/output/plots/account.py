@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim.account.stalls import WAIT
 from sim.output.plots.style import (
@@ -104,11 +104,12 @@ def draw_account(result: Result, counterfactual: bool = False) -> Figure:
     unit, size = unit_of(result.makespan)
     longest = max(sum(t) / n for _, bars, n in panels for _, t in bars)
     reach = max([longest, *(free.values()), result.makespan if free or stages else 0])
+    scale = Scale(result.makespan, unit, size, reach)
     for ax, (name, bars, devices) in zip(axes, panels, strict=False):
-        _stack(ax, bars, devices, result.makespan, size, unit, reach)
+        _stack(ax, bars, devices, scale)
         ax.set_title(name)
     if free:
-        _what_if(axes[-1], free, result.makespan, size, unit, reach)
+        _what_if(axes[-1], free, scale)
     for ax in axes:
         ax.set_xlim(0, reach / size * 1.19)  # room for the numbers behind the bars
         ax.grid(axis="x")
@@ -124,9 +125,18 @@ def draw_account(result: Result, counterfactual: bool = False) -> Figure:
     return fig
 
 
-def _stack(
-    ax: Axes, bars: Bars, devices: int, makespan: int, size: float, unit: str, reach: float
-) -> None:
+class Scale(NamedTuple):
+    """What bars are drawn against: the makespan in ticks, the unit of the axis and its ticks, and
+    the longest bar in ticks."""
+
+    makespan: int
+    unit: str
+    size: float
+    reach: float
+
+
+def _stack(ax: Axes, bars: Bars, devices: int, scale: Scale) -> None:
+    makespan, unit, size, reach = scale
     for row, (_, ticks) in enumerate(bars):
         left = 0.0
         for state, t in zip(STATES, ticks, strict=True):
@@ -155,9 +165,8 @@ def _percent(ticks: Ticks, devices: int, makespan: int) -> str:
     return f"{share:.0%}" if share >= 0.0095 else f"{share:.1%}"
 
 
-def _what_if(
-    ax: Axes, free: dict[str, int], makespan: int, size: float, unit: str, reach: float
-) -> None:
+def _what_if(ax: Axes, free: dict[str, int], scale: Scale) -> None:
+    makespan, unit, size, _ = scale
     names = {"compute": "arithmetic", "hbm": "HBM", "sram": "on-chip memory", "link": "links"}
     bars = [("as it is", makespan, FAINT)]
     for resource, t in free.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim.output.plots.style import FAINT, INK
 
@@ -34,27 +34,28 @@ def place(
 
     dot = ax.figure.dpi / 72  # pixels a point
     written = [text.get_window_extent() for text in texts]
-    taken: list[Bbox] = list(written)
+    occupied: list[Bbox] = list(written)
     for x, y, area in marks:
         cx, cy = ax.transData.transform((x, y))
         radius = _radius(area) * dot
-        taken.append(Bbox.from_extents(cx - radius, cy - radius, cx + radius, cy + radius))
+        occupied.append(Bbox.from_extents(cx - radius, cy - radius, cx + radius, cy + radius))
     for x, y in others:
         cx, cy = ax.transData.transform((x, y))
-        taken.append(Bbox.from_extents(cx - dot, cy - dot, cx + dot, cy + dot))
+        occupied.append(Bbox.from_extents(cx - dot, cy - dot, cx + dot, cy + dot))
     inside = ax.get_window_extent()
     for name, number in names:
         x, y, area = marks[number]
         width, height = _size(ax, name)
         cx, cy = ax.transData.transform((x, y))
         centre = float(cx), float(cy)
-        own = taken[len(texts) + number]
-        marked = taken[len(texts) : len(texts) + len(marks)]
+        own = occupied[len(texts) + number]
+        marked = occupied[len(texts) : len(texts) + len(marks)]
         block = written + [other for other in marked if not other.overlaps(own)]
-        box = _free_box(centre, _radius(area) * dot, width, height, taken, block, inside, dot)
+        mark = Mark(centre, _radius(area) * dot, dot)
+        box = _free_box(mark, (width, height), occupied, block, inside)
         if box is None:
             continue
-        taken.append(box)
+        occupied.append(box)
         written.append(box)
         at = ((box.x0 + box.x1) / 2 - centre[0]) / dot, ((box.y0 + box.y1) / 2 - centre[1]) / dot
         line = {
@@ -92,19 +93,26 @@ def _size(ax: Axes, name: str) -> tuple[float, float]:
     return box.width, box.height
 
 
+class Mark(NamedTuple):
+    """A marker: its centre and radius, and the size of a point, in pixels."""
+
+    centre: tuple[float, float]
+    radius: float
+    point: float
+
+
 def _free_box(
-    centre: tuple[float, float],
-    radius: float,
-    width: float,
-    height: float,
-    taken: list[Bbox],
+    mark: Mark,
+    size: tuple[float, float],
+    occupied: list[Bbox],
     block: list[Bbox],
     inside: Bbox,
-    dot: float,
 ) -> Bbox | None:
-    """The nearest free place; the line to it crosses nothing of `block`."""
+    """The nearest free place for a name of `size` (width, height); the line to it crosses nothing
+    of `block`."""
     from matplotlib.transforms import Bbox
 
+    (centre, radius, dot), (width, height) = mark, size
     for gap in (2, 8, 16, 26, 38, 52):
         for step in range(_STEPS):
             angle = 2 * math.pi * step / _STEPS
@@ -114,7 +122,7 @@ def _free_box(
             box = Bbox.from_extents(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             within = inside.x0 < box.x0 and box.x1 < inside.x1
             within = within and inside.y0 < box.y0 and box.y1 < inside.y1
-            if not within or any(box.overlaps(other) for other in taken):
+            if not within or any(box.overlaps(other) for other in occupied):
                 continue
             line = [(centre[0] + f * (x - centre[0]), centre[1] + f * (y - centre[1])) for f in _ON]
             if not any(other.contains(*point) for other in block for point in line):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,36 +21,43 @@ EXACT = 260  # intervals up to which each is drawn as it is
 STATE, PART = 1.7, 0.8  # heights of the two kinds of lanes
 
 
-def draw_states(ax: Axes, lane: Lane, window: Window, y: float, origin: int, size: float) -> None:
+class TimeAxis(NamedTuple):
+    """The horizontal axis of a picture: the ticks that it shows, the tick that is 0, and the
+    ticks of one unit."""
+
+    window: Window
+    origin: int
+    size: float
+
+    def at(self, ticks: Any) -> Any:
+        """The place of ticks on the axis; numbers or arrays."""
+        return (ticks - self.origin) / self.size
+
+
+def draw_states(ax: Axes, lane: Lane, axis: TimeAxis, y: float) -> None:
     """The states as they follow one another, or stacked by their shares of each pixel."""
+    window = axis.window
     seen = {s: lane.states[s].between(window) for s in STATES}
     if exact(lane, window):
-        for state, found in seen.items():
-            _bars(ax, found, y, STATE, STATE_COLOURS[state], origin, size)
+        for state, intervals in seen.items():
+            _bars(ax, intervals, axis, y, STATE, STATE_COLOURS[state])
         return
     edges = pixels(window, PIXELS)
     shares = [seen[s].binned(edges) / np.diff(edges) for s in STATES]
-    _image(ax, shares, [STATE_COLOURS[s] for s in STATES], (edges - origin) / size, y, STATE)
+    _image(ax, shares, [STATE_COLOURS[s] for s in STATES], axis.at(edges), y, STATE)
 
 
-def draw_part(
-    ax: Axes,
-    lane: Lane,
-    part: str,
-    window: Window,
-    y: float,
-    origin: int,
-    size: float,
-) -> None:
-    """A lane: full height where it works, less where it works for a part of the time."""
-    found, height = lane.busy[part].between(window), PART - 0.16
+def draw_part(ax: Axes, lane: Lane, part: str, axis: TimeAxis, y: float) -> None:
+    """A part of a device: full height where it is busy, less where it is busy for some of the time."""
+    window = axis.window
+    intervals, height = lane.busy[part].between(window), PART - 0.16
     colour = STATE_COLOURS[LANE_COLOURS[part]]
     if exact(lane, window):
-        _bars(ax, found, y, height, colour, origin, size)
+        _bars(ax, intervals, axis, y, height, colour)
         return
     edges = pixels(window, PIXELS)
-    share = found.binned(edges) / np.diff(edges)
-    _image(ax, [share], [colour], (edges - origin) / size, y, height)
+    share = intervals.binned(edges) / np.diff(edges)
+    _image(ax, [share], [colour], axis.at(edges), y, height)
 
 
 def exact(lane: Lane, window: Window) -> bool:
@@ -59,12 +66,12 @@ def exact(lane: Lane, window: Window) -> bool:
 
 
 def _bars(
-    ax: Axes, found: Intervals, y: float, height: float, colour: str, origin: int, size: float
+    ax: Axes, intervals: Intervals, axis: TimeAxis, y: float, height: float, colour: str
 ) -> None:
     from matplotlib.collections import PolyCollection
 
-    left, right = (found.begin - origin) / size, (found.end - origin) / size
-    top = y + height * found.duty
+    left, right = axis.at(intervals.begin), axis.at(intervals.end)
+    top = y + height * intervals.duty
     corners = [[(a, y), (b, y), (b, t), (a, t)] for a, b, t in zip(left, right, top, strict=True)]
     ax.add_collection(PolyCollection(corners, facecolor=colour, linewidth=0, zorder=2))
 
@@ -77,7 +84,7 @@ def _image(
     y: float,
     height: float,
 ) -> None:
-    """Shares stacked from below, one column a pixel: small however much it stands for."""
+    """Shares stacked from below, one column per pixel, so that the file stays small."""
     from matplotlib.colors import to_rgba
 
     level = (np.arange(ROWS) + 0.5)[:, None] / ROWS

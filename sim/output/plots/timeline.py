@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sim.account.lanes import LANES
 from sim.account.timeline import Span
 from sim.output.plots.labels import spread
-from sim.output.plots.lane_art import PART, STATE, draw_part, draw_states, exact
+from sim.output.plots.lane_art import PART, STATE, TimeAxis, draw_part, draw_states, exact
 from sim.output.plots.lane_data import Lane, Window, lay_out, one_layer, pass_window
 from sim.output.plots.style import (
     FAINT,
@@ -103,7 +103,7 @@ def height_of(lanes: list[Lane], full: bool) -> float:
 
 def _overview(ax: Axes, result: Result, lanes: list[Lane], window: Window, full: bool) -> None:
     unit, size = unit_of(window[1] - window[0])
-    draw_lanes(ax, result, lanes, window, full, 0, size)
+    draw_lanes(ax, result, lanes, TimeAxis(window, 0, size), full)
     alone = all(exact(lane, window) for lane in lanes)
     note = "" if alone else "; heights are shares of the time of a pixel"
     ax.set_xlabel(f"time since the run began ({unit}){note}")
@@ -112,8 +112,9 @@ def _overview(ax: Axes, result: Result, lanes: list[Lane], window: Window, full:
 def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
     window = layer[0].begin, layer[-1].end
     unit, size = unit_of(window[1] - window[0])
-    top, _ = draw_lanes(ax, result, [lane], window, True, window[0], size)
-    name_operators(ax, layer, window, size, top, AXES_INCHES)
+    axis = TimeAxis(window, window[0], size)
+    top, _ = draw_lanes(ax, result, [lane], axis, True)
+    name_operators(ax, layer, axis, top, AXES_INCHES)
     at = layer[0].placed
     assert at is not None
     name = f"{layer[0].phase}, {at.stack} layer {at.layer}"
@@ -125,21 +126,20 @@ def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
 def name_operators(
     ax: Axes,
     layer: list[Span],
-    window: Window,
-    size: float,
+    axis: TimeAxis,
     top: float,
     inches: float,
     lift: float = 1.0,
 ) -> None:
     """Slanted names of operators above the lanes of an axis `inches` wide; `lift` is less than 1
     where the axis is stretched."""
-    width = (window[1] - window[0]) / size
+    width = axis.at(axis.window[1])
     gap = _LABEL_GAP / inches * width
     layer = sorted(layer, key=lambda s: s.begin + s.end)  # spans of several streams overlap
-    centres = [((s.begin + s.end) / 2 - window[0]) / size for s in layer]
+    centres = [axis.at((s.begin + s.end) / 2) for s in layer]
     places = spread(centres, gap, gap / 2, width)
     for span, centre, place in zip(layer, centres, places, strict=True):
-        edge = (span.end - window[0]) / size
+        edge = axis.at(span.end)
         ax.plot([edge, edge], [0, top], color="white", lw=0.5, zorder=3)
         ax.plot(
             [centre, centre, place],
@@ -165,13 +165,12 @@ def draw_lanes(
     ax: Axes,
     result: Result,
     lanes: list[Lane],
-    window: Window,
+    axis: TimeAxis,
     full: bool,
-    origin: int,
-    size: float,
 ) -> tuple[float, list[float]]:
-    """Draw lanes from top to bottom; returns the height of the top edge, and where the states of
-    each stand."""
+    """Draw lanes from top to bottom. Returns the height of the top edge, and the height at which
+    the states of each lane begin."""
+    ends = [axis.at(end) for end in axis.window]
     parts = _parts(lanes) if full else []
     top = y = height_of(lanes, full) - _GAP
     ticks: list[float] = []
@@ -180,19 +179,13 @@ def draw_lanes(
     for lane in lanes:
         y -= STATE
         places.append(y)
-        draw_states(ax, lane, window, y, origin, size)
+        draw_states(ax, lane, axis, y)
         ticks.append(y + STATE / 2)
         labels.append(_name(result, lane))
         for part in parts:
             y -= PART
-            draw_part(ax, lane, part, window, y + 0.08, origin, size)
-            ax.plot(
-                [(window[0] - origin) / size, (window[1] - origin) / size],
-                [y + 0.08] * 2,
-                color="#CFCFCF",
-                lw=0.4,
-                zorder=1,
-            )
+            draw_part(ax, lane, part, axis, y + 0.08)
+            ax.plot(ends, [y + 0.08] * 2, color="#CFCFCF", lw=0.4, zorder=1)
             ticks.append(y + PART / 2)
             labels.append(part)
         y -= _GAP
@@ -202,7 +195,7 @@ def draw_lanes(
         tick.set_color(FAINT if label in LANES else INK)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlim((window[0] - origin) / size, (window[1] - origin) / size)
+    ax.set_xlim(*ends)
     ax.set_ylim(-0.15, top)
     return top, places
 

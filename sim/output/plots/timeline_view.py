@@ -12,7 +12,7 @@ import msgspec
 from sim.account.critical import Leg, critical_path
 from sim.account.timeline import Span
 from sim.errors import InputError
-from sim.output.plots.lane_art import STATE, exact
+from sim.output.plots.lane_art import STATE, TimeAxis, exact
 from sim.output.plots.lane_data import Lane, Window, lay_out, pass_window
 from sim.output.plots.style import (
     INK,
@@ -86,18 +86,21 @@ def draw_view(result: Result, view: View, kind: Kind = "paper") -> Figure:
     height += 0.17 * -(-(len(seen) + 1) // columns)
     fig = figure(kind, height)
     ax = fig.add_subplot()
-    top, places = draw_lanes(ax, result, lanes, window, full, origin, size)
+    axis = TimeAxis(window, origin, size)
+    top, places = draw_lanes(ax, result, lanes, axis, full)
     name = _name(view, layer, number, window, size, unit)
     ax.set_title(name, pad=NAMES_PAD if layer else None)
     if layer:
         tall = INCH * height_of(lanes, full)
         lift = tall / (tall + float(fig.get_figheight()) - height)
-        name_operators(ax, layer, window, size, top, WIDTHS[kind] - _MARGIN[kind], lift)
+        name_operators(ax, layer, axis, top, WIDTHS[kind] - _MARGIN[kind], lift)
     handles, words = state_handles(seen)
     ax.set_ylim(-0.15, top + 2 * _ABOVE)
-    if view.critical and _draw_path(
-        ax, critical_path(result.record), lanes, places, window, origin, size
-    ):
+    heights = {
+        (lane.replica, lane.stage): y + STATE + _ABOVE
+        for lane, y in zip(lanes, places, strict=True)
+    }
+    if view.critical and _draw_path(ax, critical_path(result.record), heights, axis):
         handles.append(Line2D([], [], color=INK, lw=1.6))
         words.append("critical path")
     alone = all(exact(lane, window) for lane in lanes)
@@ -180,28 +183,18 @@ def _name(
 
 
 def _draw_path(
-    ax: Axes,
-    path: list[Leg],
-    lanes: list[Lane],
-    places: list[float],
-    window: Window,
-    origin: int,
-    size: float,
+    ax: Axes, path: list[Leg], heights: dict[tuple[int, int], float], axis: TimeAxis
 ) -> bool:
-    """Along the top of the states of the stage that has it, and slanted from stage to stage.
-    Returns whether it comes by."""
-    drawn = False
-    height = {
-        (lane.replica, lane.stage): y + STATE + _ABOVE
-        for lane, y in zip(lanes, places, strict=True)
-    }
+    """Draw the critical path above the states of the stage that it is on, at `heights` of
+    (replica, stage). Returns whether any of it lies in the window."""
+    drawn, window = False, axis.window
     for leg in path:
         ends = (leg.replica, leg.stage), (leg.replica, leg.to)
-        if leg.end <= window[0] or leg.begin >= window[1] or not all(e in height for e in ends):
+        if leg.end <= window[0] or leg.begin >= window[1] or not all(e in heights for e in ends):
             continue
         ax.plot(
-            [(leg.begin - origin) / size, (leg.end - origin) / size],
-            [height[ends[0]], height[ends[1]]],
+            [axis.at(leg.begin), axis.at(leg.end)],
+            [heights[ends[0]], heights[ends[1]]],
             color=INK,
             lw=1.6,
             solid_capstyle="butt",
@@ -211,7 +204,7 @@ def _draw_path(
     for earlier, later in itertools.pairwise(path):
         # Without a transfer in between the path changes lanes at once.
         a, b = (earlier.replica, earlier.to), (later.replica, later.stage)
-        if a != b and a in height and b in height and window[0] <= later.begin <= window[1]:
-            x = (later.begin - origin) / size
-            ax.plot([x, x], [height[a], height[b]], color=INK, lw=1.6, zorder=4)
+        if a != b and a in heights and b in heights and window[0] <= later.begin <= window[1]:
+            x = axis.at(later.begin)
+            ax.plot([x, x], [heights[a], heights[b]], color=INK, lw=1.6, zorder=4)
     return drawn

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sim.errors import InputError
-from sim.inputs.traces import read_trace
+from sim.inputs.traces import Selection, read_trace
 from sim.serve.config import RequestTraffic, Serving
 from sim.studies.sweep.kinds import Row
 
@@ -45,12 +45,8 @@ def at_rate(serving: Serving, rate: Any) -> Serving:
 def trace_rate(traffic: RequestTraffic) -> float:
     """Requests a second of a trace as it is."""
     count, last = 0, 0
-    rows = read_trace(
-        traffic.trace or "",
-        on_bad_row=traffic.on_bad_row,
-        window=traffic.window,
-        limit=traffic.limit,
-    )
+    selection = Selection(on_bad_row=traffic.on_bad_row, window=traffic.window, limit=traffic.limit)
+    rows = read_trace(traffic.trace or "", selection)
     for request in rows:
         count, last = count + 1, request.arrival
     if not last:

@@ -42,11 +42,13 @@ def static_row(
     metrics: Metrics,
     intervals: Mapping[str, Interval],
     memory: int,
-    account: Ticks,
-    prefill: Ticks,
-    decode: Ticks,
+    accounts: tuple[Ticks, ...],
 ) -> Row:
-    """The cells of a row, in the order of COLUMNS. `intervals`: as of `sim.simulation.Result`."""
+    """The cells of a row, in the order of COLUMNS.
+
+    `intervals` are those of `sim.simulation.Result`; `accounts` those of the whole run, of its
+    prefill and of its decoding.
+    """
     sure = ends(metrics, intervals)
     cells = (
         devices,
@@ -64,8 +66,6 @@ def static_row(
         metrics.mfu,
         metrics.mbu,
         memory,
-        *account,
-        *prefill,
-        *decode,
+        *(ticks for account in accounts for ticks in account),
     )
     return {"status": "ok", "reason": "", **dict(zip(list(COLUMNS)[2:], cells, strict=True))}

@@ -170,9 +170,9 @@ class StageLayout:
                 link_bytes=amounts[2],
             )
             metrics = metrics_of(run)
-            whole, prefill, decode = accounts[shape]
+            account = accounts[shape]
             if not generates:
-                prefill = decode = NOTHING
+                account = (account[0], NOTHING, NOTHING)
             yield (
                 i,
                 shape,
@@ -182,9 +182,7 @@ class StageLayout:
                     metrics,
                     sure[shape],
                     fullest[shape],
-                    whole,
-                    prefill,
-                    decode,
+                    account,
                 ),
             )
 

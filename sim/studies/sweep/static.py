@@ -23,8 +23,7 @@ def row(point: StaticPoint, option: str = "") -> Row:
         result.metrics,
         result.intervals,
         max(one.total for one in result.memory),
-        result.account.total,
-        *phases,
+        (result.account.total, *phases),
     )
 
 

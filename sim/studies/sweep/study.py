@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -102,7 +102,7 @@ def run_sweep(
         swept = Swept(sweep, points, rows, sum(key in log.rows for key in keys if key))
         swept.damaged = log.damaged
         todo = _unique([n for n, row in enumerate(rows) if row is None], keys)
-        _compute(swept, todo, ready, keys, log, workers or cores(), dask, watch)
+        _compute(swept, Points(todo, ready, keys), log, Workers(workers or cores(), dask), watch)
     finally:
         log.close()
     return swept
@@ -162,16 +162,24 @@ def _unique(numbers: list[int], keys: list[str]) -> dict[int, list[int]]:
     return alike
 
 
-def _compute(
-    swept: Swept,
-    todo: dict[int, list[int]],
-    ready: list[Any],
-    keys: list[str],
-    log: Log,
-    workers: int,
-    dask: str | None,
-    watch: Watch | None,
-) -> None:
+class Points(NamedTuple):
+    """Points to compute: their numbers, each with all points of the same scenario; and the
+    prepared form and the key of every point of the sweep."""
+
+    todo: dict[int, list[int]]
+    ready: list[Any]
+    keys: list[str]
+
+
+class Workers(NamedTuple):
+    """How many processes compute, and the address of a Dask scheduler that is used instead."""
+
+    processes: int
+    dask: str | None
+
+
+def _compute(swept: Swept, points: Points, log: Log, workers: Workers, watch: Watch | None) -> None:
+    todo, ready, keys = points
     kind, option = swept.sweep.kind, swept.sweep.option
     done = len(swept.points) - sum(map(len, todo.values()))
 
@@ -189,8 +197,8 @@ def _compute(
         for rows in _together(kind, list(todo), ready):
             keep(rows)
         left = [number for number in todo if swept.rows[number] is None]
-        jobs = _jobs(left, ready, 1 if kind == "serve" else 16, workers)
-        for rows in run_jobs(kind, option, jobs, workers, dask):
+        jobs = _jobs(left, ready, 1 if kind == "serve" else 16, workers.processes)
+        for rows in run_jobs(kind, option, jobs, *workers):
             keep(rows)
     except KeyboardInterrupt:
         swept.interrupted = True

@@ -111,7 +111,7 @@ def map_wall(
     crossings = [
         found
         for b, row in zip(y.values, rows, strict=True)
-        for found in _crossings(sweep, x, y, b, row, wall, phase)
+        for found in _crossings(sweep, (x, y), b, row, wall, phase)
     ]
     share = [[_share(r, wall, phase) for r in row] for row in rows]
     return WallMap(
@@ -141,9 +141,11 @@ def computes(row: Row, wall: str, phase: str) -> bool | None:
 
 
 def _crossings(
-    sweep: Sweep, x: Axis, y: Axis, at: Any, row: list[Row], wall: str, phase: str
+    sweep: Sweep, axes: tuple[Axis, Axis], at: Any, row: list[Row], wall: str, phase: str
 ) -> list[Crossing]:
-    """Where the answer changes along x, to the whole number (or within CLOSE), by bisection."""
+    """Where the answer changes along x at the value `at` of y, by bisection: to the whole number,
+    or within CLOSE."""
+    x, y = axes
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in x.values):
         return []
     kind = kind_of(sweep.kind)

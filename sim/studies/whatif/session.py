@@ -33,7 +33,7 @@ from sim.studies.whatif.report import (
 )
 from sim.studies.whatif.sensitivity import Sensitivity, sensitivity
 from sim.studies.whatif.subjects import Subject, document_of, subject
-from sim.studies.whatif.trend import Trend, TrendRates, trend
+from sim.studies.whatif.trend import Horizon, Trend, TrendRates, trend
 from sim.studies.whatif.trend_report import plot_trend, print_trend
 from sim.studies.whatif.trend_report import table_of as trend_table
 from workloads.model import Record
@@ -202,9 +202,7 @@ def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
             options.on,
             options.set,
             options.metric,
-            options.rates,
-            options.years,
-            options.step,
+            Horizon(options.rates, options.years, options.step),
             watch,
         )
     if options.out:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -49,6 +49,14 @@ class TrendRates(Record, frozen=True, kw_only=True):
     fixed: Annotated[
         Growth, Meta(description="Factor by which launches, floors and latencies shrink; 1: none")
     ] = 3.0
+
+
+class Horizon(NamedTuple):
+    """How fast rates grow, over how many years, and the years between two runs."""
+
+    rates: TrendRates
+    years: float
+    step: float
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -93,12 +101,14 @@ def trend(
     on: str | None,
     changes: Sequence[str],
     metric: str | None,
-    rates: TrendRates,
-    years: float,
-    step: float,
+    horizon: Horizon,
     watch: Watch | None = None,
 ) -> Trend:
-    """Each scenario over the years; without one, two that read and two that write."""
+    """Each scenario over the years; without one, two that read and two that write.
+
+    Raises InputError for a serving run, and for years or a step that are not positive.
+    """
+    rates, years, step = horizon
     if not 0 < step <= years <= 100:
         raise InputError(f"--years {years:g} --step {step:g}: 0 < step <= years <= 100")
     if scenarios:
@@ -112,7 +122,7 @@ def trend(
     for done, (label, kind, document) in enumerate(asked, 1):
         if kind != "run":
             raise InputError(f"trend: {label} is a serving run; a static run is needed")
-        courses.append(_course(label, document, metric, rates, years, step, not scenarios))
+        courses.append(_course(label, document, metric, horizon, not scenarios))
         if watch:
             watch(done, len(asked))
     machines = list(dict.fromkeys(str(document["on"]) for _, _, document in asked))
@@ -123,11 +133,10 @@ def _course(
     label: str,
     document: Mapping[str, Any],
     metric: str | None,
-    rates: TrendRates,
-    years: float,
-    step: float,
+    horizon: Horizon,
     named: bool,
 ) -> Course:
+    rates, years, step = horizon
     base = {**document, "allow_oom": True}
     one = subject_of("run", base)
     assert isinstance(one, RunSubject)
