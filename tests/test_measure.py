@@ -21,6 +21,7 @@ from sim.fidelity.measure.cases import GRIDS, KERNELS, MODULES, grid
 from sim.fidelity.measure.cpu import keep_freed_memory, library_function
 from sim.fidelity.measure.host import HostDescription, slug, this_host
 from sim.fidelity.measure.models import RealModel
+from sim.fidelity.measure.plan import MeasurementPlan
 from sim.fidelity.measure.starting import cpu_device
 from sim.fidelity.measure.tables import MeasurementTables, Timing
 from sim.fidelity.measure.timer import cpu_timing, summary
@@ -125,7 +126,7 @@ def test_without_pytorch_one_sentence_names_the_extra(
 ) -> None:
     monkeypatch.setattr(session, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'memorywall\[measure\]'"):
-        session.measure(session.MeasurementPlan(out=tmp_path))
+        session.measure(MeasurementPlan(out=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

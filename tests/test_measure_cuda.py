@@ -23,6 +23,7 @@ from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.cases import Case, grid
 from sim.fidelity.measure.cuda import Cuda, CudaGraphs, driver
 from sim.fidelity.measure.exchanges import Broken, all_reduces, library, run_rank
+from sim.fidelity.measure.plan import MeasurementPlan
 from sim.fidelity.measure.tables import MeasurementTables, Timing
 from sim.fidelity.measure.timer import LEAST, LEAST_CALLS, MOST, graph_timing
 from sim.inputs.catalogue import load_device
@@ -237,8 +238,8 @@ def made(gpu: Gpu) -> Body:
     return rotating(gpu, 64)
 
 
-def plan(out: Path, *only: str) -> session.MeasurementPlan:
-    return session.MeasurementPlan(out=out, quick=True, only=only, case_s=0.0, longest_s=1e9)
+def plan(out: Path, *only: str) -> MeasurementPlan:
+    return MeasurementPlan(out=out, quick=True, only=only, case_s=0.0, longest_s=1e9)
 
 
 def test_a_gpu_is_measured_and_described(gpu: Gpu, tmp_path: Path) -> None:

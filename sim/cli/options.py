@@ -72,7 +72,12 @@ def record_of(context: typer.Context, record: type[T]) -> T:
     """A record of the command, from the given flags. Raises InputError."""
     from sim.inputs.documents import convert
 
-    return convert(context.obj[record.__name__], record, "command line")
+    flags = context.obj[record.__name__]
+    for setting in settings_of(record):
+        required = setting.default is NODEFAULT and setting.help and len(setting.path) == 1
+        if required and setting.path[0] not in flags:
+            raise InputError(f"--{setting.flag} is missing: {setting.help}")
+    return convert(flags, record, "command line")
 
 
 def parse(setting: Setting, value: Any) -> Any:
@@ -86,12 +91,12 @@ def parse(setting: Setting, value: Any) -> Any:
         return Path(value)
     if isinstance(setting.info, fields.TupleType):
         return span(value, flag)
-    if isinstance(setting.info, _LISTS) and isinstance(value, str):
+    if isinstance(setting.info, _LISTS) and isinstance(setting.info.item_type, fields.IntType):
         try:
-            return [int(part) for part in value.split(",")]
+            return [int(part) for text in value for part in text.split(",")]
         except ValueError:
             raise InputError(
-                f"{flag} {value!r}: write whole numbers with commas, e.g. 10,12,10"
+                f"{flag} {', '.join(value)!r}: write whole numbers with commas, e.g. 10,12,10"
             ) from None
     return value
 
@@ -111,8 +116,8 @@ def span(text: str, flag: str) -> tuple[float, float]:
 def _options(name: str) -> Iterator[Setting]:
     module, _, record = name.partition(":")
     settings = settings_of(getattr(import_module(module), record))
-    # The model of a scenario is an argument.
-    return (s for s in settings if s.path != ("model",) or s.default is not NODEFAULT)
+    # The model of a scenario is an argument; a field without a description is no option.
+    return (s for s in settings if s.help and (s.path != ("model",) or s.default is not NODEFAULT))
 
 
 def _parameters(settings: Iterable[Setting]) -> list[Any]:
@@ -127,16 +132,17 @@ def _parameters(settings: Iterable[Setting]) -> list[Any]:
 def _parameter(setting: Setting) -> inspect.Parameter:
     """A setting as typer takes it. The value is None if the flag is not given."""
     info, flag, default = setting.info, setting.flag, setting.default
-    names, shown, text = f"--{flag}", str(default), setting.help
-    words = isinstance(info, _LISTS) and isinstance(info.item_type, fields.StrType)
-    repeated = words or isinstance(info, fields.DictType)
+    names, shown, text = [f"--{flag}"], str(default), setting.help
+    repeated = isinstance(info, (*_LISTS, fields.DictType))
     plain: Any = _PLAIN.get(type(info), list[str] if repeated else str)
     if plain is bool:
-        names, shown = f"--{flag}/--no-{flag}", flag if default else f"no-{flag}"
+        names, shown = [f"--{flag}/--no-{flag}"], flag if default else f"no-{flag}"
+    if setting.short:
+        names.append(f"-{setting.short}")
     if default not in (None, NODEFAULT, "", ()):  # the backslash keeps rich from reading a tag
         text = f"{text} \\[default: {shown}]"
     option = typer.Option(
-        names,
+        *names,
         help=text,
         metavar="|".join(map(str, info.values)) if isinstance(info, fields.LiteralType) else None,
         show_default=False,

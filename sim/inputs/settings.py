@@ -14,11 +14,13 @@ class Setting(msgspec.Struct, frozen=True):
     """One field of a record, or of a record nested in it.
 
     path: where it lies in the document. flag: its name on the command line, without dashes.
+    short: its letter there, or "".
     help: its description with its unit. info: its type. default: NODEFAULT if it has none.
     """
 
     path: tuple[str, ...]
     flag: str
+    short: str
     help: str
     info: fields.Type
     default: Any
@@ -27,8 +29,8 @@ class Setting(msgspec.Struct, frozen=True):
 def settings_of(record: type[msgspec.Struct]) -> Iterator[Setting]:
     """The settings of a record in the order of its fields.
 
-    The flag is the field's name with dashes, or what `Meta(extra={"flag": ...})` says; the help is
-    `Meta(description=...)`.
+    The flag is the field's name with dashes, or `Meta(extra={"flag": ...})`; the letter is
+    `Meta(extra={"short": ...})`, the help `Meta(description=...)`.
     """
     info = fields.type_info(record)
     assert isinstance(info, fields.StructType)
@@ -41,13 +43,14 @@ def _inner(record: fields.StructType, path: tuple[str, ...]) -> Iterator[Setting
         if isinstance(info, fields.StructType):
             yield from _inner(info, place)
             continue
-        text, flag = "", field.encode_name.replace("_", "-")
+        text, flag, short = "", field.encode_name.replace("_", "-"), ""
         while isinstance(info, fields.Metadata | fields.UnionType):
             if isinstance(info, fields.Metadata):
                 text = (info.extra_json_schema or {}).get("description", text)
                 flag = (info.extra or {}).get("flag", flag)
+                short = (info.extra or {}).get("short", short)
                 info = info.type
             else:
                 info = next(t for t in info.types if not isinstance(t, fields.NoneType))
         made = field.default_factory is not NODEFAULT
-        yield Setting(place, flag, text, info, None if made else field.default)
+        yield Setting(place, flag, short, text, info, None if made else field.default)

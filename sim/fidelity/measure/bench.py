@@ -17,6 +17,7 @@ from sim.fidelity.measure.buffers import Body, TensorBuffers
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.exchanges import Broken, all_reduces, library
 from sim.fidelity.measure.host import slug
+from sim.fidelity.measure.plan import MeasurementPlan
 from sim.fidelity.measure.tables import MeasurementTables, Timing
 
 SAVE_S = 5.0  # between two times that the tables are written
@@ -52,35 +53,30 @@ class MeasuredMachine(Protocol):
 
 
 class KernelBench:
-    """Measures cases on `machine` in about `case_s` seconds each, leaves out those whose single
-    call takes longer than `longest_s`, and keeps the tables in `out`."""
+    """Measures cases on `machine`, each for about as many seconds as the plan gives it, and keeps
+    the tables in the folder of the plan. A case whose single call takes too long is left out."""
 
     def __init__(
         self,
         torch: Any,
         machine: MeasuredMachine,
-        out: Path,
-        *,
-        name: str | None,
-        modules: str,
-        case_s: float,
-        longest_s: float,
-        quick: bool = False,
+        plan: MeasurementPlan,
         say: Say = lambda text: None,
     ) -> None:
-        self.torch, self.machine, self.out, self.say = torch, machine, out, say
-        self.name = name or machine.name
+        self.torch, self.machine, self.out, self.say = torch, machine, plan.out, say
+        self.name = plan.device_name or machine.name
         if self.name != slug(self.name):
             raise InputError(
                 f"--device-name {self.name!r}: use lower case, digits, '.' and '-', "
                 f"e.g. {slug(self.name)}"
             )
         cache, passing = machine.cache, machine.passing
-        if quick:
+        if plan.quick:
             cache, passing = min(cache, QUICK_CACHE), min(passing, QUICK_CACHE)
         self.buffers = TensorBuffers(torch, machine.place, machine.memory, cache, passing)
-        self.tables = MeasurementTables(out, self.name)
-        self.modules, self.case_s, self.longest_s = modules, case_s, longest_s
+        self.tables = MeasurementTables(plan.out, self.name)
+        self.modules, self.case_s = plan.modules, plan.seconds_per_case
+        self.longest_s = plan.longest_s
         self.measured = self.known = self.left_out = self.failures = 0
         self._saved = time.perf_counter()
         self._rate = self._bandwidth = 0.0

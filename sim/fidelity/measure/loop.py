@@ -21,7 +21,8 @@ from sim.fidelity.calibrate.calibrate import Calibration, calibrate
 from sim.fidelity.calibrate.device_file import save_device
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.models import RealModel, Timed
-from sim.fidelity.measure.session import MeasurementPlan, measure
+from sim.fidelity.measure.plan import MeasurementPlan
+from sim.fidelity.measure.session import measure
 from sim.fidelity.measure.timer import CLOCKS
 from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read

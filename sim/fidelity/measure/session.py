@@ -18,26 +18,9 @@ from sim.fidelity.measure.bench import KernelBench, MeasuredMachine, Say
 from sim.fidelity.measure.cases import FORMATS, GROUPS, KERNELS, MODULES, Case, grid
 from sim.fidelity.measure.cpu import Cpu
 from sim.fidelity.measure.cuda import Cuda
+from sim.fidelity.measure.plan import MeasurementPlan
 
-QUICK_CASE_S = 0.02
 MOST_S = 480.0  # cases get less time each if all would take longer than this
-
-
-class MeasurementPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for. `threads` 0: as many as PyTorch takes. A case is timed for about `case_s`
-    seconds by `clock` (wall, or the cpu time of one thread), and one whose single call takes
-    longer than `longest_s` is left out."""
-
-    out: Path
-    device_name: str | None = None
-    only: tuple[str, ...] = ()
-    dtypes: tuple[str, ...] = ()
-    modules: str = "torch"
-    quick: bool = False
-    threads: int = 0
-    case_s: float = 0.25
-    longest_s: float = 0.4
-    clock: str = "wall"
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -62,10 +45,15 @@ def require(*names: str) -> None:
         )
 
 
+def words(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of lists with commas."""
+    return tuple(word for text in texts for word in map(str.strip, text.split(",")) if word)
+
+
 def kernels_of(only: tuple[str, ...]) -> tuple[str, ...]:
     """The kernels that `--only` names; all but the collectives if it names none."""
     found: list[str] = []
-    for word in only:
+    for word in words(only):
         known = (*KERNELS, *GROUPS)
         if word not in known:
             raise InputError(f"--only {word!r} is no kernel{hint(word, known)}")
@@ -75,6 +63,7 @@ def kernels_of(only: tuple[str, ...]) -> tuple[str, ...]:
 
 def formats_of(dtypes: tuple[str, ...], machine: MeasuredMachine) -> tuple[str, ...]:
     """The number formats that `--dtype` names; the machine's usual one if it names none."""
+    dtypes = words(dtypes)
     for dtype in dtypes:
         if dtype not in FORMATS:
             raise InputError(f"--dtype {dtype!r} cannot be measured{hint(dtype, FORMATS)}")
@@ -106,17 +95,7 @@ def measure(
     torch = import_module("torch")
     machine = machine or machine_of(torch, plan)
     dtypes = formats_of(plan.dtypes, machine)
-    bench = KernelBench(
-        torch,
-        machine,
-        plan.out,
-        name=plan.device_name,
-        modules=plan.modules,
-        case_s=QUICK_CASE_S if plan.quick else plan.case_s,
-        longest_s=plan.longest_s,
-        quick=plan.quick,
-        say=say,
-    )
+    bench = KernelBench(torch, machine, plan, say)
     about = f"measuring {bench.name} ({machine.where}), PyTorch {torch.__version__}"
     say(f"{about}; {', '.join(dtypes)}; into {plan.out}/")
     begin = time.perf_counter()

@@ -48,7 +48,7 @@ def draw_states(ax: Axes, lane: Lane, axis: TimeAxis, y: float) -> None:
 
 
 def draw_part(ax: Axes, lane: Lane, part: str, axis: TimeAxis, y: float) -> None:
-    """A part of a device: full height where it is busy, less where it is busy for some of the time."""
+    """A part of a device: full height where it is busy, less where it is busy at times."""
     window = axis.window
     intervals, height = lane.busy[part].between(window), PART - 0.16
     colour = STATE_COLOURS[LANE_COLOURS[part]]

@@ -53,6 +53,35 @@ class Pictured(Record, frozen=True, kw_only=True):
     size: Annotated[Kind, Meta(description="Size of the picture")] = "paper"
 
 
+class TimelineOptions(Pictured, frozen=True, kw_only=True):
+    """Options of `timeline`: which part of a run is drawn, and where the picture goes."""
+
+    window: Annotated[
+        str | None, Meta(description="Part of the run to draw, FROM:TO, e.g. 1ms:2.5ms")
+    ] = None
+    number: Annotated[
+        int | None,
+        Meta(
+            description="Number of the pass; if not given, the first that decodes, or the first",
+            extra={"flag": "pass"},
+        ),
+    ] = None
+    layer: Annotated[
+        int | None, Meta(description="A layer of the pass, with the names of its operators")
+    ] = None
+    device: Annotated[
+        tuple[int, ...], Meta(description="Devices to draw, with commas; all if not given")
+    ] = ()
+    critical: Annotated[bool, Meta(description="Draw the critical path")] = True
+    picture: Annotated[
+        Path,
+        Meta(
+            description="NAME.png or NAME.svg; both files are written",
+            extra={"flag": "out", "short": "o"},
+        ),
+    ] = Path("timeline.png")
+
+
 class Question(Pictured, frozen=True, kw_only=True):
     """Options of every question about a change."""
 
