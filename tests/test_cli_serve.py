@@ -171,8 +171,8 @@ def far(request, replicas):
     [
         (["--scheduler", "own_policies:Mine"], None),
         (["--scheduler", "own_policies:Idle"], "own_policies:Idle planned nothing"),
-        (["--router", "own_policies:far"], "own_policies:far sent request 0 to replica 7"),
-        (["--scheduler", "own_broken:Mine"], "cannot be imported (SyntaxError"),
+        (["--router", "own_policies:far"], "'own_policies:far' sent request 0 to replica 7"),
+        (["--scheduler", "own_broken:Mine"], "cannot be imported: it raised SyntaxError"),
     ],
 )
 def test_plug_ins_of_the_folder_at_hand(tmp_path: Path, flags: list[str], said: str | None) -> None:

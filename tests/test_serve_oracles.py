@@ -19,7 +19,6 @@ from serving import (
     Run,
     cases,
     dispatch,
-    last_first,
     random_case,
     replica,
     run,
@@ -538,7 +537,6 @@ def test_a_policy_of_ones_own(case: Case) -> None:
 
 
 def test_a_router_of_ones_own() -> None:
-    assert router("serving:last_first") is last_first
     case = Case(requests=tuple(Request(i, 0, 5, 2) for i in range(6)))
     made = routed(case, 3, router("serving:last_first"))
     assert [[row.index for row in one.rows] for one in made] == [[2, 5], [1, 4], [0, 3]]

@@ -16,10 +16,24 @@ from msgspec import inspect as fields
 from typer.core import TyperCommand
 
 from sim.errors import InputError
+from sim.inputs.plugins import refuse_plugins
 from sim.inputs.settings import Setting, settings_of
 from sim.output.files import claimed
 
-T = TypeVar("T")
+_PLUGINS = inspect.Parameter(
+    "plugins",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=True,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--plugins/--no-plugins",
+            help="Allow schedulers and routers that are Python code (module:name)",
+            show_default=False,
+        ),
+    ],
+)
+T = TypeVar("T", bound=msgspec.Struct)
 Flags = dict[str, Any]  # values of flags by field, nested as the records are
 _PLAIN = {fields.IntType: int, fields.FloatType: float, fields.BoolType: bool}
 _LISTS = (fields.ListType, fields.VarTupleType)
@@ -42,6 +56,8 @@ def with_options(*records: str) -> type[TyperCommand]:
             return super().get_params(ctx)
 
         def invoke(self, ctx: Any) -> Any:
+            if not ctx.params.pop(_PLUGINS.name, True):
+                refuse_plugins()
             ctx.obj = {name.partition(":")[2]: {} for name in records}
             for parameter, (record, setting) in (self.settings or {}).items():
                 value = ctx.params.pop(parameter, None)
@@ -124,7 +140,8 @@ def _parameters(settings: Iterable[Setting]) -> list[Any]:
     """Parameters of a command: typer makes them from a function with the options as signature."""
     app = typer.Typer(add_completion=False)
     function: Any = types.FunctionType((lambda: None).__code__, {})
-    function.__signature__ = inspect.Signature([_parameter(setting) for setting in settings])
+    signature = inspect.Signature([*(_parameter(setting) for setting in settings), _PLUGINS])
+    function.__signature__ = signature
     app.command()(function)
     return list(typer.main.get_command(app).params)
 

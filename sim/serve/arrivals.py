@@ -14,7 +14,7 @@ import msgspec
 from sim.engine.processes import FOREVER, Engine, Process
 from sim.serve.live import Finished
 from sim.serve.replica import ARRIVALS, Replica
-from sim.serve.routing import Router, chosen
+from sim.serve.routing import Router
 from workloads.request import Request
 
 Refuse = Callable[[Request], None]
@@ -45,8 +45,8 @@ class OpenStream:
                 yield engine.settle((ARRIVALS, request.index))
             if self.replicas[0].stop():
                 break
-            to = chosen(self.route, request, self.replicas) if self.route else self.replicas[0]
-            if not to.push(request):
+            number = self.route(request, self.replicas) if self.route else 0
+            if not self.replicas[number].push(request):
                 self.refuse(request)
         self.next_at = FOREVER
 
@@ -149,7 +149,7 @@ class Feedback:
             yield engine.settle((ARRIVALS, request.index))
         if self.replicas[0].stop():
             return
-        if not chosen(self.route, request, self.replicas).push(request):
+        if not self.replicas[self.route(request, self.replicas)].push(request):
             self.refuse(request)
             self._answered(request.index, request.arrival)
 

@@ -7,15 +7,12 @@ generate a token. Register one in POLICIES, or name it by its import path ("modu
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
 
-from sim.errors import InputError, hint
+from sim.errors import InputError
+from sim.inputs.plugins import explained, imported, place_of
 from sim.serve.live import Live
 from sim.serve.queue import RequestQueue
 
@@ -146,30 +143,53 @@ def policy(name: str) -> Policy:
     """A policy by its name or its import path. Raises InputError with what is known."""
     if name in POLICIES:
         return POLICIES[name]()
-    made = imported("scheduler", name, POLICIES)
-    if not isinstance(made, type) or not callable(getattr(made, "plan", None)):
+    plugin = imported("scheduler", name, POLICIES)
+    if not isinstance(plugin, type) or not callable(getattr(plugin, "plan", None)):
         raise InputError(f"scheduler {name!r} is not a class with a method `plan`")
-    try:
-        found: Policy = made()
-    except TypeError as error:
-        raise InputError(f"scheduler {name!r} cannot be made without arguments ({error})") from None
-    return found
+    with explained("scheduler", name, "cannot be made without arguments: it raised"):
+        return PluginPolicy(name, plugin())
 
 
-def imported(what: str, name: str, known: Iterable[str]) -> object:
-    """What `module:attribute` names. Raises InputError."""
-    module, found, attribute = name.partition(":")
-    if not (module and found and attribute):
-        raise InputError(f"{what} {name!r} is not known{hint(name, known)}")
-    # A command that is installed does not look into the folder that it is called in.
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the module does when it is run
-        said = f"{type(error).__name__}: {error}"
-        raise InputError(f"{what} {name!r} cannot be imported ({said})") from None
+class PluginPolicy:
+    """A policy that a user has written. Its errors and its mistakes are told in one sentence."""
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self.name, self.policy = name, policy
+
+    def plan(self, queue: RequestQueue) -> Work:
+        queue.decode_taken = False
+        with explained("scheduler", self.name):
+            work = self.policy.plan(queue)
+        mistake = _mistake(work, queue)
+        if mistake:
+            place = place_of(type(self.policy).plan)
+            raise InputError(f"scheduler {self.name!r}: `plan` returned {mistake}{place}")
+        return work
+
+
+def _mistake(work: object, queue: RequestQueue) -> str:
+    """What is wrong with the work that a plug-in planned; "" if nothing is."""
+    if not isinstance(work, Work):
+        return f"a {type(work).__name__}, where a `Work` is needed"
+    if type(work.wake) is not int or type(work.decode) is not bool:
+        return "a `Work` whose `wake` is no int or whose `decode` is no bool"
+    if work.decode != queue.decode_taken:
+        return f"decode = {work.decode}, but `queue.take_decode()` said {queue.decode_taken}"
+    seen: set[int] = set()
+    for chunk in work.chunks if isinstance(work.chunks, list) else [work.chunks]:
+        if not (isinstance(chunk, tuple) and len(chunk) == 2 and isinstance(chunk[0], Live)):
+            return f"a {type(chunk).__name__} as a chunk, where (request, tokens) is needed"
+        live, size = chunk
+        number, left = live.request.index, live.target - live.computed
+        if live not in queue.filling or number in seen:
+            return f"a chunk of request {number}, which has no prompt left or is there twice"
+        if type(size) is not int or not 1 <= size <= left:
+            return f"a chunk of {size!r} tokens of request {number}, which has {left} left"
+        held = live.blocks + len(live.shared) * queue.blocks.per_hash(live.request)
+        if held < queue.blocks.needed(live.computed + size):
+            return f"a chunk of request {number} whose blocks it did not take (`queue.grow`)"
+        seen.add(number)
+    return ""
 
 
 ORDERS = {

@@ -40,7 +40,7 @@ class RequestQueue:
         self.filling: list[Live] = []
         self.preempted = self.refused = 0
         self.swap_ticks = 0
-        self.blocked = False
+        self.blocked = self.decode_taken = False
 
     def push(self, request: Request) -> bool:
         """Add a request that arrives. False if it can never fit into the KV memory."""
@@ -156,7 +156,8 @@ class RequestQueue:
 
     def take_decode(self) -> bool:
         """Put the blocks of a decode step to use. False if no request would decode."""
-        return self.decoding.take()
+        self.decode_taken = self.decoding.take()
+        return self.decode_taken
 
     # -- state changes ----------------------------------------------------------------------
 

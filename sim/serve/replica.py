@@ -174,9 +174,9 @@ class Replica:
 
     def idle_policy(self) -> InputError:
         """The mistake of a scheduler that would stand still for ever."""
-        kind = type(self.parts.policy)
+        policy = self.parts.policy
         return InputError(
-            f"scheduler {kind.__module__}:{kind.__qualname__} planned nothing at "
+            f"scheduler {getattr(policy, 'name', type(policy).__name__)} planned nothing at "
             f"{seconds(self.now):g} s although {self.outstanding} requests are there; a `Work` "
             "needs chunks, decode, or a `wake` to come"
         )

@@ -8,10 +8,10 @@ name it by its import path ("module:function").
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any
 
 from sim.errors import InputError
-from sim.serve.policies import imported
+from sim.inputs.plugins import explained, imported, place_of
 from sim.serve.replica import Replica
 from workloads.request import Request
 
@@ -58,19 +58,18 @@ def router(name: str) -> Router:
     """A router by its name or its import path. Raises InputError with what is known."""
     if name in ROUTERS:
         return ROUTERS[name]
-    made = imported("router", name, ROUTERS)
-    if not callable(made):
+    plugin: Any = imported("router", name, ROUTERS)
+    if not callable(plugin):
         raise InputError(f"router {name!r} is not a function")
-    return cast(Router, made)
 
+    def route(request: Request, replicas: Sequence[Replica]) -> int:
+        with explained("router", name):
+            number = plugin(request, replicas)
+        if type(number) is not int or not 0 <= number < len(replicas):
+            raise InputError(
+                f"router {name!r} sent request {request.index} to replica {number!r}; there are "
+                f"0 to {len(replicas) - 1}{place_of(plugin)}"
+            )
+        return number
 
-def chosen(route: Router, request: Request, replicas: Sequence[Replica]) -> Replica:
-    """The replica that a router sends a request to. Raises InputError if there is none such."""
-    number = route(request, replicas)
-    if type(number) is not int or not 0 <= number < len(replicas):
-        name = f"{route.__module__}:{getattr(route, '__qualname__', route)}"
-        raise InputError(
-            f"router {name} sent request {request.index} to replica {number!r}; there are "
-            f"0 to {len(replicas) - 1}"
-        )
-    return replicas[number]
+    return route
