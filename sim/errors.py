@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_QUOTED = 80
+
 
 class MemorywallError(Exception):
     """Base of all errors that come with one clear sentence for the user."""
@@ -55,6 +57,12 @@ def one_line(text: str) -> str:
     """`text` as a terminal may show it, however long or odd a name or a value in it is."""
     text = printable(" ".join(text.split()) if {"\n", "\t"} & {*text} else text)
     return text if len(text) <= 1500 else f"{text[:1000]} ... {text[-400:]}"
+
+
+def quoted(value: object) -> str:
+    """A value of the user as a message may show it: escaped, and cut to 80 characters."""
+    text = printable(repr(value))
+    return text if len(text) <= MOST_QUOTED else text[: MOST_QUOTED - 3] + "..."
 
 
 def printable(text: str) -> str:

@@ -22,6 +22,7 @@ from workloads.precision import Precision, parse_precision
 
 Tokens = Annotated[int, Meta(gt=0, le=10**8)]
 Steps = Annotated[int, Meta(gt=0, le=131072)]  # each is a forward pass
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ModelName = Annotated[
     str, Meta(description="Model: a name of the catalogue, a config.json or its folder, or a TOML")
 ]
@@ -83,7 +84,7 @@ class Scenario(Record, frozen=True, kw_only=True):
     allow_oom: Annotated[
         bool, Meta(description="Continue if the model does not fit into memory")
     ] = False
-    seed: Annotated[int, Meta(description="Seed, recorded with the result")] = 0
+    seed: Annotated[Seed, Meta(description="Seed, recorded with the result")] = 0
     set: Settings = msgspec.field(default_factory=dict)
 
 

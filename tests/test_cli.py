@@ -38,7 +38,7 @@ REFUSALS = {
     ),
     "value": (
         ["run", "gpt2", "--on", "t4", "--dtype", "fp16", "--set", "hbm.bandwidth_GBps=-1"],
-        "= -1: expected `float` > 0.0",
+        "= -1: must be above 0",
     ),
     "shape of --set": (["run", "gpt2", "--on", "t4", "--set", "hbm"], "KEY=VALUE"),
     "dtype": (["run", "gpt2", "--on", "h100-sxm", "--dtype", "fp7"], "w4a16"),
@@ -49,7 +49,7 @@ REFUSALS = {
     "not a number": (["run", "gpt2", "--on", "t4", "--batch", "x"], "--batch"),
     "memory": (["run", "llama-3.1-70b", "--on", "h100-sxm"], "= 141."),
     "enum": (["run", "gpt2", "--on", "t4", "--detail", "tiles"], "not one of op, tile"),
-    "batch": (["run", "gpt2", "--on", "t4", "--batch", "0"], "workload.batch"),
+    "batch": (["run", "gpt2", "--on", "t4", "--batch", "0"], "--batch '0': must be at least 1"),
     "encoder generates": (["run", "bert-base", "--on", "t4", "--output", "4"], "use --seq"),
     "file": (["run", "missing/config.json", "--on", "t4"], "no such file"),
     "scenario": (["sweep", "missing.toml", "--grid", "tp=1,2"], "missing.toml: no such file"),

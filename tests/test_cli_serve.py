@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.serving import serve
-from sim.serve.session import expected
+from sim.serve.session import share_done
+from sim.serve.shard import Reached
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 TRAFFIC = ["--arrivals", "poisson:8", "--prompt", "uniform:16-400", "--output", "uniform:1-40"]
@@ -119,23 +119,23 @@ def test_traffic_that_makes_no_sense_is_refused(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_time_to_go_knows_how_many_requests_a_trace_holds(tmp_path: Path) -> None:
-    rows = "0,100,4,a\n1,100,4,b\n2,100,4,c\n"
-    (tmp_path / "t.csv").write_text(TRACE + rows)
-    (tmp_path / "open.csv").write_text(TRACE + rows.rstrip())
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress((TRACE + rows).encode()))
-    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress((TRACE + rows).encode())[:-12])
-    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
-    (tmp_path / "t.json").write_text('[\n{"a": 1},\n{"a": 2}\n]\n')
-
-    def count(name: str, **fields: Any) -> int | None:
-        traffic = RequestTraffic(trace=str(tmp_path / name), **fields)
-        return expected(Serving(model="gpt2", on="h100-sxm", traffic=traffic))
-
-    assert [count("t.csv"), count("open.csv"), count("t.csv.gz"), count("t.jsonl")] == [3, 3, 3, 2]
-    assert count("t.json") is count("cut.csv.gz") is count("t.csv", window=(0, 1)) is None
-    assert count("t.csv", limit=2) == 2
-    assert count("t.csv", limit=9) == 3
+def test_progress_tells_of_the_bytes_of_a_trace_and_of_requests(tmp_path: Path) -> None:
+    text = TRACE + "".join(f"{i},100,4,a\n" for i in range(20_000))
+    for name, content in (("t.csv", text.encode()), ("t.csv.gz", gzip.compress(text.encode()))):
+        path = tmp_path / name
+        path.write_bytes(content)
+        traffic = RequestTraffic(trace=str(path))
+        seen: list[Reached] = []
+        serving = Serving(model="gpt2", on="h100-sxm", traffic=traffic, keep_steps=False)
+        serve(serving, seen.append)
+        taken = [at.taken for at in seen]
+        assert taken == sorted(taken)
+        assert taken[-1] == path.stat().st_size
+        shares = [share_done(traffic)(at) for at in seen]
+        assert all(0 < share <= 1 for share in shares)
+        assert shares[-1] == 1
+    drawn = RequestTraffic(arrivals="poisson:5", num_requests=200)
+    assert share_done(drawn)(Reached(50, 1.0, 0)) == 0.25
 
 
 def test_what_can_never_fit_is_named_and_the_rest_served(tmp_path: Path) -> None:

@@ -438,7 +438,7 @@ def test_changes_as_they_are_typed(text: str) -> None:
         parallelism=st.builds(Parallelism, tp=small, stages=st.lists(small).map(tuple)),
         lowering=st.builds(Lowering, fusion=st.booleans()),
         dtype=st.none() | words,
-        seed=st.integers(-(2**63), 2**63 - 1),
+        seed=st.integers(0, 2**63 - 1),
         set=st.dictionaries(words, st.one_of(st.booleans(), st.integers(-99, 99), words)),
     )
 )

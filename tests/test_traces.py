@@ -329,7 +329,7 @@ BAD_ROWS: list[tuple[str, str | bytes, str]] = [
     (OWN, '1,"1,1', "not a line of CSV"),
     (OWN, b"1,\xff,1", "not UTF-8"),
     (OWN, "1,1,1\n0.5,1,1", "line 4: arrives 0.5 s before the row above; sort the trace"),
-    (OWN, "1," + "1" * (2**20 + 1), "longer than 1048576 bytes"),
+    (OWN, "1," + "1" * (2**20 + 1), "longer than 1,048,576 bytes"),
     (VIDUR, "1,1,0", "column `num_decode_tokens` = '0': must be at least 1"),
     (AZURE, "2023-11-16 18:17:63.0,1,1", "no time of the calendar"),
     (AZURE, "2023-02-29 18:17:03.0,1,1", "no time of the calendar"),

@@ -41,7 +41,7 @@ SWEEPS = "sim.studies.sweep.session"
 app.command(cls=with_options(*SERVING))(serve)
 app.command(cls=with_options(f"{SWEEPS}:SweepOptions"))(sweep)
 app.command(cls=with_options("sim.fidelity.validate.session:ValidateOptions"))(validate)
-app.command()(calibrate)
+app.command(cls=with_options("sim.fidelity.calibrate.session:CalibrateOptions"))(calibrate)
 app.command(cls=with_options("sim.fidelity.measure.plan:MeasurementPlan"))(measure)
 app.command("map", cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
 app.command(cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)

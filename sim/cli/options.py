@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,10 +15,12 @@ from msgspec import NODEFAULT
 from msgspec import inspect as fields
 from typer.core import TyperCommand
 
-from sim.errors import InputError
+from sim.errors import InputError, quoted
+from sim.inputs.explain import explained
 from sim.inputs.plugins import refuse_plugins
 from sim.inputs.settings import Setting, settings_of
 from sim.output.files import claimed
+from workloads.numbers import decimal_number, whole_number
 
 _PLUGINS = inspect.Parameter(
     "plugins",
@@ -35,7 +37,11 @@ _PLUGINS = inspect.Parameter(
 )
 T = TypeVar("T", bound=msgspec.Struct)
 Flags = dict[str, Any]  # values of flags by field, nested as the records are
-_PLAIN = {fields.IntType: int, fields.FloatType: float, fields.BoolType: bool}
+_NUMBERS: dict[type[fields.Type], Callable[[str], float]] = {
+    fields.IntType: whole_number,
+    fields.FloatType: decimal_number,
+}
+_SHOWN = {fields.IntType: "<int>", fields.FloatType: "<float>"}
 _LISTS = (fields.ListType, fields.VarTupleType)
 
 
@@ -107,26 +113,43 @@ def parse(setting: Setting, value: Any) -> Any:
         return Path(value)
     if isinstance(setting.info, fields.TupleType):
         return span(value, flag)
-    if isinstance(setting.info, _LISTS) and isinstance(setting.info.item_type, fields.IntType):
-        try:
-            return [int(part) for text in value for part in text.split(",")]
-        except ValueError:
-            raise InputError(
-                f"{flag} {', '.join(value)!r}: write whole numbers with commas, e.g. 10,12,10"
-            ) from None
-    return value
+    if isinstance(setting.info, _LISTS):
+        number = _NUMBERS.get(type(setting.info.item_type))
+        if number is None:
+            return value
+        parts = [part for text in value for part in text.split(",")]
+        return _in_range([_number(part, number, flag) for part in parts], setting, ",".join(parts))
+    number = _NUMBERS.get(type(setting.info))
+    return _in_range(_number(value, number, flag) if number else value, setting, value)
 
 
 def span(text: str, flag: str) -> tuple[float, float]:
     """`FROM:TO` in seconds. Raises InputError."""
     first, colon, last = text.partition(":")
     try:
-        begin, end = float(first or 0), float(last)
+        begin, end = decimal_number(first or "0"), decimal_number(last)
     except ValueError:
         begin = end = 0.0
     if not colon or not 0 <= begin < end:
         raise InputError(f"{flag} {text!r}: write it as FROM:TO in seconds, e.g. 60:120")
     return begin, end
+
+
+def _number(text: str, read: Callable[[str], float], flag: str) -> float:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise InputError(f"{flag} {quoted(text)}: {error}") from None
+
+
+def _in_range(value: Any, setting: Setting, written: Any) -> Any:
+    """`value`, if the field takes it. Raises InputError."""
+    try:
+        msgspec.convert(value, setting.hint, strict=True)
+    except msgspec.ValidationError as error:
+        where = f"--{setting.flag} {quoted(written)}"
+        raise InputError(explained(str(error), value, setting.hint, where)) from None
+    return value
 
 
 def _options(name: str) -> Iterator[Setting]:
@@ -146,13 +169,21 @@ def _parameters(settings: Iterable[Setting]) -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
+def _values(info: fields.Type) -> str | None:
+    """What stands for the value in the help; None leaves it to typer."""
+    if isinstance(info, fields.LiteralType):
+        return "|".join(map(str, info.values))
+    return _SHOWN.get(type(info))
+
+
 def _parameter(setting: Setting) -> inspect.Parameter:
     """A setting as typer takes it. The value is None if the flag is not given."""
     info, flag, default = setting.info, setting.flag, setting.default
     names, shown, text = [f"--{flag}"], str(default), setting.help
     repeated = isinstance(info, (*_LISTS, fields.DictType))
-    plain: Any = _PLAIN.get(type(info), list[str] if repeated else str)
-    if plain is bool:
+    plain: Any = list[str] if repeated else str
+    if isinstance(info, fields.BoolType):
+        plain = bool
         names, shown = [f"--{flag}/--no-{flag}"], flag if default else f"no-{flag}"
     if setting.short:
         names.append(f"-{setting.short}")
@@ -161,7 +192,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     option = typer.Option(
         *names,
         help=text,
-        metavar="|".join(map(str, info.values)) if isinstance(info, fields.LiteralType) else None,
+        metavar=_values(info),
         show_default=False,
         rich_help_panel=setting.path[0].capitalize() if len(setting.path) > 1 else None,
     )

@@ -9,13 +9,15 @@ import typer
 from sim.cli.whatif import Subject, changed
 from sim.clock import ticks
 from sim.errors import InputError
+from workloads.numbers import DECIMAL
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "": 1.0}
-_TIME = re.compile(r"^(\d+\.?\d*(?:[eE][+-]?\d+)?)(s|ms|us|ns|)$", re.ASCII)
+_TIME = re.compile(rf"^(?!-)({DECIMAL})(s|ms|us|ns|)$")
 
 
 def timeline(context: typer.Context, scenario: Subject) -> None:
     """Draw what devices do when: a window, a layer, a device, with the critical path."""
+    from sim.output.files import check_file
     from sim.output.plots.timeline_view import View, plot_view
     from sim.studies.whatif.session import TimelineOptions
     from sim.studies.whatif.subjects import RunSubject, subject
@@ -23,6 +25,10 @@ def timeline(context: typer.Context, scenario: Subject) -> None:
     options = changed(context, TimelineOptions)
     if options.window and options.layer is not None:
         raise InputError("--window and --layer both say what to show; give one")
+    out = options.picture
+    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    for suffix in (".png", ".svg"):
+        check_file(stem.with_name(stem.name + suffix))
     one = subject(scenario, options.on, options.set)
     if not isinstance(one, RunSubject):
         raise InputError(
@@ -36,9 +42,6 @@ def timeline(context: typer.Context, scenario: Subject) -> None:
         devices=options.device,
         critical=options.critical,
     )
-    out = options.picture
-    stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    stem.parent.mkdir(parents=True, exist_ok=True)
     for path in plot_view(one.result, stem, view, options.size):
         typer.echo(f"  written to {path}")
 

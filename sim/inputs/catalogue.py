@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -20,10 +21,12 @@ from sim.inputs.documents import Document, checked, convert, read_document
 from workloads.entry import CatalogueModel, model_from_entry
 from workloads.huggingface import known_keys, model_from_config
 from workloads.model import Model
+from workloads.numbers import DECIMAL, WHOLE, decimal_number, whole_number
 
 Value = str | int | float | bool
 Changes = Mapping[str, Value]
 GENERIC = "generic"
+_NO_NUMBER = r"(?i)[+-]?(nan|inf|infinity)"
 LAUNCH = "launch.overhead_us"
 LAUNCHES = ("floor_us", "eager_us")  # the same of fitted kernels: it stands in for LAUNCH
 FOLDERS = {
@@ -224,17 +227,20 @@ def parse_change(text: str) -> tuple[str, Value]:
     if not found or not key.strip() or not raw.strip():
         raise InputError(f"--set {text!r}: write it as KEY=VALUE, e.g. hbm.bandwidth_GBps=6700")
     raw = raw.strip()
-    value: Value = raw
+    return key.strip(), _value(text, raw)
+
+
+def _value(text: str, raw: str) -> Value:
     if raw.lower() in ("true", "false"):
-        value = raw.lower() == "true"
-    else:
-        for number in (int, float):
-            try:
-                value = number(raw)
-                break
-            except ValueError:
-                continue
-    return key.strip(), value
+        return raw.lower() == "true"
+    if re.fullmatch(_NO_NUMBER, raw):
+        raise InputError(f"--set {text!r}: infinity and NaN are no values; give a finite number")
+    if not re.fullmatch(DECIMAL, raw):
+        return raw
+    try:
+        return whole_number(raw) if re.fullmatch(WHOLE, raw) else decimal_number(raw)
+    except ValueError as error:
+        raise InputError(f"--set {text!r}: {error}") from None
 
 
 def _apply(document: Document, changes: Changes, where: str) -> None:
@@ -262,7 +268,7 @@ def _enter(place: Any, step: str, key: str, where: str) -> Any:
     ]
     if step in names:
         return place[names.index(step)]
-    if step.isdecimal() and int(step) < len(place):
+    if step.isascii() and step.isdecimal() and int(step) < len(place):
         return place[int(step)]
     raise InputError(f"{where}: --set {key}: no entry {step!r}{hint(step, names)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT
@@ -15,7 +15,8 @@ class Setting(msgspec.Struct, frozen=True):
 
     path: where it lies in the document. flag: its name on the command line, without dashes.
     short: its letter there, or "".
-    help: its description with its unit. info: its type. default: NODEFAULT if it has none.
+    help: its description with its unit. info: its type. hint: the type with its range, as
+    msgspec converts to it. default: NODEFAULT if it has none.
     """
 
     path: tuple[str, ...]
@@ -23,6 +24,7 @@ class Setting(msgspec.Struct, frozen=True):
     short: str
     help: str
     info: fields.Type
+    hint: Any
     default: Any
 
 
@@ -38,6 +40,7 @@ def settings_of(record: type[msgspec.Struct]) -> Iterator[Setting]:
 
 
 def _inner(record: fields.StructType, path: tuple[str, ...]) -> Iterator[Setting]:
+    hints = get_type_hints(record.cls, include_extras=True)
     for field in record.fields:
         info, place = field.type, (*path, field.encode_name)
         if isinstance(info, fields.StructType):
@@ -53,4 +56,5 @@ def _inner(record: fields.StructType, path: tuple[str, ...]) -> Iterator[Setting
             else:
                 info = next(t for t in info.types if not isinstance(t, fields.NoneType))
         made = field.default_factory is not NODEFAULT
-        yield Setting(place, flag, short, text, info, None if made else field.default)
+        default = None if made else field.default
+        yield Setting(place, flag, short, text, info, hints[field.name], default)

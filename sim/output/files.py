@@ -37,6 +37,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_file(path: Path) -> None:
+    """Raise InputError, before any work is done, for a file that cannot be written at the end."""
+    reason = ""
+    if path.is_dir():
+        reason = "it is a folder; name a file"
+    elif path.is_symlink() and not path.exists():
+        reason = "it is a link to nothing; remove it or choose another"
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            reason = f"it cannot be written ({(error.strerror or str(error)).lower()})"
+    if reason:
+        raise InputError(f"--out {path}: {reason}")
+
+
 @contextmanager
 def claimed(folder: Path | None) -> Iterator[None]:
     """Hold a result folder for this process; without one, nothing happens.

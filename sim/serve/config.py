@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from sim.inputs.traces.files import Limits
 from sim.mapping.parallelism import Parallelism
-from sim.scenario import Dtype, KvDtype, MachineName, ModelName, Settings
+from sim.scenario import Dtype, KvDtype, MachineName, ModelName, Seed, Settings
 from sim.serve.knobs import Knobs, Positive
 from sim.serve.summary import Slo
 from workloads.block import Lowering
@@ -47,7 +48,9 @@ class RequestTraffic(Record, frozen=True, kw_only=True):
     window: Annotated[
         tuple[float, float] | None, Meta(description="Part of the trace, in seconds: FROM:TO")
     ] = None
-    rate_scale: Annotated[float, Meta(gt=0), Meta(description="Factor of the arrival rate")] = 1.0
+    rate_scale: Annotated[
+        float, Meta(ge=1e-6, le=1e6), Meta(description="Factor of the arrival rate")
+    ] = 1.0
     limit: Annotated[
         Positive | None, Meta(description="Serve only the first requests, so many")
     ] = None
@@ -55,6 +58,30 @@ class RequestTraffic(Record, frozen=True, kw_only=True):
     on_bad_row: Annotated[
         Literal["fail", "skip"], Meta(description="What to do with a bad row of the trace")
     ] = "fail"
+    max_line_bytes: Annotated[
+        int,
+        Meta(ge=64, le=2**30),
+        Meta(description="Most bytes of a line of the trace, or of an entry of a JSON list"),
+    ] = Limits().line_bytes
+    max_blank_lines: Annotated[
+        int, Meta(ge=0, le=2**31), Meta(description="Most empty lines of the trace in a row")
+    ] = Limits().blank_lines
+    max_expansion: Annotated[
+        Positive,
+        Meta(
+            description="Most bytes that a compressed trace gives per byte of its file, "
+            "beyond the first 64 MiB"
+        ),
+    ] = Limits().expansion
+
+    @property
+    def limits(self) -> Limits:
+        """What the trace may ask of its reader."""
+        return Limits(
+            line_bytes=self.max_line_bytes,
+            blank_lines=self.max_blank_lines,
+            expansion=self.max_expansion,
+        )
 
 
 class Serving(Record, frozen=True, kw_only=True):
@@ -109,7 +136,5 @@ class Serving(Record, frozen=True, kw_only=True):
     keep_steps: Annotated[
         bool, Meta(description="Keep one row per step", extra={"flag": "steps"})
     ] = True
-    seed: Annotated[
-        int, Meta(ge=0, le=2**63 - 1), Meta(description="Seed of all random numbers")
-    ] = 42
+    seed: Annotated[Seed, Meta(description="Seed of all random numbers")] = 42
     set: Settings = msgspec.field(default_factory=dict)

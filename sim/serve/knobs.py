@@ -10,7 +10,7 @@ from sim.clock import ticks
 from workloads.model import Record
 
 Positive = Annotated[int, Meta(gt=0, le=2**31)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=9e6)]  # about 104 days, as `clock.LONGEST` allows
 TtftBound = Annotated[
     Seconds | None,
     Meta(description="Bound of the time to first token, in seconds", extra={"flag": "slo-ttft"}),
@@ -34,7 +34,9 @@ class Knobs(Record, frozen=True, kw_only=True):
     max_num_seqs: Annotated[Positive, Meta(description="Most sequences that run at once")] = 128
     max_num_batched_tokens: Annotated[Positive, Meta(description="Most tokens per step")] = 2048
     long_prefill_token_threshold: Annotated[
-        int, Meta(ge=0), Meta(description="Most tokens of one prompt per step; 0: no bound")
+        int,
+        Meta(ge=0, le=2**31),
+        Meta(description="Most tokens of one prompt per step; 0: no bound"),
     ] = 0
     block_size: Annotated[Positive, Meta(description="Tokens per KV block")] = 16
     enable_prefix_caching: Annotated[
@@ -45,7 +47,9 @@ class Knobs(Record, frozen=True, kw_only=True):
         Meta(description="Drop the KV cache of a preempted request, or swap it to the host"),
     ] = "recompute"
     swap_bandwidth_GBps: Annotated[
-        float, Meta(gt=0), Meta(description="Bandwidth of the host link, in GB/s per direction")
+        float,
+        Meta(gt=0, le=1e9),
+        Meta(description="Bandwidth of the host link, in GB/s per direction"),
     ] = 25.0
     max_wait_ms: Annotated[
         float,

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sim.serve.config import Serving
 from sim.serve.live import Outcome, Refused
 from sim.serve.memory import Capacity
 from sim.serve.setup import Setup
-from sim.serve.shard import Progress, Shard, run_shard
+from sim.serve.shard import Progress, Reached, Shard, run_shard
 
 # Below so many requests, another process costs more than it saves.
 WORTH_PROCESSES = 20_000
@@ -122,7 +122,7 @@ def _in_processes(setup: Setup, cores: int, progress: Progress | None) -> Served
         try:
             while wait(jobs, timeout=0.5).not_done:
                 if progress:
-                    progress(*_told(Path(scratch.name)))
+                    progress(_reached(Path(scratch.name)))
         except KeyboardInterrupt:
             flag.touch()
         shards = [job.result() for job in jobs]
@@ -131,13 +131,18 @@ def _in_processes(setup: Setup, cores: int, progress: Progress | None) -> Served
     return served
 
 
-def _told(folder: Path) -> tuple[int, float]:
+def _reached(folder: Path) -> Reached:
     """What the workers last wrote of their progress, put together."""
-    finished, simulated = 0, 0.0
+    parts = [Reached(0, 0.0, 0)]
     for path in folder.glob("progress-*"):
-        count, _, at = path.read_text().partition(" ")
-        finished, simulated = finished + int(count or 0), max(simulated, float(at or 0))
-    return finished, simulated
+        with suppress(ValueError, TypeError):  # a file that is being written
+            count, simulated, taken = path.read_text().split()
+            parts.append(Reached(int(count), float(simulated), int(taken)))
+    return Reached(
+        sum(p.finished for p in parts),
+        max(p.simulated for p in parts),
+        max(p.taken for p in parts),
+    )
 
 
 def _ignore_interrupts() -> None:
@@ -155,11 +160,11 @@ def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:
 
     told = 0.0
 
-    def tell(finished: int, simulated: float) -> None:
+    def tell(at: Reached) -> None:
         nonlocal told
         if time.monotonic() - told > 0.5:
             told = time.monotonic()
-            (folder / f"progress-{numbers[0]}").write_text(f"{finished} {simulated}")
+            (folder / f"progress-{numbers[0]}").write_text(" ".join(map(str, at)))
 
     return run_shard(Setup(serving), numbers, tell, sticky(stop), folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +20,14 @@ from sim.cost.model import matrix_rate
 from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
-from sim.inputs.traces.files import count_rows
 from sim.output.options import Output
 from sim.output.report import counted, terminal
-from sim.serve.config import Serving
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.intervals import in_summary
 from sim.serve.output import ServeFiles, print_summary, write_serve
 from sim.serve.record import ServeRecord
 from sim.serve.serving import Served, serve
-from sim.serve.shard import Progress
+from sim.serve.shard import Progress, Reached
 from sim.serve.summary import Fleet, Slo, summarise
 
 
@@ -54,7 +54,7 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
     console, out, trace_window = terminal(), output.out, output.trace_window
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
-    with progress_lines(lambda: expected(serving)) as progress:
+    with progress_lines(serving.traffic) as progress:
         served = serve(serving, progress)
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
         window = " in the window" if serving.traffic.window else ""
@@ -176,37 +176,41 @@ def config(served: Served) -> dict[str, Any]:
     }
 
 
-def expected(serving: Serving) -> int | None:
-    """How many requests will come, where that is known."""
-    traffic = serving.traffic
-    if not traffic.trace:
-        return traffic.num_requests
-    rows = None if traffic.window else count_rows(Path(traffic.trace))
-    return min((n for n in (traffic.limit, rows) if n is not None), default=None)
+def share_done(traffic: RequestTraffic) -> Callable[[Reached], float]:
+    """The share of a run that is done, from how far it is: of its requests where their number is
+    known, else of the bytes of its trace."""
+    total = traffic.limit if traffic.trace else traffic.num_requests
+    size = os.path.getsize(traffic.trace) if traffic.trace else 0
+
+    def share(at: Reached) -> float:
+        shares = [at.finished / total if total else 0.0, at.taken / size if size else 0.0]
+        return max(shares)
+
+    return share
 
 
 @contextmanager
-def progress_lines(count: Callable[[], int | None]) -> Iterator[Progress | None]:
-    """Finished requests, simulated time, speed and time to go, if stderr is a terminal."""
+def progress_lines(traffic: RequestTraffic) -> Iterator[Progress | None]:
+    """Finished requests, simulated time, bytes read, speed and time to go, on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
-    total = count()
+    share = share_done(traffic)
     start = last = time.monotonic()
 
-    def report(finished: int, simulated: float) -> None:
+    def report(at: Reached) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < 0.5:
             return
         last = now
-        spent = now - start
-        left = (
-            f", {(total - finished) * spent / finished:,.0f} s to go" if total and finished else ""
-        )
+        spent, done = now - start, share(at)
+        read = f"{at.taken / 1e6:,.1f} MB read, " if traffic.trace else ""
+        left = f", {(1 - done) * spent / done:,.0f} s to go" if 0 < done < 1 else ""
         sys.stderr.write(
-            f"\r{finished:,} requests finished, {simulated:,.0f} s simulated, "
-            f"{finished / spent:,.0f} requests/s, {simulated / spent:,.0f} times real time{left} "
+            f"\r\033[K{read}{at.finished:,} requests finished, {at.simulated:,.0f} s simulated, "
+            f"{at.finished / spent:,.0f} requests/s, "
+            f"{at.simulated / spent:,.0f} times real time{left} "
         )
         sys.stderr.flush()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,7 +18,16 @@ from sim.serve.replica import Recorder, Replica
 from sim.serve.setup import Setup
 from workloads.request import Request
 
-Progress = Callable[[int, float], None]  # (finished requests, simulated seconds)
+
+class Reached(NamedTuple):
+    """How far a run is: finished requests, simulated seconds, bytes of the trace's file read."""
+
+    finished: int
+    simulated: float
+    taken: int
+
+
+Progress = Callable[[Reached], None]
 
 
 class Shard(msgspec.Struct):
@@ -56,13 +66,26 @@ def run_shard(
         for columns in (*steps, *stages):
             columns.spill(folder / columns.stem)
     tokens = {n: [0, 0] for n in numbers}
+    trace = setup.source.trace
+    at = Reached(0, 0.0, 0)
+
+    def read(taken: int) -> None:
+        nonlocal at
+        at = at._replace(taken=taken)
+        if progress:
+            progress(at)
+
+    if trace and progress:
+        trace.file.watch = read
 
     def finished(row: Finished) -> None:
+        nonlocal at
         requests.append(row)
         tokens[row.replica][0] += row.prompt
         tokens[row.replica][1] += row.output
         if progress and not len(requests) & 255:
-            progress(len(requests), seconds(row.last_token))
+            at = Reached(len(requests), seconds(row.last_token), at.taken)
+            progress(at)
 
     def refuse(request: Request) -> None:
         refused.append(Refused(request.index, request.id, request.prompt + request.output))
@@ -77,7 +100,8 @@ def run_shard(
     engine = Engine()
     arrivals_of(setup, replicas, refuse).start(engine, setup.source)
     engine.run()
-    trace = setup.source.trace if 0 in numbers else None  # one shard tells of the trace
+    if 0 not in numbers:
+        trace = None  # one shard tells of the trace
     return Shard(
         requests,
         steps,

@@ -61,6 +61,7 @@ class RequestSource:
                 rate_scale=traffic.rate_scale,
                 limit=traffic.limit,
                 shuffle_seed=self.seed if traffic.shuffle else None,
+                limits=traffic.limits,
             ),
             arrivals=self.arrivals,
             seed=self.seed,
@@ -111,7 +112,9 @@ class RequestSource:
         if kind == "trace" and colon:
             # The arrival times of the trace are not used, so that a trace of lengths will do.
             rows = read_trace(
-                path, Selection(on_bad_row=traffic.on_bad_row), arrivals=Constant(1.0)
+                path,
+                Selection(on_bad_row=traffic.on_bad_row, limits=traffic.limits),
+                arrivals=Constant(1.0),
             )
             pairs = [(q.prompt, q.output) for q in rows]
             prompts, outputs = zip(*pairs, strict=True) if pairs else ((), ())

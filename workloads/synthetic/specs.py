@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from workloads.numbers import decimal_number, whole_number
 from workloads.synthetic.arrivals import (
     Arrivals,
     ClosedLoop,
@@ -109,17 +110,18 @@ def _options(
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
+    return _read(text, decimal_number)
 
 
 def _whole(text: str) -> int:
+    return _read(text, whole_number)
+
+
+def _read(text: str, reader: Builder[T]) -> T:
     try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
+        return reader(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} {error}") from None
 
 
 _ARRIVALS: dict[str, tuple[Builder[Arrivals], str]] = {

@@ -5,37 +5,85 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import polars as pl
+from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
 from hw_models.device import Device
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from sim.fidelity.calibrate.calibrate import Calibration, CalibrationResult, calibrate
 from sim.fidelity.calibrate.device_file import save_device, save_record
 from sim.fidelity.calibrate.engines import EngineFit, calibrate_engine, terms_of
 from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device
+from sim.output.files import check_file
 from sim.output.report import terminal
 from sim.serve.host import load_engine
+from workloads.model import Record
 
 
-def calibrate_paths(
-    paths: list[Path],
-    *,
-    device: str,
-    out: Path | None,
-    holdout: float,
-    date: str,
-) -> Calibration:
-    """Fit a device's terms to measurements, print the errors, and write its TOML."""
+class CalibrateOptions(Record, frozen=True, kw_only=True):
+    """Options of `calibrate`: what is fitted, and where its TOML goes."""
+
+    device: Annotated[
+        str | None, Meta(description="The device to fit: a name of the catalogue or a TOML")
+    ] = None
+    engine: Annotated[
+        str | None, Meta(description="Fit the host time of this backend of benchmarks: vllm-0.12")
+    ] = None
+    file: Annotated[
+        Path | None,
+        Meta(
+            description="The TOML to write; NAME-calibrated.toml if not given",
+            extra={"flag": "out"},
+        ),
+    ] = None
+    holdout: Annotated[
+        float,
+        Meta(ge=0, le=0.9),
+        Meta(description="Share of the shapes kept from the fit, and scored"),
+    ] = 0.25
+    date: Annotated[
+        str | None, Meta(description="Date to write, YYYY-MM-DD; today if not given")
+    ] = None
+
+    @property
+    def day(self) -> str:
+        """The date to write. Raises InputError for text that is no date."""
+        try:
+            return (date.fromisoformat(self.date) if self.date else date.today()).isoformat()
+        except ValueError:
+            raise InputError(f"--date {quoted(self.date)}: write it as YYYY-MM-DD") from None
+
+    def file_for(self, name: str) -> Path:
+        """The file to write, which is tried. Raises InputError."""
+        path = self.file or Path(f"{name}-calibrated.toml")
+        if path.suffix != ".toml":
+            raise InputError(f"--out {path}: the file to write ends in .toml")
+        check_file(path)
+        return path
+
+
+def calibrate_paths(paths: list[Path], options: CalibrateOptions) -> Calibration | EngineFit:
+    """Fit what the options name to measurements, print the errors, and write its TOML."""
+    if options.device is not None and options.engine is None:
+        return _calibrate_device(paths, options.device, options)
+    if options.engine is not None and options.device is None:
+        return _calibrate_engine(paths, options.engine, options)
+    raise InputError("say what to fit: either --device NAME or --engine NAME")
+
+
+def _calibrate_device(paths: list[Path], device: str, options: CalibrateOptions) -> Calibration:
     console = terminal()
     base = load_device(device)
+    day, path = options.day, options.file_for(base.name)
     unknown: list[Path] = []
     sources = list(read(paths, device, None, unknown))
     for path in unknown:
@@ -43,21 +91,19 @@ def calibrate_paths(
     if not sources:
         raise InputError(f"{', '.join(map(str, paths))}: no table of a known format was read")
     with spinner() as progress:
-        made = calibrate(sources, base, holdout=holdout, date=date, progress=progress)
+        made = calibrate(sources, base, holdout=options.holdout, date=day, progress=progress)
     print_calibration(made, console)
     if not any(o.fit for o in made.outcomes):
         raise InputError(f"no term of {base.name} was fitted; the table above says why")
-    path = out or Path(f"{base.name}-calibrated.toml")
-    save_device(made.device, path, heading(base, sources, date))
+    save_device(made.device, path, heading(base, sources, day))
     console.print(f"  written to {path}; use it as --on {path}")
     return made
 
 
-def calibrate_engine_paths(
-    paths: list[Path], *, engine: str, out: Path | None, holdout: float, date: str
-) -> EngineFit:
+def _calibrate_engine(paths: list[Path], engine: str, options: CalibrateOptions) -> EngineFit:
     """Fit an engine's host time to closed-loop benchmarks, and write its TOML."""
     console = terminal()
+    day, path = options.day, options.file_for(engine)
     wanted = ("e2e/silicon", "e2e/splitwise")
     sources = [s for s in read(paths, None, None, []) if s.format in wanted]
     if not sources:
@@ -68,7 +114,7 @@ def calibrate_engine_paths(
     alike = [s.frame for s in sources if s.format == sources[0].format]
     whole = msgspec.structs.replace(sources[0], frame=pl.concat(alike, how="diagonal_relaxed"))
     with spinner() as progress:
-        made = calibrate_engine(whole, engine, holdout=holdout, date=date, progress=progress)
+        made = calibrate_engine(whole, engine, holdout=options.holdout, date=day, progress=progress)
     table = Table(title=made.engine.source, title_justify="left")
     for name in terms_of(made.engine):
         table.add_column(name, justify="right")
@@ -78,8 +124,7 @@ def calibrate_engine_paths(
         console.print(f"  not told: {term}: {why}")
     for reason, rows in made.left.items():
         console.print(f"  {rows:,} rows left out: {reason}")
-    path = out or Path(f"{engine}-calibrated.toml")
-    save_record(made.engine, path, f"{engine}, calibrated {date} by memorywall calibrate.")
+    save_record(made.engine, path, f"{engine}, calibrated {day} by memorywall calibrate.")
     load_engine(str(path))
     console.print(f"  written to {path}; use it as serve --engine {path}")
     return made

@@ -21,7 +21,7 @@ from sim.fidelity.calibrate.calibrate import Calibration, calibrate
 from sim.fidelity.calibrate.device_file import save_device
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.models import RealModel, Timed
-from sim.fidelity.measure.plan import MeasurementPlan
+from sim.fidelity.measure.plan import ClockName, MeasurementPlan
 from sim.fidelity.measure.session import measure
 from sim.fidelity.measure.timer import CLOCKS
 from sim.fidelity.validate.points import MeasuredFile
@@ -60,7 +60,7 @@ class LoopStudy(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     subjects: tuple[Subject, ...]
     threads: int = 1
-    clock: str = "cpu"
+    clock: ClockName = "cpu"
     repeats: int = 7
     steps: int = 9
     few: int = 16

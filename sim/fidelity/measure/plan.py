@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from workloads.model import Record
 
+ClockName = Literal["wall", "cpu"]
 QUICK_CASE_S = 0.02
 
 
@@ -48,9 +49,9 @@ class MeasurementPlan(Record, frozen=True, kw_only=True):
         int, Meta(ge=0, le=4096), Meta(description="Threads of a CPU; 0: PyTorch decides")
     ] = 0
     quick: Annotated[bool, Meta(description="Measure a few small shapes, in seconds")] = False
-    case_s: float = 0.25
-    longest_s: float = 0.4
-    clock: str = "wall"
+    case_s: Annotated[float, Meta(gt=0, le=3600)] = 0.25
+    longest_s: Annotated[float, Meta(gt=0, le=3600)] = 0.4
+    clock: ClockName = "wall"
 
     @property
     def seconds_per_case(self) -> float:

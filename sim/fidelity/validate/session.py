@@ -32,11 +32,11 @@ class ValidateOptions(Output, frozen=True, kw_only=True):
         str | None, Meta(description="Predict for this device: a name of the catalogue or a TOML")
     ] = None
     max_median: Annotated[
-        Annotated[float, Meta(ge=0)] | None,
+        Annotated[float, Meta(ge=0, le=1e9)] | None,
         Meta(description="Exit with 1 if the median error of a set exceeds this, in %"),
     ] = None
     limit: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
+        Annotated[int, Meta(ge=1, le=2**31)] | None,
         Meta(description="Rows per table, drawn with a fixed seed; all if not given"),
     ] = None
     detail: Annotated[bool, Meta(description="Show the errors by regime, too")] = True

@@ -10,26 +10,38 @@ import codecs
 import re
 from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
-from pathlib import Path
 from typing import Any
 
-from sim.inputs.traces.files import MAX_LINE, blocks
+from sim.inputs.documents import without_doubles
+from sim.inputs.traces.files import TraceFile
 from sim.inputs.traces.values import BadRow, Row
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _OBJECTS = re.compile(r"\[[ \t\r\n]*\{")
-# Text of a fraction is kept, see `values`; NaN and Infinity stay words that are no numbers.
-_DECODER = JSONDecoder(parse_float=str, parse_constant=str)
 
 
-def entries(path: Path) -> Iterator[tuple[int, Row | BadRow]]:
+class _NoNumber(Exception):
+    """NaN or an infinity where JSON allows none."""
+
+
+def _refuse_constant(word: str) -> None:
+    raise _NoNumber(word)
+
+
+# Text of a fraction is kept, see `values`.
+_DECODER = JSONDecoder(
+    parse_float=str, parse_constant=_refuse_constant, object_pairs_hook=without_doubles
+)
+
+
+def entries(file: TraceFile) -> Iterator[tuple[int, Row | BadRow]]:
     """The entries of the list and their numbers from 1.
 
     After malformed text nothing says where the next entry begins, so it ends the reading.
     """
     number = 0
     try:
-        text = _Text(path)
+        text = _Text(file)
         if text.peek() == "{" and not _enter_list(text):
             raise BadRow("the object holds no list of entries")
         for number, value in enumerate(_items(text), 1):
@@ -65,8 +77,8 @@ def _enter_list(text: _Text) -> bool:
 class _Text:
     """The decoded file and a place in it; only the stretch around the place is held."""
 
-    def __init__(self, path: Path) -> None:
-        self._blocks = blocks(path)
+    def __init__(self, file: TraceFile) -> None:
+        self._blocks, self._longest = file.blocks(), file.limits.line_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._held, self._at, self._ended = "", 0, False
 
@@ -82,7 +94,7 @@ class _Text:
 
     def at_list_of_objects(self) -> bool:
         """Whether such a list begins here."""
-        if self.peek() == "[" and len(self._held) - self._at < MAX_LINE:
+        if self.peek() == "[" and len(self._held) - self._at < self._longest:
             self._more()
         return _OBJECTS.match(self._held, self._at) is not None
 
@@ -109,21 +121,26 @@ class _Text:
                 return found
             except JSONDecodeError as error:
                 # Cut off by the edge of what is held, unless that is long or all there is.
-                if len(self._held) - self._at > MAX_LINE:
-                    raise BadRow(f"malformed JSON, or an entry beyond {MAX_LINE} bytes") from None
+                if len(self._held) - self._at > self._longest:
+                    raise BadRow(
+                        f"malformed JSON, or an entry beyond {self._longest:,} bytes"
+                    ) from None
                 if not self._more():
                     raise BadRow(f"malformed JSON, or cut short ({error.msg})") from None
             except RecursionError:
                 raise BadRow("JSON is nested too deeply") from None
-            except ValueError:
-                raise BadRow("a number of too many digits") from None
+            except _NoNumber as error:
+                raise BadRow(f"{error} is no number of JSON; numbers are finite") from None
+            except ValueError as error:
+                double = "twice" in str(error)  # of `without_doubles`; else Python's limit
+                raise BadRow(str(error) if double else "a number of too many digits") from None
 
     def _more(self) -> bool:
         """Hold more text; False at the end."""
         if self._ended:
             return False
         pieces, size = [self._held[self._at :]], 0
-        while size <= MAX_LINE and not self._ended:
+        while size <= self._longest and not self._ended:
             block = next(self._blocks, b"")
             self._ended = not block
             try:

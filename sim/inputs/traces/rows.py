@@ -7,19 +7,20 @@ asked, a block at a time. What is not even a row comes as a `BadRow` in its plac
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from sim.errors import InputError
+from sim.errors import InputError, one_line
+from sim.inputs.documents import without_doubles
 from sim.inputs.traces.documents import entries
-from sim.inputs.traces.files import PARQUET, blocks, head, lines
-from sim.inputs.traces.values import BadRow, Row
+from sim.inputs.traces.files import PARQUET, TraceFile
+from sim.inputs.traces.parquet import parquet_columns, parquet_rows
+from sim.inputs.traces.values import NAMES, NOT_FINITE, BadRow, Row, Rows
 
-Rows = Iterator[tuple[int, Row | BadRow]]
-SLICE = 2**15
 # Text of a fraction is kept, see `values`.
 _DECODE = msgspec.json.Decoder(float_hook=str).decode
 
@@ -32,32 +33,36 @@ class Source(NamedTuple):
     rows: Callable[[], Rows]
 
 
-def open_source(path: Path, *, skip: bool) -> Source:
-    """The source at `path`; with `skip` broken rows may come before the first good one.
+def open_source(file: TraceFile, *, skip: bool) -> Source:
+    """The source of a file; with `skip` broken rows may come before the first good one.
 
     Raises InputError if the file cannot be read or holds no row.
     """
-    if head(path) == PARQUET:
-        return Source("row", _parquet_columns(path), lambda: _parquet(path))
-    start = _start(path)
+    if file.head == PARQUET:
+        return Source("row", parquet_columns(file.path), lambda: parquet_rows(file))
+    start = _start(file)
     if start in "{[":
-        if start == "{" and _is_lines(path):
-            return _by_first_row(path, "line", lambda: _json_lines(path), skip)
-        return _by_first_row(path, "entry", lambda: entries(path), skip)
-    header = _header(path)
-    return Source("line", frozenset(header), lambda: _csv(path))
+        if start == "{" and _is_lines(file):
+            return _by_first_row(file.path, "line", lambda: _json_lines(file), skip)
+        return _by_first_row(file.path, "entry", lambda: entries(file), skip)
+    header = _header(file)
+    return Source("line", frozenset(header), lambda: _csv(file))
 
 
-def _start(path: Path) -> str:
+def _start(file: TraceFile) -> str:
     """The first character that is no blank."""
+    blanks = 0
     try:
-        for block in blocks(path):
-            found = block.removeprefix(b"\xef\xbb\xbf").lstrip()
-            if found:
-                return chr(found[0])
+        for block in file.blocks():
+            text = block.removeprefix(b"\xef\xbb\xbf").lstrip()
+            if text:
+                return chr(text[0])
+            blanks += len(block)
+            if blanks > file.limits.line_bytes:
+                raise BadRow(f"begins with more than {file.limits.line_bytes:,} blanks")
     except BadRow as broken:
-        raise InputError(f"{path}: {broken.sentence()}") from None
-    raise InputError(f"{path}: the file is empty; a trace needs a header or a row")
+        raise InputError(f"{file.path}: {broken.sentence()}") from None
+    raise InputError(f"{file.path}: the file is empty; a trace needs a header or a row")
 
 
 def _by_first_row(path: Path, unit: str, rows: Callable[[], Rows], skip: bool) -> Source:
@@ -72,14 +77,12 @@ def _by_first_row(path: Path, unit: str, rows: Callable[[], Rows], skip: bool) -
 # CSV -------------------------------------------------------------------------------------
 
 
-def _csv(path: Path) -> Rows:
+def _csv(file: TraceFile) -> Rows:
     """Rows by the header's columns. A quoted cell may hold a comma, but no line end."""
     header: list[str] | None = None
-    for number, line in lines(path):
+    for number, line in file.lines():
         if isinstance(line, BadRow):
             yield number, line
-            continue
-        if not line or line == b"\r":
             continue
         try:
             cells = _cells(line)
@@ -90,8 +93,19 @@ def _csv(path: Path) -> Rows:
             header = [name.strip() for name in cells]
         elif len(cells) != len(header):
             yield number, BadRow(f"{len(cells)} cells under a header of {len(header)}")
+        elif b"nan" in (lower := line.lower()) or b"inf" in lower:
+            row = dict(zip(header, cells, strict=True))
+            yield number, _not_finite(row) or row
         else:
             yield number, dict(zip(header, cells, strict=True))
+
+
+def _not_finite(row: dict[str, str]) -> BadRow | None:
+    """What is wrong with NaN or an infinity in a column that holds no names."""
+    for column, cell in row.items():
+        if column not in NAMES and cell.strip().lower().lstrip("+-") in NOT_FINITE:
+            return BadRow("must be a finite number", column, cell)
+    return None
 
 
 def _cells(line: bytes) -> list[str]:
@@ -107,8 +121,8 @@ def _cells(line: bytes) -> list[str]:
         raise BadRow(f"not a line of CSV ({error})") from None
 
 
-def _header(path: Path) -> list[str]:
-    for number, line in lines(path):
+def _header(file: TraceFile) -> list[str]:
+    for number, line in file.lines():
         try:
             if isinstance(line, BadRow):
                 raise line
@@ -119,18 +133,18 @@ def _header(path: Path) -> list[str]:
                     raise BadRow(f"the header names column `{double[:60]}` twice")
                 return names
         except BadRow as bad:
-            raise InputError(f"{path}, line {number}: {bad.sentence()}") from None
-    raise InputError(f"{path}: the file is empty; a trace needs a header or a row")
+            raise InputError(f"{file.path}, line {number}: {bad.sentence()}") from None
+    raise InputError(f"{file.path}: the file is empty; a trace needs a header or a row")
 
 
 # JSON lines ------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path) -> Rows:
-    for number, line in lines(path):
+def _json_lines(file: TraceFile) -> Rows:
+    for number, line in file.lines():
         if isinstance(line, BadRow):
             yield number, line
-        elif line and not line.isspace():
+        elif not line.isspace():
             yield number, _object(line)
 
 
@@ -143,19 +157,30 @@ def _object(line: bytes) -> Row | BadRow:
         return BadRow(f"not a JSON object ({str(error)[:100]})")
     except RecursionError:
         return BadRow("not a JSON object of sensible depth")
-    return found if isinstance(found, dict) else BadRow("not a JSON object")
+    if not isinstance(found, dict):
+        return BadRow("not a JSON object")
+    # More colons than keys may mean a key that stands twice, which the fast decoder lets pass.
+    return found if line.count(b":") == len(found) else _without_doubles(line, found)
 
 
-def _is_lines(path: Path) -> bool:
+def _without_doubles(line: bytes, row: Row) -> Row | BadRow:
+    try:
+        json.loads(line.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=without_doubles)
+    except (ValueError, RecursionError) as error:
+        return BadRow(one_line(str(error))[:200])
+    return row
+
+
+def _is_lines(file: TraceFile) -> bool:
     """Whether a file that begins with `{` holds an object a line, not one document.
 
     A document is an object over many lines, or one line whose values include a list of
     objects that is not a session's.
     """
-    names = {suffix.lower() for suffix in path.suffixes}
+    names = {suffix.lower() for suffix in file.path.suffixes}
     if names & {".jsonl", ".ndjson"}:
         return True
-    first = next(_json_lines(path), None)
+    first = next(_json_lines(file), None)
     if first is None or isinstance(first[1], BadRow):
         return False
     return not any(
@@ -163,42 +188,3 @@ def _is_lines(path: Path) -> bool:
         for key, value in first[1].items()
         if key not in ("sub_requests", "conversations")
     )
-
-
-# Parquet ---------------------------------------------------------------------------------
-
-
-def _parquet_columns(path: Path) -> frozenset[str]:
-    import polars as pl  # slow to import, and only Parquet needs it
-
-    try:
-        return frozenset(pl.read_parquet_schema(path))
-    except _polars_errors() as error:
-        raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
-
-
-def _parquet(path: Path) -> Rows:
-    import polars as pl
-
-    start = 0
-    while True:
-        try:
-            part = pl.scan_parquet(path).slice(start, SLICE).collect()
-        except _polars_errors() as error:
-            yield start + 1, BadRow(f"the Parquet file is damaged ({_first_line(error)})")
-            return
-        yield from enumerate(part.iter_rows(named=True), start + 1)
-        if part.height < SLICE:
-            return
-        start += SLICE
-
-
-def _polars_errors() -> tuple[type[BaseException], ...]:
-    """What polars raises for a damaged file; a panic of its core is no Exception."""
-    import polars as pl
-
-    return (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["unknown"])[0][:120]

@@ -17,6 +17,7 @@ import msgspec
 
 from sim.clock import TICKS_PER_SECOND
 from sim.errors import InputError, hint
+from sim.inputs.traces.files import Limits, TraceFile
 from sim.inputs.traces.formats import FORMATS, Entry, tell
 from sim.inputs.traces.rows import Source, open_source
 from sim.inputs.traces.stream import Clock, drawn, requests, scaled, shuffled
@@ -51,6 +52,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     rate_scale: 2 halves all times between arrivals (not the delays within a session).
     limit: the largest number of requests.
     shuffle_seed: the arrivals stay, the requests are permuted within blocks of 65,536 rows.
+    limits: what the file may ask of its reader.
     """
 
     on_bad_row: OnBadRow = "fail"
@@ -58,6 +60,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     rate_scale: float = 1.0
     limit: int | None = None
     shuffle_seed: int | None = None
+    limits: Limits = Limits()
 
 
 EVERYTHING = Selection()
@@ -82,9 +85,14 @@ class Trace:
     """
 
     def __init__(
-        self, path: Path, source: Source, form: str, arrivals: Arrivals | None, options: Options
+        self,
+        file: TraceFile,
+        source: Source,
+        form: str,
+        arrivals: Arrivals | None,
+        options: Options,
     ) -> None:
-        self.path = path
+        self.file, self.path = file, file.path
         self.format = form
         self._source = source
         self._arrivals = arrivals
@@ -158,7 +166,7 @@ def read_trace(
     without arrival times needs it. Each session takes one arrival, and the trace ends with the
     arrivals. Raises InputError for a selection that cannot be and for a file that is no trace.
     """
-    file = Path(path)
+    file = TraceFile(Path(path), selection.limits)
     on_bad_row, limit, window = selection.on_bad_row, selection.limit, selection.window
     shuffle_seed = selection.shuffle_seed
     if on_bad_row not in get_args(OnBadRow):
@@ -183,10 +191,10 @@ def read_trace(
         for used in (seed, shuffle_seed or 0):
             generator(used, "arrivals")  # refuses what is no seed
     except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     if not FORMATS[form].timed and arrivals is None:
         raise InputError(
-            f"{file}: {form} holds lengths without arrival times; "
+            f"{path}: {form} holds lengths without arrival times; "
             "give an arrival process such as poisson:6"
         )
     return Trace(file, source, form, arrivals, options)

@@ -7,17 +7,21 @@ breaks a rule is a `BadRow`; the reader knows file and line and adds them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import lru_cache
 from typing import Any
 
 from sim.clock import TICKS_PER_SECOND
+from sim.errors import quoted
 from workloads.request import MOST_TOKENS
 
 # A row of a trace by column; numbers of JSON with a fraction are kept as their text.
 Row = Mapping[str, Any]
+NOT_FINITE = {"nan", "inf", "infinity"}
+# Columns of names, in which such a word is a name.
+NAMES = {"Model", "Log Type", "Session ID", "request_id", "session_id", "id", "session", "model"}
 
 # Powers of ten from a unit of time to ticks.
 SECONDS, MILLISECONDS, NANOSECONDS = 12, 9, 3
@@ -45,9 +49,11 @@ class BadRow(Exception):
         """What is wrong, without the place."""
         if not self.column:
             return self.rule
-        shown = repr(self.value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return f"column `{self.column}` = {shown}: {self.rule}"
+        return f"column `{self.column}` = {quoted(self.value)}: {self.rule}"
+
+
+# Rows and their numbers in the file.
+Rows = Iterator[tuple[int, Row | BadRow]]
 
 
 def tokens(row: Row, column: str, least: int = 1) -> int:

@@ -17,11 +17,11 @@ import msgspec
 from sim.errors import InputError, hint
 from sim.inputs.catalogue import parse_change
 from sim.inputs.settings import settings_of
+from workloads.numbers import DECIMAL
 
 Path = tuple[str, ...]
 MOST_VALUES = 1_000_000
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_RANGE = re.compile(rf"^({_NUMBER}):({_NUMBER})(?::([x+])({_NUMBER}))?$")
+_RANGE = re.compile(rf"^({DECIMAL}):({DECIMAL})(?::([x+])({DECIMAL}))?$")
 
 
 class Axis(msgspec.Struct, frozen=True):

@@ -45,7 +45,12 @@ def at_rate(serving: Serving, rate: Any) -> Serving:
 def trace_rate(traffic: RequestTraffic) -> float:
     """Requests a second of a trace as it is."""
     count, last = 0, 0
-    selection = Selection(on_bad_row=traffic.on_bad_row, window=traffic.window, limit=traffic.limit)
+    selection = Selection(
+        on_bad_row=traffic.on_bad_row,
+        window=traffic.window,
+        limit=traffic.limit,
+        limits=traffic.limits,
+    )
     rows = read_trace(traffic.trace or "", selection)
     for request in rows:
         count, last = count + 1, request.arrival

@@ -15,9 +15,11 @@ from sim.errors import InputError
 from sim.inputs.catalogue import Value, look_up, parse_change, split_changes, stated
 from sim.studies.sweep.axes import Path, path_of
 from sim.studies.sweep.registry import kind_of
+from workloads.numbers import DECIMAL
 
-_FACTOR = re.compile(r"^([*/])\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)$")
-_PERCENT = re.compile(r"^([+-]\d+\.?\d*)\s*%$")
+_FACTOR = re.compile(rf"^([*/])\s*({DECIMAL})$")
+_PERCENT = re.compile(rf"^(?=[+-])({DECIMAL})\s*%$")
+LEAST_FACTOR = 1e-12
 
 
 def changed(kind: str, document: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
@@ -43,13 +45,14 @@ def factor(text: str) -> float | None:
     """2.0 of `*2`, 0.5 of `/2`, 1.1 of `+10%`; None for anything else."""
     if match := _FACTOR.match(text):
         number = float(match[2])
-        if number <= 0:
-            raise InputError(f"--set ...={text}: a factor lies above 0")
+        if not LEAST_FACTOR <= number <= 1 / LEAST_FACTOR:
+            raise InputError(f"--set ...={text}: a factor lies above 0, from 1e-12 to 1e12")
         return number if match[1] == "*" else 1 / number
     if match := _PERCENT.match(text):
         by = 1 + float(match[1]) / 100
-        if by <= 0:
-            raise InputError(f"--set ...={text}: nothing is left of the value")
+        if not 0 < by <= 1 / LEAST_FACTOR:
+            rule = "nothing is left of the value" if by <= 0 else "at most +1e14 %"
+            raise InputError(f"--set ...={text}: {rule}")
         return by
     return None
 

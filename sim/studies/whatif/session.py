@@ -38,6 +38,8 @@ from sim.studies.whatif.trend_report import plot_trend, print_trend
 from sim.studies.whatif.trend_report import table_of as trend_table
 from workloads.model import Record
 
+Number = Annotated[int, Meta(ge=0, le=2**31)]
+
 
 class Pictured(Record, frozen=True, kw_only=True):
     """A subject with changes, as a picture. `set` holds texts KEY=VALUE."""
@@ -60,17 +62,17 @@ class TimelineOptions(Pictured, frozen=True, kw_only=True):
         str | None, Meta(description="Part of the run to draw, FROM:TO, e.g. 1ms:2.5ms")
     ] = None
     number: Annotated[
-        int | None,
+        Number | None,
         Meta(
             description="Number of the pass; if not given, the first that decodes, or the first",
             extra={"flag": "pass"},
         ),
     ] = None
     layer: Annotated[
-        int | None, Meta(description="A layer of the pass, with the names of its operators")
+        Number | None, Meta(description="A layer of the pass, with the names of its operators")
     ] = None
     device: Annotated[
-        tuple[int, ...], Meta(description="Devices to draw, with commas; all if not given")
+        tuple[Number, ...], Meta(description="Devices to draw, with commas; all if not given")
     ] = ()
     critical: Annotated[bool, Meta(description="Draw the critical path")] = True
     picture: Annotated[
@@ -113,8 +115,8 @@ class TrendOptions(Measured, frozen=True, kw_only=True):
     """Options of `trend`."""
 
     rates: TrendRates = msgspec.field(default_factory=TrendRates)
-    years: Annotated[float, Meta(description="How far to go, in years")] = 10.0
-    step: Annotated[float, Meta(description="Years between points")] = 1.0
+    years: Annotated[float, Meta(gt=0, le=100), Meta(description="How far to go, in years")] = 10.0
+    step: Annotated[float, Meta(gt=0, le=100), Meta(description="Years between points")] = 1.0
 
 
 class NamedOptions(Question, frozen=True, kw_only=True):

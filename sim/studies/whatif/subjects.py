@@ -73,11 +73,11 @@ class ServeSubject:
         if self._tables:
             return self._tables
         from sim.serve.serving import serve
-        from sim.serve.session import expected, progress_lines
+        from sim.serve.session import progress_lines
 
         serving = self.serving
         assert serving is not None
-        with progress_lines(lambda: expected(serving)) as progress:
+        with progress_lines(serving.traffic) as progress:
             done = serve(serving, progress)
         if done.interrupted:
             raise KeyboardInterrupt

@@ -1,0 +1,132 @@
+"""Errors of msgspec as sentences that name the file, the key, the value, the rule and a hint."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from sim.errors import hint, quoted
+
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
+_TYPES = re.compile(r"Expected `(?P<due>[^`]*)`, got `(?P<got>[^`]*)`")
+_LENGTH = re.compile(r"Expected `(?P<what>\w+)` of length (?P<sign>[<>=]+) (?P<bound>\d+)")
+_BOUND = re.compile(r"Expected `[^`]*` (?P<sign>[<>]=?) (?P<bound>\S+)")
+_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
+_BOUNDS = {">=": "at least", "<=": "at most", ">": "above", "<": "below", "==": "exactly"}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+}
+
+
+def explained(message: str, document: Any, kind: type, where: str) -> str:
+    """One sentence about what msgspec found wrong, with the file, the key, the value, the rule.
+
+    message: the text of its error. document, kind: what was converted, and to which type. where:
+    the file, or the part of the command line.
+    """
+    match = _AT.match(message)
+    what, path = (match["what"], match["path"] or "$") if match else (message, "$")
+    key = path.removeprefix("$").removeprefix(".")
+    unknown = _UNKNOWN.search(what)
+    if unknown:
+        field = unknown["field"]
+        place = f"{key}.{field}" if key else field
+        return f"{where}: unknown key `{place}`" + hint(field, _fields_at(kind, path))
+    text = _rule(what)
+    if what.startswith("Invalid enum value"):
+        allowed = _values_at(kind, path)
+        value = str(_value_at(document, path))
+        text = f"not one of {', '.join(allowed)}" + _close(value, allowed) if allowed else text
+    if not key:
+        return f"{where}: {text}"
+    return f"{where}: key `{key}` = {quoted(_value_at(document, path))}: {text}"
+
+
+def _steps(path: str) -> list[str | int]:
+    found = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path)
+    return [name or (int(index) if index.isdigit() else "...") for name, index in found]
+
+
+def _value_at(document: Any, path: str) -> Any:
+    value = document
+    for step in _steps(path):
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return "(missing)"
+    return value
+
+
+def _close(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` where something like `word` is known."""
+    return tip if (tip := hint(word, known)).startswith("; did") else ""
+
+
+def _rule(what: str) -> str:
+    """The rule behind an error of msgspec, in words."""
+    if match := _TYPES.fullmatch(what):
+        return f"must be {_named(match['due'])}, not {_named(match['got'])}"
+    if match := _LENGTH.fullmatch(what):
+        unit = {"str": "characters", "array": "entries"}.get(match["what"], "keys")
+        return f"must have {_BOUNDS[match['sign']]} {match['bound']} {unit}"
+    if match := _BOUND.fullmatch(what):
+        return f"must be {_BOUNDS[match['sign']]} {match['bound'].removesuffix('.0')}"
+    if match := _MISSING.fullmatch(what):
+        return f"the key `{match['field']}` is missing"
+    return what[:1].lower() + what[1:]
+
+
+def _named(types: str) -> str:
+    """`int | null` as words."""
+    names = [_WORDS.get(name.strip(), name.strip()) for name in types.split("|")]
+    names = [name for name in dict.fromkeys(names) if name != _WORDS["null"]] or names
+    return " or ".join(names)
+
+
+def _fields_at(kind: Any, path: str) -> list[str]:
+    """Names that are allowed in the table at `path` of a record type."""
+    info = _type_at(kind, path)
+    if isinstance(info, msgspec.inspect.StructType):
+        return [f.encode_name for f in info.fields]
+    return []
+
+
+def _values_at(kind: Any, path: str) -> list[str]:
+    """Values that are allowed at `path`, where they are a fixed list."""
+    info = _type_at(kind, path)
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return [str(value) for value in info.values]
+    return []
+
+
+def _type_at(kind: Any, path: str) -> Any:
+    """The msgspec type at `path` of a record type."""
+    info: Any = msgspec.inspect.type_info(kind)
+    for step in _steps(path):
+        info = _only(info)
+        if isinstance(info, msgspec.inspect.StructType):
+            info = {f.encode_name: f.type for f in info.fields}.get(str(step), info)
+        elif isinstance(info, msgspec.inspect.VarTupleType | msgspec.inspect.ListType):
+            info = info.item_type
+        elif isinstance(info, msgspec.inspect.DictType):
+            info = info.value_type
+    return _only(info)
+
+
+def _only(info: Any) -> Any:
+    """A type without its `Meta`; of a union its table or list of values."""
+    if isinstance(info, msgspec.inspect.Metadata):
+        return _only(info.type)
+    if isinstance(info, msgspec.inspect.UnionType):
+        wanted = msgspec.inspect.StructType | msgspec.inspect.LiteralType
+        return next((t for t in map(_only, info.types) if isinstance(t, wanted)), info)
+    return info
