@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -10,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
@@ -139,7 +141,20 @@ def test_files_have_the_rights_that_the_user_gives_new_files(tmp_path: Path) -> 
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-steps = st.lists(st.sampled_from(["write", "fail", "kill", "corrupt", "foreign", "link"]))
+@contextmanager
+def held_by_another(folder: Path) -> Iterator[None]:
+    """The lock that another process would hold."""
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+steps = st.lists(
+    st.sampled_from(["write", "fail", "kill", "corrupt", "foreign", "link", "neighbour"])
+)
 
 
 @given(steps, st.randoms(use_true_random=False))
@@ -161,6 +176,9 @@ def test_a_folder_holds_one_whole_result_whatever_came_before(
         elif event == "fail":
             with pytest.raises(OSError, match="full"):
                 fail(folder, OSError("full"))
+        elif event == "neighbour":
+            with held_by_another(folder), pytest.raises(InputError, match="another memorywall"):
+                fill(folder, "mixed", names)
         elif event == "kill":
             (folder / f"{STAGING}{number}").mkdir()
         elif event == "foreign":
@@ -348,6 +366,48 @@ def test_any_bytes_in_a_log_cost_no_more_than_their_point(
     again.close()
     assert again.rows == rows
     assert again.damaged == (garbage + b"\n").count(b"\n")
+
+
+GRID = {"model": "gpt2", "on": "h100-sxm", "workload": {"output": 2}}
+
+
+@settings(max_examples=12)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["resume", "wider", "cut", "garbage", "double", "swap", "neighbour"]),
+            st.integers(0, 10**6),
+        ),
+        max_size=8,
+    )
+)
+def test_a_sweep_gives_the_same_rows_whatever_its_folder_went_through(
+    tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, int]]
+) -> None:
+    """The state machine of a folder that a sweep goes on in."""
+    folder = tmp_path_factory.mktemp("sweep")
+    log = folder / "points.jsonl"
+    small, wide = (sweep_of("run", GRID, [f"batch={axis}"]) for axis in ("1:2", "1:4"))
+    right = run_sweep(wide, folder=None, workers=1).rows
+    for event, number in [*events, ("wider", 0)]:
+        text = log.read_bytes() if log.exists() else b""
+        lines = text.splitlines(keepends=True)
+        at = number % (len(lines) + 1)
+        if event in ("resume", "wider"):
+            request = wide if event == "wider" else small
+            rows = run_sweep(request, folder=folder, workers=1).rows
+            assert rows == right[: len(rows)]
+        elif event == "neighbour":
+            with held_by_another(folder), pytest.raises(InputError, match="another memorywall"):
+                run_sweep(small, folder=folder, workers=1)
+        elif event == "cut":
+            log.write_bytes(text[: number % (len(text) + 1)])
+        elif event == "garbage":
+            log.write_bytes(b"".join([*lines[:at], b"\xff{[\n", *lines[at:]]))
+        elif event == "double":
+            log.write_bytes(text + b"".join(lines[at : at + 1]))
+        elif lines:
+            log.write_bytes(b"".join([*lines[at:], *lines[:at]]))
 
 
 def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import to_builtins
 
 from sim.account.metrics import ends
+from sim.output.cells import safe, safe_rows
 from sim.output.files import atomic_write, replacing
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import save_scenario
@@ -86,8 +87,8 @@ def write_table(table: Table, path: Path) -> Path:
         else:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(table.columns)
-                writer.writerows(table.rows)
+                writer.writerow([safe(name) for name in table.columns])
+                writer.writerows(safe_rows(table.rows))
     return path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
+from sim.output.cells import safe_frame
 from sim.output.files import atomic_write
 from sim.serve.live import PARTS, Finished, StageRow, StepRow
 from sim.states import STATES
@@ -305,7 +306,7 @@ def _sink(frames: Callable[[], Iterator[pl.DataFrame]], path: Path) -> Path:
         if path.suffix == ".csv":
             with temporary.open("wb") as file:
                 for number, frame in enumerate(frames()):
-                    frame.write_csv(file, include_header=number == 0)
+                    safe_frame(frame).write_csv(file, include_header=number == 0)
             return path
         from polars.io.plugins import register_io_source
 

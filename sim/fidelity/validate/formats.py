@@ -16,6 +16,8 @@ from sim.fidelity.validate.passes import neusight_passes, splitwise
 from sim.fidelity.validate.points import MeasurementFormat
 from sim.fidelity.validate.runs import has_run
 from sim.fidelity.validate.serving import silicon
+from sim.inputs.documents import check_readable
+from sim.inputs.traces.parquet import first_line
 
 FORMATS: list[MeasurementFormat] = [
     MeasurementFormat(
@@ -74,16 +76,20 @@ FORMATS: list[MeasurementFormat] = [
     MeasurementFormat("llmcompass", ("device", "op", "m", "n", "k", "latency_us"), llmcompass),
 ]
 TABLES = (".parquet", ".csv")
+MOST_ENTRIES = 5000
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """A CSV or Parquet file. Raises InputError."""
     try:
+        check_readable(path)
+        if not path.stat().st_size:  # files of the kernel say so, too, and may have no end
+            raise InputError(f"{path}: the file is empty; a table needs a header and rows")
         if path.suffix == ".parquet":
             return pl.read_parquet(path)
         return pl.read_csv(path, infer_schema_length=None)
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read as a table ({error})") from None
+        raise InputError(f"{path}: not a readable table ({first_line(error)})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -97,15 +103,24 @@ def files_of(path: Path) -> list[Path]:
     """A file, or the tables and runs of a folder. A folder with a meta.json is one run."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if path.is_file():
+    if not path.is_dir():
         return [path]
     if has_run(path):
         return [path]
     found: list[Path] = []
-    for inside in sorted(path.iterdir()):
-        if inside.is_dir() or inside.suffix in TABLES:
-            found += files_of(inside)
-    return found
+    folders, seen = [path], 0
+    while folders:
+        for inside in sorted(folders.pop().iterdir()):
+            seen += 1
+            if seen > MOST_ENTRIES:
+                raise InputError(
+                    f"{path}: more than {MOST_ENTRIES:,} files lie below; name the folder of tables"
+                )
+            if inside.is_dir() and not has_run(inside):
+                folders.append(inside)
+            elif inside.is_dir() or inside.suffix in TABLES:
+                found.append(inside)
+    return sorted(found)
 
 
 def sources(

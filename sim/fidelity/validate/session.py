@@ -18,6 +18,7 @@ from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import scores, table
+from sim.output.cells import safe_frame
 from sim.output.files import atomic_write, replacing
 from sim.output.options import Output
 from sim.output.report import terminal
@@ -165,7 +166,7 @@ def save_table(frame: pl.DataFrame, stem: Path, table_format: str) -> None:
         if table_format == "parquet":
             frame.write_parquet(temporary)
         else:
-            frame.write_csv(temporary)
+            safe_frame(frame).write_csv(temporary)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sim.clock import LONGEST
+from sim.errors import quoted
 from sim.inputs.traces.values import (
     MILLISECONDS,
     NANOSECONDS,
@@ -248,9 +249,11 @@ def tell(columns: frozenset[str]) -> str:
         return max(fitting)[1]
     share = [(len(needed & columns) / len(needed), name, needed) for needed, name in known]
     most, name, needed = max(share, key=lambda item: item[0])
-    shown = ", ".join(sorted(column[:40] for column in columns)[:12]) or "none"
+    # A file of something else shows no more than its first words.
+    shown = quoted(", ".join(sorted(columns))) if columns else "none"
     if most == 0:
-        near = get_close_matches(shown.split(", ")[0], {c for n, _ in known for c in n}, n=1)
+        first = min(columns, default="")[:40]
+        near = get_close_matches(first, {c for n, _ in known for c in n}, n=1)
         tip = f" (did you mean `{near[0]}`?)" if near else ""
         raise ValueError(f"no format has the columns {shown}{tip}; known: {', '.join(FORMATS)}")
     missing = ", ".join(f"`{column}`" for column in sorted(needed - columns))

@@ -22,7 +22,7 @@ def parquet_columns(path: Path) -> frozenset[str]:
     try:
         return frozenset(pl.read_parquet_schema(path))
     except _polars_errors() as error:
-        raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
+        raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def parquet_rows(file: TraceFile) -> Rows:
@@ -39,7 +39,7 @@ def parquet_rows(file: TraceFile) -> Rows:
                 total = pl.scan_parquet(file.path).select(pl.len()).collect().item()
             part = pl.scan_parquet(file.path).slice(start, SLICE).collect()
         except _polars_errors() as error:
-            yield start + 1, BadRow(f"the Parquet file is damaged ({_first_line(error)})")
+            yield start + 1, BadRow(f"the Parquet file is damaged ({first_line(error)})")
             return
         unpacked += int(part.estimated_size()) + 8 * part.height
         if unpacked > allowed:
@@ -80,5 +80,6 @@ def _polars_errors() -> tuple[type[BaseException], ...]:
     return (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or ["unknown"])[0][:120]
+def first_line(error: BaseException) -> str:
+    """What polars says, without the content of the file that may follow."""
+    return (str(error).splitlines() or ["unknown"])[0][:80]

@@ -183,10 +183,10 @@ def write_sweep(
 ) -> None:
     """The request, the table in the order of the grid, and the picture of the front."""
     drawn = [f"front.{kind}" for kind in ("png", "svg")]
+    good = usable(swept.records(), having)  # before anything is written: it may refuse `having`
     with replacing(out, [f"{TABLE}.csv", f"{TABLE}.parquet", "config.json", *drawn]) as new:
         write_json(new / "config.json", described(swept.sweep))
         write_table(swept.table(), new / f"{TABLE}.{table_format}")
-        good = usable(swept.records(), having)
         if front and len(good) > 1:
             from sim.studies.sweep.plots import plot_front
 

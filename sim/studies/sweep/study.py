@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sim.errors import InputError
+from sim.output.files import claimed
 from sim.output.tables import Cell, Table
 from sim.studies.sweep.grid import Sweep, document, points_of
 from sim.studies.sweep.kinds import REFUSED, Kind, Row, refusal
@@ -84,15 +85,19 @@ def run_sweep(
     """Compute every point that the log of `folder` does not hold yet.
 
     Ctrl-C ends it early with what is finished. Raises InputError for a mistake that no point can
-    do without: a name that does not exist, a value that nothing takes.
+    do without (a name that does not exist, a value that nothing takes), and for a folder that
+    cannot be written or that another process holds.
     """
+    with claimed(folder):
+        return _run_claimed(sweep, folder, Workers(workers or cores(), dask), watch)
+
+
+def _run_claimed(sweep: Sweep, folder: Path | None, workers: Workers, watch: Watch | None) -> Swept:
     kind = kind_of(sweep.kind)
     points = points_of(sweep)
     ready, rows = _prepared(sweep, kind, points)
-    if dask:  # also where no point will need it
-        reach(dask)
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
+    if workers.dask:  # also where no point will need it
+        reach(workers.dask)
     log = Log(folder / LOG if folder else None)
     try:
         keys = _keys(sweep, kind, ready)
@@ -102,7 +107,7 @@ def run_sweep(
         swept = Swept(sweep, points, rows, sum(key in log.rows for key in keys if key))
         swept.damaged = log.damaged
         todo = _unique([n for n, row in enumerate(rows) if row is None], keys)
-        _compute(swept, Points(todo, ready, keys), log, Workers(workers or cores(), dask), watch)
+        _compute(swept, Points(todo, ready, keys), log, workers, watch)
     finally:
         log.close()
     return swept
