@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -121,6 +122,8 @@ def _version(
 
 def answer() -> int:
     """Run the command of `sys.argv`: its exit code, and for a user's mistake one sentence."""
+    # It would tell that it keeps its cache elsewhere if the home folder cannot be written.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -134,6 +137,11 @@ def answer() -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except MemoryError:
+        return _refused(
+            "memory is short: take fewer --workers, points, requests or layers, or --no-steps; "
+            "what was written is whole"
+        )
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _refused(f"{where}{error.strerror or error}")

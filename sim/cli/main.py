@@ -7,6 +7,8 @@ import signal
 import sys
 from types import FrameType
 
+from sim.cli.surroundings import open_standard_files, shortage
+
 INTERRUPT, TERMINATE = 130, 143  # exit codes: 128 and the number of the signal
 WORDS = {INTERRUPT: "interrupted", TERMINATE: "terminated"}
 _code = INTERRUPT  # of an interrupt that has arrived
@@ -17,8 +19,14 @@ def main() -> None:
 
     Exit codes: 0, 1 (a bound is missed), 2 (a mistake), 130 (SIGINT), 143 (SIGTERM).
     """
-    _open_standard_files()
+    open_standard_files()
+    short = shortage()
+    if short:
+        sys.stderr.write(f"memorywall: {short}\n")
+        sys.exit(2)
     os.environ["MPLBACKEND"] = "agg"  # pictures are files and need no window
+    if "measure" not in sys.argv[1:2]:  # arithmetic here is small; threads would only cost
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         usual = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGTERM, _terminate)
@@ -35,18 +43,6 @@ def main() -> None:
     except SystemExit as error:  # a command that has told of its interrupt
         code = error.code if isinstance(error.code, int) else 1
     sys.exit(_code if code == INTERRUPT else code)
-
-
-def _open_standard_files() -> None:
-    """Where a standard file is closed, the null device takes its place: no result may get its
-    number, and printing does no harm."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            handle = os.open(os.devnull, os.O_RDWR)
-            if handle != number:
-                os.dup2(handle, number)
-                os.close(handle)
-            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

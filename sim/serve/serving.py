@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -55,7 +55,8 @@ def serve(serving: Serving, progress: Progress | None = None) -> Served:
     independent = serving.router == "round-robin" and not setup.source.feedback
     cores = min(os.cpu_count() or 1, serving.replicas)
     if independent and cores > 1 and setup.source.expected() >= WORTH_PROCESSES:
-        return _in_processes(setup, cores, progress)
+        with suppress(OSError, NotImplementedError, BrokenExecutor):  # go on in this process
+            return _in_processes(setup, cores, progress)
     # Beyond that many requests rows go to parts on disk, so that memory stays bounded.
     long = setup.source.expected() >= WORTH_PROCESSES
     scratch = tempfile.TemporaryDirectory(prefix="memorywall-") if long else None

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from attacks.commands import Attempt
 from sim.cli.app import answer
 from sim.output.files import STAGING
+from sim.studies.sweep.study import LOG
 
 REFUSAL_S = 2.0  # seconds within which a bad input is refused
 HANG_S = 60.0
@@ -73,8 +74,12 @@ def outcome(words: tuple[str, ...]) -> Outcome:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder that a user sees."""
-    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+    """The visible files of a folder, without the log, to which a sweep adds its points."""
+    return {
+        p.name: p.read_bytes()
+        for p in folder.iterdir()
+        if not p.name.startswith(".") and p.name != LOG
+    }
 
 
 def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -190,11 +194,12 @@ def _compute(swept: Swept, points: Points, log: Log, workers: Workers, watch: Wa
 
     def keep(rows: Found) -> None:
         nonlocal done
-        log.write((keys[n], row) for n, row in rows if row["status"] != REFUSED)
-        for number, row in rows:
-            for same in todo[number]:
-                swept.rows[same] = row
-            done += len(todo[number])
+        with interrupts_after():  # a row is in the log and in the table, or in neither
+            log.write((keys[n], row) for n, row in rows if row["status"] != REFUSED)
+            for number, row in rows:
+                for same in todo[number]:
+                    swept.rows[same] = row
+        done += sum(len(todo[number]) for number, _ in rows)
         if watch:
             watch(done, len(swept.points))
 
@@ -209,6 +214,22 @@ def _compute(swept: Swept, points: Points, log: Log, workers: Workers, watch: Wa
         swept.interrupted = True
     if not swept.interrupted:
         _blame(swept.sweep, swept.points, [_only_refused(row) for row in swept.rows])
+
+
+@contextmanager
+def interrupts_after() -> Iterator[None]:
+    """Obey an interrupt that comes within the block when the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if caught and callable(before):
+            before(*caught[0])
 
 
 def _together(kind: str, numbers: list[int], ready: list[Any]) -> Iterator[Found]:

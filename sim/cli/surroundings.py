@@ -1,0 +1,66 @@
+"""What a process finds around it: standard files, memory, threads. Imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+LEAST_ADDRESSES = 2 * 10**9  # bytes; libraries reserve far more than they use
+MORE_THREADS = 14  # that libraries start, beyond one per core
+MANY_THREADS = 4096  # a limit from here on is none
+
+
+def shortage() -> str:
+    """What a limit of the process leaves too little of, as a sentence; "" if there is enough.
+
+    Under such limits some libraries abort the process or wait without end, instead of raising an
+    error.
+    """
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return ""
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY and addresses < LEAST_ADDRESSES:
+        return (
+            f"memory is limited to {addresses / 1e9:.1f} GB (ulimit -v); the least is "
+            f"{LEAST_ADDRESSES / 1e9:.0f} GB of addresses, most of which stay unused"
+        )
+    threads, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if threads == resource.RLIM_INFINITY or threads >= MANY_THREADS:
+        return ""
+    needed = (os.cpu_count() or 1) + MORE_THREADS
+    if _startable(needed):
+        return ""
+    return (
+        f"processes and threads are limited to {threads} (ulimit -u), other programs included; "
+        f"about {needed} more are needed"
+    )
+
+
+def _startable(count: int) -> bool:
+    """Whether so many threads can be started; they end at once."""
+    import threading
+
+    go = threading.Event()
+    threads = [threading.Thread(target=go.wait, daemon=True) for _ in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        return False
+    finally:
+        go.set()
+    return True
+
+
+def open_standard_files() -> None:
+    """Where a standard file is closed, the null device takes its place: no result may get its
+    number, and printing does no harm."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
