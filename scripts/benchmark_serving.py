@@ -1,7 +1,8 @@
 """The speed bounds of serving: run as `.venv/bin/python scripts/benchmark_serving.py`.
 
 Needs ../shared/data/traces (the Azure conversation trace); says so where it is absent. `--day` adds
-the million requests over 64 replicas, which takes a minute or two.
+the million requests over 64 replicas, which takes a minute or two. `--many` adds five million
+requests, drawn and from a trace, and the memory that they take: about ten minutes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -117,6 +119,50 @@ def day() -> None:
     print(f"  five times the requests take {walls[1_000_000] / walls[200_000]:.2f} times as long")
 
 
+def peak(words: list[str]) -> tuple[float, int]:
+    """(wall seconds, bytes of the largest process) of a command that serves on one H100."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
+        "stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    )
+    serving = [str(COMMAND), "serve", "gpt2", "--on", "h100-sxm", "--no-steps", "--no-pictures"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *serving, *words],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return time.perf_counter() - start, int(done.stdout)
+
+
+def many() -> None:
+    """Memory does not grow with the number of requests, drawn or read from a trace."""
+    draws = ["--arrivals", "poisson:400", "--prompt", "uniform:16-200", "--output", "uniform:1-8"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for source in ("drawn", "of a trace"):
+            peaks = {}
+            for count in (500_000, 5_000_000):
+                out = ["--out", f"{scratch}/out"]
+                if source == "drawn":
+                    words = [*draws, "--num-requests", str(count)]
+                else:
+                    trace = Path(scratch) / "trace.csv"
+                    with trace.open("w") as file:
+                        file.write("arrival_s,prompt_tokens,output_tokens\n")
+                        file.writelines(
+                            f"{i / 400:.4f},{16 + i * 7 % 185},{1 + i % 8}\n" for i in range(count)
+                        )
+                    words = ["--trace", str(trace)]
+                wall, peaks[count] = peak([*words, *out])
+                print(
+                    f"{count:,} requests {source}: {wall:.0f} s of wall, "
+                    f"{peaks[count] / 1e6:.0f} MB at most"
+                )
+            print(f"  ten times the requests take {peaks[5_000_000] / peaks[500_000]:.2f} as much")
+
+
 if __name__ == "__main__":
     if TRACE.exists():
         rates()
@@ -125,3 +171,5 @@ if __name__ == "__main__":
         print(f"{TRACE} is not there: the Azure benchmarks are left out")
     if "--day" in sys.argv:
         day()
+    if "--many" in sys.argv:
+        many()

@@ -121,6 +121,25 @@ def test_links_are_replaced_and_not_written_through(tmp_path: Path) -> None:
     assert outside.read_text() == "precious"
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_no_file_takes_the_place_of_a_pipe_or_a_folder(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """As /dev/null would be lost for all who may write to /dev."""
+    path = tmp_path / "special.png"
+    make(path)
+    mode = path.stat().st_mode
+    with pytest.raises(InputError, match="name a file"), atomic_write(path) as new:
+        new.write_text("x")
+    for words in (
+        ("timeline", "gpt2", "--on", "h100-sxm", "--set", "output=2", "--out", str(path)),
+        (*RUN, "--save-scenario", str(path)),
+    ):
+        assert "name a file" in refused(command(*words))
+    assert path.stat().st_mode == mode
+    assert [p.name for p in tmp_path.iterdir()] == ["special.png"]
+
+
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
     stale = tmp_path / f"{STAGING}dead"
     stale.mkdir()

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -417,49 +419,42 @@ def test_two_sweeps_do_not_write_one_folder(tmp_path: Path) -> None:
         log.close()
 
 
+@contextmanager
+def dask_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """(address, processes) of a scheduler and two workers on this machine."""
+    file = folder / "scheduler.json"
+    place = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+    def start(name: str, *words: str) -> subprocess.Popen[bytes]:
+        module = [sys.executable, "-m", f"distributed.cli.{name}", *place, *words]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(module, env=where, stdout=quiet, stderr=quiet)
+
+    started = [start("dask_scheduler", "--port", "0")]
+    try:
+        for number in (0, 1):
+            own = ["--local-directory", str(folder / f"w{number}"), "--nthreads", "1", "--no-nanny"]
+            started.append(start("dask_worker", *own))
+        until = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        yield json.loads(file.read_text())["address"], started
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+
+
 @pytest.mark.slow
 def test_a_dask_cluster_gives_the_same_table_though_a_worker_dies(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    scheduler_file = tmp_path / "scheduler.json"
-    place = ["--scheduler-file", str(scheduler_file)]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    local = ["--host", "127.0.0.1"]
-    where = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    started = []
-    try:
-        started.append(
-            subprocess.Popen(
-                [*python_module("dask_scheduler"), *place, *local, "--port", "0", "--no-dashboard"],
-                env=where,
-                **quiet,
-            )
-        )
-        for number in (0, 1):
-            folder = ["--local-directory", str(tmp_path / f"w{number}"), "--no-dashboard"]
-            started.append(
-                subprocess.Popen(
-                    [
-                        *python_module("dask_worker"),
-                        *place,
-                        *local,
-                        "--nthreads",
-                        "1",
-                        "--no-nanny",
-                        *folder,
-                    ],
-                    env=where,
-                    **quiet,
-                )
-            )
-        until = time.monotonic() + 60
-        while not scheduler_file.exists() and time.monotonic() < until:
-            time.sleep(0.1)
-        address = json.loads(scheduler_file.read_text())["address"]
-        sweep = sweep_of(
-            "run",
-            {"model": "llama-3.1-8b", "on": "h100-sxm", "detail": "tile"},
-            ["batch=1:24", "output=2", "allow_oom=true"],
-        )
+    sweep = sweep_of(
+        "run",
+        {"model": "llama-3.1-8b", "on": "h100-sxm", "detail": "tile"},
+        ["batch=1:24", "output=2", "allow_oom=true"],
+    )
+    with dask_cluster(tmp_path) as (address, started):
         seen = []
 
         def watch(done: int, total: int) -> None:
@@ -469,12 +464,38 @@ def test_a_dask_cluster_gives_the_same_table_though_a_worker_dies(tmp_path: Path
 
         spread = run_sweep(sweep, dask=address, watch=watch, folder=tmp_path / "log")
         assert started[1].wait(timeout=10) == -signal.SIGKILL
-        assert spread.rows == run_sweep(sweep, workers=1).rows
-        assert len((tmp_path / "log" / "points.jsonl").read_text().splitlines()) == 24
-    finally:
-        for one in started:
-            one.kill()
-            one.wait()
+    assert spread.rows == run_sweep(sweep, workers=1).rows
+    assert len((tmp_path / "log" / "points.jsonl").read_text().splitlines()) == 24
+
+
+@pytest.mark.slow
+def test_a_dask_scheduler_that_dies_is_one_sentence_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    out = tmp_path / "out"
+    words = ["sweep", "llama-3.1-8b", "--on", "h100-sxm", "--grid", "batch=1:300"]
+    words += ["--grid", "detail=tile", "--grid", "output=2", "--no-pictures", "--out", str(out)]
+    log = out / "points.jsonl"
+    with dask_cluster(tmp_path) as (address, started):
+        running = subprocess.Popen(
+            [COMMAND, *words, "--dask", address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not (log.exists() and log.stat().st_size):
+            time.sleep(0.05)
+        started[0].kill()
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert err.startswith("memorywall: --dask")
+    assert "what is finished is kept" in err
+    assert err.count("\n") == 1
+    known = len(log.read_text().splitlines())
+    assert 0 < known < 300
+    done = subprocess.run([COMMAND, *words], capture_output=True, text=True, check=True)
+    assert f"{known} of them were computed before" in done.stdout
+    assert len((out / "sweep.csv").read_text().splitlines()) == 301
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "nowhere"])
@@ -490,10 +511,6 @@ def test_a_scheduler_that_does_not_answer_is_told_first(
     with pytest.raises(InputError, match="no scheduler answers there"):
         run_sweep(small(), folder=tmp_path / "out", dask=address.format(port=port))
     assert not (tmp_path / "out").exists()
-
-
-def python_module(name: str) -> list[str]:
-    return [sys.executable, "-m", f"distributed.cli.{name}"]
 
 
 # The command ------------------------------------------------------------------------------

@@ -27,8 +27,8 @@ def timeline(context: typer.Context, scenario: Subject) -> None:
         raise InputError("--window and --layer both say what to show; give one")
     out = options.picture
     stem = out.with_suffix("") if out.suffix in (".png", ".svg") else out
-    for suffix in (".png", ".svg"):
-        check_file(stem.with_name(stem.name + suffix))
+    for path in (out, *(stem.with_name(stem.name + suffix) for suffix in (".png", ".svg"))):
+        check_file(path)
     one = subject(scenario, options.on, options.set)
     if not isinstance(one, RunSubject):
         raise InputError(

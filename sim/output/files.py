@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,10 @@ _claimed: dict[Path, int] = {}  # folders that this process holds, and how often
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """An empty file with a unique name beside `path`, which it becomes when the block ends without
-    an error. An interrupt leaves what was there before; a link at `path` is replaced."""
+    an error. An interrupt leaves what was there before; a link at `path` is replaced. Raises
+    InputError for a folder, a device or a pipe at `path`."""
+    if special := _special(path):
+        raise InputError(f"{path}: {special}")
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -39,20 +43,33 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def check_file(path: Path) -> None:
     """Raise InputError, before any work is done, for a file that cannot be written at the end."""
-    reason = ""
-    if path.is_dir():
-        reason = "it is a folder; name a file"
-    elif path.is_symlink() and not path.exists():
-        reason = "it is a link to nothing; remove it or choose another"
-    else:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            reason = f"it cannot be written ({(error.strerror or str(error)).lower()})"
-    if reason:
+    if reason := _special(path) or _unwritable(path):
         raise InputError(f"--out {path}: {reason}")
+
+
+def _special(path: Path) -> str:
+    """Why a file may not take the place of what lies at `path`, or ""."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # nothing is there, or writing will say why it cannot be
+        return ""
+    if stat.S_ISDIR(mode):
+        return "it is a folder; name a file"
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return ""
+    return "it is a device or a pipe; name a file"
+
+
+def _unwritable(path: Path) -> str:
+    """Why nothing can be written under this name, or ""."""
+    if path.is_symlink() and not path.exists():
+        return "it is a link to nothing; remove it or choose another"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return ""
+    except OSError as error:
+        return f"it cannot be written ({(error.strerror or str(error)).lower()})"
 
 
 @contextmanager

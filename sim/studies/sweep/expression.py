@@ -7,6 +7,7 @@ is ever executed as code.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -72,6 +73,8 @@ class Expression:
         match node:
             case ast.Name() | ast.Attribute():
                 return [self._dotted(node)]
+            case ast.Constant(value=float(number)) if not math.isfinite(number):
+                raise InputError(f"{self.where}: a number in it is not finite")
             case ast.Constant(value=bool() | int() | float() | str() | None):
                 return []
             case ast.BinOp() if type(node.op) in _BINARY:

@@ -5,6 +5,7 @@ The two pools are executors of futures, and the path through them is one and the
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,9 @@ def _client(address: str) -> Any:
         raise InputError(
             "--dask needs the extra: install memorywall[cluster], here and on the workers"
         ) from None
+    # What is lost is told in one sentence, not by a log of tracebacks.
+    for name in [n for n in logging.root.manager.loggerDict if n.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     connect: Any = distributed.Client
     parts: Any = distributed.comm
     try:  # a client that cannot read its address fails again when it is collected
