@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from serving import Case, Prices
 from serving import Run as Served
@@ -30,11 +32,13 @@ from sim.inputs.documents import convert
 from sim.inputs.traces import read_trace
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import resolve
-from sim.serve import columns
+from sim.serve import columns, serving
 from sim.serve.busy_periods import busy_periods
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, RequestColumns, StepColumns
 from sim.serve.columns import collect_steps as write_steps
+from sim.serve.config import RequestTraffic, Serving
 from sim.serve.knobs import Knobs
+from sim.serve.latency import PERCENTILES, exact_sum, percentiles, spread
 from sim.serve.live import PARTS, Finished, Outcome, StepRow
 from sim.serve.memory import Blocks
 from sim.serve.output import ServeFiles, print_summary, write_serve
@@ -44,7 +48,7 @@ from sim.serve.pricing import Pricer
 from sim.serve.record import ServeRecord
 from sim.serve.replica import Recorder, Replica, ReplicaParts
 from sim.serve.single_stage import SingleStageWorker
-from sim.serve.summary import Fleet, Slo, device_account, exact_sum, spread, summarise
+from sim.serve.summary import Fleet, Slo, device_account, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
 from workloads.request import Request
@@ -308,8 +312,8 @@ def test_sums_go_beyond_64_bits() -> None:
     large = np.full(1000, 2**62 + 3, np.int64)
     assert exact_sum(large) == 1000 * (2**62 + 3)
     assert exact_sum(np.array([-5, 3], np.int64)) == -2
-    assert spread(large)["mean"] == pytest.approx((2**62 + 3) / S)
-    assert spread(large[:0])["p99"] is None
+    assert spread(lambda: iter([large]))["mean"] == pytest.approx((2**62 + 3) / S)
+    assert spread(lambda: iter([large[:0]]))["p99"] is None
 
 
 def test_the_same_run_writes_the_same_bytes(run: Run, tmp_path: Path) -> None:
@@ -512,3 +516,45 @@ def test_the_start_of_the_azure_trace() -> None:
     assert frame["output_tokens"].sum() == sum(r.output for r in requests)
     assert sum(made.summary["account_ps"].values()) == made.makespan
     assert 0 < made.summary["mfu"] < made.summary["mbu"] < 1
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 2**40), st.sampled_from([0, 1, 7, 2**39])), min_size=1),
+    st.integers(1, 9),
+    st.lists(st.floats(0, 100), min_size=1, max_size=4),
+)
+def test_percentiles_of_blocks_are_those_of_numpy(
+    ticks: list[int], size: int, wanted: list[float]
+) -> None:
+    values = np.array(ticks) / S
+    blocks = [values[i : i + size] for i in range(0, len(values), size)]
+    found = percentiles(lambda: iter(blocks), len(values), wanted)
+    assert found == np.percentile(values, wanted).tolist()
+
+
+def test_a_summary_of_parts_is_that_of_rows_in_memory(tmp_path: Path) -> None:
+    run = serving.serve(
+        Serving(
+            model="gpt2",
+            on="h100-sxm",
+            traffic=RequestTraffic(arrivals="poisson:50", output="uniform:1-9", num_requests=400),
+        )
+    )
+    parts = RequestColumns()
+    parts.spill(tmp_path, rows=37)
+    width = 8 * len(parts.names)
+    for at in range(0, len(run.requests.rows), width):
+        parts.rows += run.requests.rows[at : at + width]
+        parts.ids.append("")
+        if len(parts.rows) >= parts.limit:
+            parts._write()
+    assert len(parts.parts) == 10
+    slo = Slo(ttft_s=0.01, tpot_s=0.001)
+    made = [
+        summarise(rows, run.outcomes, Fleet(1, 1, 1e15, 3e12), run.makespan, slo=slo)
+        for rows in (run.requests, parts, run.requests.frame())
+    ]
+    assert made[0] == made[1] == made[2]
+    e2e = run.requests.column("last_token_ps") - run.requests.column("arrival_ps")
+    assert made[0]["latency_s"]["e2e"]["p99"] == np.percentile(e2e / S, 99)
+    assert PERCENTILES[-1] == 99

@@ -74,15 +74,19 @@ class _Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.limit = folder, 8 * len(self.names) * rows
 
-    def column(self, name: str) -> Column:
-        """One column of all rows, in the order of appending."""
-        found = [self._buffer()[:, self.names.index(name)].copy()]
+    def blocks(self, names: Sequence[str]) -> Iterator[dict[str, Column]]:
+        """Columns of some rows at a time, in the order of appending; at least one block."""
         if self.parts:
             import polars as pl
+        for part in self.parts:
+            table = pl.read_parquet(part, columns=list(names))
+            yield {name: table[name].to_numpy() for name in names}
+        rows = self._buffer()
+        yield {name: rows[:, self.names.index(name)].copy() for name in names}
 
-            kept = pl.scan_parquet(self.parts).select(name).collect()[name].to_numpy()
-            found.insert(0, kept)
-        return np.concatenate(found)
+    def column(self, name: str) -> Column:
+        """One column of all rows, in the order of appending."""
+        return np.concatenate([block[name] for block in self.blocks([name])])
 
     def frame(self) -> pl.DataFrame:
         """The finished table: requests sorted by index, steps in order; times in seconds and in

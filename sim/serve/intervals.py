@@ -19,8 +19,8 @@ from sim.inputs.catalogue import Machine
 from sim.mapping.parallelism import Parallelism, shard
 from sim.mapping.priced import TensorGroup, price_blocks
 from sim.serve.host import EngineTerms, host_of, load_engine
+from sim.serve.latency import total
 from sim.serve.serving import Served
-from sim.serve.summary import column, exact_sum
 from workloads.batch import Batch
 from workloads.block import Lowering
 from workloads.graph import build_graph
@@ -36,10 +36,10 @@ def intervals(served: Served) -> dict[str, Interval]:
     if model.decoder is None or not len(served.requests):
         return {}
     count, requests = len(served.requests), served.requests
-    sums = {n: exact_sum(column(requests, n)) for n in ("prompt_tokens", "output_tokens")}
-    prompt = max(1, round(sums["prompt_tokens"] / count))
-    output = max(1, round(sums["output_tokens"] / count))
-    busy = exact_sum(column(requests, "last_token_ps") - column(requests, "scheduled_ps"))
+    prompt, output = (
+        max(1, round(total(requests, f"{what}_tokens") / count)) for what in ("prompt", "output")
+    )
+    busy = total(requests, "last_token_ps") - total(requests, "scheduled_ps")
     running = max(1, round(busy / max(1, served.makespan) / serving.replicas))
     resolved, engine = served.resolved, load_engine(serving.engine)
     split = Partition(model, serving.parallelism, serving.lowering)

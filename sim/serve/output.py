@@ -16,9 +16,9 @@ from sim.output.export import TABLE_FORMATS
 from sim.output.files import atomic_write, replacing
 from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import collect_steps
+from sim.serve.latency import LATENCIES, PERCENTILES
 from sim.serve.live import PARTS
 from sim.serve.record import ServeRecord
-from sim.serve.summary import LATENCIES, PERCENTILES
 from sim.states import STATES
 
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "queuing_delay": "queuing delay"}

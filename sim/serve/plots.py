@@ -23,9 +23,9 @@ from sim.output.plots.style import (
 )
 from sim.serve.busy_periods import busy_periods, held_until
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.latency import latencies
 from sim.serve.live import PARTS
 from sim.serve.record import ServeRecord
-from sim.serve.summary import latencies
 from sim.states import STATES
 
 if TYPE_CHECKING:

@@ -6,18 +6,15 @@ detokenising. Percentiles interpolate linearly between ranks (numpy's default).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import msgspec
-import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
-from sim.serve.columns import PART_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.columns import PART_COLUMNS, RequestColumns, StepColumns
 from sim.serve.knobs import E2eBound, TpotBound, TtftBound
+from sim.serve.latency import exact_sum, goodput, spreads, total
 from sim.serve.live import PARTS, Outcome
 from sim.states import IDLE, NOTHING, STATES, Ticks, add, only, scaled
 from workloads.model import Record
@@ -25,8 +22,6 @@ from workloads.model import Record
 if TYPE_CHECKING:
     import polars as pl
 
-PERCENTILES = (50, 90, 95, 99)
-LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")
 DEFINITIONS = {
     "ttft": "first output token - arrival",
     "tpot": "(e2e - ttft) / (output_tokens - 1), over requests of two tokens or more",
@@ -96,11 +91,9 @@ def summarise(
     ranks = tp * sum(len(o.stages) for o in outcomes)
     if ranks != devices:
         raise ValueError(f"devices = {devices}, but the stages of all replicas take {ranks}")
-    ticks = latencies(requests)
-    count, span = len(ticks["e2e"]), makespan_ps / TICKS_PER_SECOND
-    tokens_in = exact_sum(column(requests, "prompt_tokens"))
-    tokens_out = exact_sum(column(requests, "output_tokens"))
-    table = {name: spread(ticks[name]) for name in LATENCIES}
+    count, span = len(requests), makespan_ps / TICKS_PER_SECOND
+    tokens_in, tokens_out = (total(requests, f"{what}_tokens") for what in ("prompt", "output"))
+    table = spreads(requests)
     flops, moved = (tp * sum(x) for x in ([o.flops for o in outcomes], _moved(outcomes)))
     refused = sum(o.refused for o in outcomes)
     tpot = table["tpot"]["mean"]
@@ -113,7 +106,7 @@ def summarise(
         "requests": count,
         "refused": refused,
         "preemptions": sum(o.preempted for o in outcomes),
-        "prefix_hit_tokens": exact_sum(column(requests, "prefix_hit_tokens")),
+        "prefix_hit_tokens": total(requests, "prefix_hit_tokens"),
         "steps": sum(o.steps for o in outcomes),
         "prompt_tokens": tokens_in,
         "output_tokens": tokens_out,
@@ -135,7 +128,7 @@ def summarise(
             s: _per(x, makespan_ps * devices) for s, x in zip(STATES, states, strict=True)
         },
         **request_account(requests),
-        "goodput": goodput(ticks, slo, refused, span) if slo else None,
+        "goodput": goodput(requests, slo, refused, span) if slo else None,
         "definitions": DEFINITIONS,
     }
 
@@ -146,48 +139,6 @@ def _moved(outcomes: Sequence[Outcome]) -> list[int]:
 
 def _per(amount: float, base: float) -> float:
     return amount / base if base else 0.0
-
-
-def column(requests: RequestColumns | pl.DataFrame, name: str) -> Column:
-    """A column of integers of a store, or of a table that was read back."""
-    if isinstance(requests, RequestColumns):
-        return requests.column(name)
-    found: Column = requests[name].to_numpy()
-    return found
-
-
-def exact_sum(values: Column) -> int:
-    """The sum, also beyond 64 bits."""
-    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum())
-
-
-def latencies(requests: RequestColumns | pl.DataFrame) -> dict[str, NDArray[Any]]:
-    """Ticks of the four latencies by request, in one order. Without a second token, tpot is
-    nan."""
-    arrival = column(requests, "arrival_ps")
-    first, last = column(requests, "first_token_ps"), column(requests, "last_token_ps")
-    gaps = column(requests, "output_tokens") - 1
-    tpot = np.full(len(gaps), np.nan)
-    np.divide(last - first, gaps, out=tpot, where=gaps > 0)
-    waited = column(requests, "scheduled_ps") - arrival
-    return {"ttft": first - arrival, "tpot": tpot, "e2e": last - arrival, "queuing_delay": waited}
-
-
-def spread(ticks: NDArray[Any]) -> dict[str, float | int | None]:
-    """Mean, percentiles and largest of a latency, seconds; nan is left out."""
-    kept = ticks[~np.isnan(ticks)] if ticks.dtype.kind == "f" else ticks
-    keys = [f"p{p}" for p in PERCENTILES]
-    if not len(kept):
-        return {"count": 0, **dict.fromkeys(("mean", *keys, "max"))}
-    total = exact_sum(kept) if kept.dtype.kind == "i" else math.fsum(kept)
-    in_seconds = kept / TICKS_PER_SECOND
-    ranks = np.percentile(in_seconds, PERCENTILES)
-    return {
-        "count": len(kept),
-        "mean": total / len(kept) / TICKS_PER_SECOND,
-        **{key: float(value) for key, value in zip(keys, ranks, strict=True)},
-        "max": float(in_seconds.max()),
-    }
 
 
 def device_account(outcomes: Sequence[Outcome], tp: int, makespan_ps: int) -> Ticks:
@@ -207,8 +158,8 @@ def device_account(outcomes: Sequence[Outcome], tp: int, makespan_ps: int) -> Ti
 
 def request_account(requests: RequestColumns | pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Where the time of a request goes: the exact sum over all, the mean, the share of e2e."""
-    sums = {p: exact_sum(column(requests, c)) for p, c in zip(PARTS, PART_COLUMNS, strict=True)}
-    count, whole = len(column(requests, "index")), sum(sums.values())
+    sums = {p: total(requests, c) for p, c in zip(PARTS, PART_COLUMNS, strict=True)}
+    count, whole = len(requests), sum(sums.values())
     return {
         "request_account_ps": sums,
         "request_account_mean_s": {p: _per(x, count) / TICKS_PER_SECOND for p, x in sums.items()},
@@ -232,23 +183,3 @@ def kv_usage(
     peak = max((int(b.max(initial=0)) for b in blocks), default=0)
     mean = _per(sum(h[0] for h in held), sum(h[1] for h in held) * total)
     return {"mean": mean, "peak": peak / total, "blocks": total}
-
-
-def goodput(
-    ticks: Mapping[str, NDArray[Any]], slo: Slo, refused: int, span: float
-) -> dict[str, Any]:
-    """Requests a second that meet every bound of the service level, and the share that does."""
-    count = len(ticks["e2e"])
-    met = {n: np.nan_to_num(ticks[n]) / TICKS_PER_SECOND <= b for n, b in slo.bounds.items()}
-    good = np.ones(count, dtype=bool)
-    for one in met.values():
-        good &= one
-    share = _per(int(good.sum()), count + refused)
-    return {
-        "slo": msgspec.to_builtins(slo),
-        "good_requests": int(good.sum()),
-        "goodput": _per(int(good.sum()), span),
-        "attainment": share,
-        "attainment_by_bound": {n: _per(int(x.sum()), count + refused) for n, x in met.items()},
-        "met": share >= slo.attainment,
-    }

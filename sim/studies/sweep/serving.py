@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sim.serve.config import Serving
+from sim.serve.latency import LATENCIES, PERCENTILES
 from sim.serve.serving import Served, serve
 from sim.serve.session import summary
-from sim.serve.summary import LATENCIES, PERCENTILES
 from sim.states import STATES
 from sim.studies.sweep.axes import keys_of
 from sim.studies.sweep.kinds import STATUS, Column, Kind, Row, Sense
