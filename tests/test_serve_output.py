@@ -37,7 +37,7 @@ from sim.serve.busy_periods import busy_periods
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, RequestColumns, StepColumns
 from sim.serve.columns import collect_steps as write_steps
 from sim.serve.config import RequestTraffic, Serving
-from sim.serve.knobs import Knobs
+from sim.serve.knobs import Knobs, Slo
 from sim.serve.latency import PERCENTILES, exact_sum, percentiles, spread
 from sim.serve.live import PARTS, Finished, Outcome, StepRow
 from sim.serve.memory import Blocks
@@ -48,7 +48,7 @@ from sim.serve.pricing import Pricer
 from sim.serve.record import ServeRecord
 from sim.serve.replica import Recorder, Replica, ReplicaParts
 from sim.serve.single_stage import SingleStageWorker
-from sim.serve.summary import Fleet, Slo, device_account, summarise
+from sim.serve.summary import Fleet, device_account, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
 from workloads.request import Request

@@ -24,9 +24,9 @@ from sim import InputError, run
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, Workload
 from sim.serve.config import RequestTraffic, Serving
+from sim.serve.knobs import Slo
 from sim.serve.serving import serve
 from sim.serve.session import summary
-from sim.serve.summary import Slo
 from sim.states import STATES
 from sim.studies.sweep.axes import parse_values
 from sim.studies.sweep.expression import Expression

@@ -10,8 +10,7 @@ from msgspec import Meta
 from sim.inputs.traces.files import Limits
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Dtype, KvDtype, MachineName, ModelName, Seed, Settings
-from sim.serve.knobs import Knobs, Positive
-from sim.serve.summary import Slo
+from sim.serve.knobs import Knobs, Positive, Slo
 from workloads.block import Lowering
 from workloads.model import Record
 

@@ -68,3 +68,26 @@ class Knobs(Record, frozen=True, kw_only=True):
     @property
     def max_wait_ticks(self) -> int:
         return ticks(self.max_wait_ms * 1e-3)
+
+
+class Slo(Record, frozen=True, kw_only=True):
+    """A service level: bounds that a good request meets, all that are given, and the share of
+    the requests that has to be good. A refused request is not good."""
+
+    ttft_s: TtftBound = None
+    tpot_s: TpotBound = None
+    e2e_s: E2eBound = None
+    attainment: Annotated[
+        float,
+        Meta(gt=0, le=1),
+        Meta(
+            description="Share of the requests that must meet the bounds, 0 to 1",
+            extra={"flag": "slo-attainment"},
+        ),
+    ] = 0.9
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds that are given, in seconds."""
+        given = {"ttft": self.ttft_s, "tpot": self.tpot_s, "e2e": self.e2e_s}
+        return {name: bound for name, bound in given.items() if bound is not None}

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 from sim.serve.columns import Column, RequestColumns
+from sim.serve.knobs import Slo
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from sim.serve.summary import Slo
 
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")

@@ -24,11 +24,12 @@ from sim.output.options import Output
 from sim.output.report import counted, terminal
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.intervals import in_summary
+from sim.serve.knobs import Slo
 from sim.serve.output import ServeFiles, print_summary, write_serve
 from sim.serve.record import ServeRecord
 from sim.serve.serving import Served, serve
 from sim.serve.shard import Progress, Reached
-from sim.serve.summary import Fleet, Slo, summarise
+from sim.serve.summary import Fleet, summarise
 
 
 class ServeOutput(Output, frozen=True, kw_only=True):

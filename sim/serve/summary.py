@@ -7,17 +7,14 @@ detokenising. Percentiles interpolate linearly between ranks (numpy's default).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-
-from msgspec import Meta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.clock import TICKS_PER_SECOND
 from sim.serve.columns import PART_COLUMNS, RequestColumns, StepColumns
-from sim.serve.knobs import E2eBound, TpotBound, TtftBound
+from sim.serve.knobs import Slo
 from sim.serve.latency import exact_sum, goodput, spreads, total
 from sim.serve.live import PARTS, Outcome
 from sim.states import IDLE, NOTHING, STATES, Ticks, add, only, scaled
-from workloads.model import Record
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,29 +32,6 @@ DEFINITIONS = {
     "mfu": "FLOPs done over the matrix peak of all devices for the makespan",
     "mbu": "HBM bytes moved over the bandwidth of all devices for the makespan",
 }
-
-
-class Slo(Record, frozen=True, kw_only=True):
-    """A service level: bounds that a good request meets, all that are given, and the share of
-    the requests that has to be good. A refused request is not good."""
-
-    ttft_s: TtftBound = None
-    tpot_s: TpotBound = None
-    e2e_s: E2eBound = None
-    attainment: Annotated[
-        float,
-        Meta(gt=0, le=1),
-        Meta(
-            description="Share of the requests that must meet the bounds, 0 to 1",
-            extra={"flag": "slo-attainment"},
-        ),
-    ] = 0.9
-
-    @property
-    def bounds(self) -> dict[str, float]:
-        """The bounds that are given, in seconds."""
-        given = {"ttft": self.ttft_s, "tpot": self.tpot_s, "e2e": self.e2e_s}
-        return {name: bound for name, bound in given.items() if bound is not None}
 
 
 class Fleet(NamedTuple):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 
 class Attempt(NamedTuple):
-    """A command and what is special about it."""
+    """A command and what is special about it.
+
+    prepare: makes its file, where that takes long enough to be left to those who try it.
+    """
 
     what: str
     words: tuple[str, ...]
+    prepare: Callable[[], object] | None = None
 
 
 QUICK = ("--no-pictures",)

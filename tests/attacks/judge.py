@@ -84,6 +84,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:
     """What came of an attempt, and what is wrong with that, or ""."""
+    if attempt.prepare:
+        attempt.prepare()
     before = content(folder)
     words = attempt.words
     if words[0] in WITH_RESULTS and not any(word.startswith("--out") for word in words):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from attacks.commands import QUICK, TINY, Attempt
 
+Content = bytes | Callable[[], bytes]
 ROWS: dict[str, tuple[str, str]] = {
     "memorywall": ("arrival_s,prompt_tokens,output_tokens", "{i},16,4"),
     "azure": ("TIMESTAMP,ContextTokens,GeneratedTokens", "2023-11-16 18:17:0{i}.97,16,4"),
@@ -46,13 +48,18 @@ def traces(folder: Path) -> Iterator[Attempt]:
     """Trace files with cells, lines, bytes and streams gone wrong."""
     for number, (name, content) in enumerate(_files()):
         path = folder / f"{number}-{name}"
-        path.write_bytes(content)
+        prepare = partial(_write, path, content)
         for flag in ("fail", "skip"):
             words = ("serve", *TINY, *QUICK, "--trace", str(path), "--on-bad-row", flag)
-            yield Attempt(f"trace {number} {name} {flag}", words)
+            yield Attempt(f"trace {number} {name} {flag}", words, prepare)
 
 
-def _files() -> Iterator[tuple[str, bytes]]:
+def _write(path: Path, content: Content) -> None:
+    if not path.exists():
+        path.write_bytes(content if isinstance(content, bytes) else content())
+
+
+def _files() -> Iterator[tuple[str, Content]]:
     for name, (header, row) in ROWS.items():
         good = [header, *(row.format(i=i) for i in range(4))]
         for column in range(header.count(",") + 1):
@@ -87,11 +94,15 @@ def _damaged(name: str, whole: bytes) -> Iterator[tuple[str, bytes]]:
     yield f"{name}.parquet", b"PAR1" + whole + b"PAR1"
 
 
-def _bombs() -> Iterator[tuple[str, bytes]]:
+def _bombs() -> Iterator[tuple[str, Content]]:
     header = b"arrival_s,prompt_tokens,output_tokens\n0,16,4\n"
     for stretch in (b"\n", b" ", b"0", b"\x00", b"[", b'{"a":', b'"', b",", b"\r\n"):
-        long = stretch * (80 * 2**20 // len(stretch))
-        yield "bomb.csv.gz", gzip.compress(header + long, 1)
-        yield "bomb.json.gz", gzip.compress(b"[" + long, 1)
+        yield "bomb.csv.gz", partial(_packed, header, stretch)
+        yield "bomb.json.gz", partial(_packed, b"[", stretch)
         yield "bomb.csv", header + stretch * (2**22 // len(stretch))
-    yield "bomb-twice.csv.gz", gzip.compress(gzip.compress(header + b"\n" * 2**26), 1)
+    yield "bomb-twice.csv.gz", lambda: gzip.compress(_packed(header, b"\n"), 1)
+
+
+def _packed(start: bytes, stretch: bytes) -> bytes:
+    """More than a compressed file may grow to, of one stretch repeated."""
+    return gzip.compress(start + stretch * (80 * 2**20 // len(stretch)), 1)
