@@ -170,9 +170,9 @@ def build_system(spec: SystemSpec) -> System:
         for first in range(0, total, group):
             members = [f"gpu{i}" for i in range(first, first + group)]
             if tier.size > 1:
-                made = _wire(tier, members, f"tier{depth}.switch{first // group}")
-                switches += [n for n in made[0] if n not in switches]
-                links += made[1]
+                wired = _wire(tier, members, f"tier{depth}.switch{first // group}")
+                switches += [n for n in wired[0] if n not in switches]
+                links += wired[1]
         count = group
     return System(spec.name, total, tuple(switches), tuple(links))
 

@@ -5,7 +5,7 @@ from sim import Scenario, Workload, run
 result = run(Scenario(model="gpt2", on="h100-sxm", workload=Workload(prompt=128, output=32)))
 result.metrics.tpot_s, result.account.share("hbm")
 
-The names are loaded when first asked for, so that the command can be interrupted from the start.
+The names are loaded at their first use, so that the command can be interrupted from the start.
 """
 
 from importlib import import_module

@@ -30,7 +30,7 @@ class InputError(MemorywallError):
 
 
 class Infeasible(MemorywallError):
-    """The model or the system cannot do what was asked; the arithmetic is in the text."""
+    """The model or the system cannot do what is required; the message holds the arithmetic."""
 
 
 class OutOfMemory(Infeasible):

@@ -52,20 +52,20 @@ class Result:
         efficiency = self.resolved.machine.device.efficiency
         dtype = self.resolved.precision.activations
         passes: dict[str, dict[Class, int]] = {"makespan": {}, "ttft": {}, "tpot": {}}
-        for found, states in self.account.by("number", "phase", "kind").items():
-            number, phase, kind = int(str(found[0])), str(found[1]), str(found[2])
+        for key, states in self.account.by("number", "phase", "kind").items():
+            number, phase, kind = int(str(key[0])), str(key[1]), str(key[2])
             if kind == WAIT:  # it stretches as the work does
                 continue
             which = "tpot" if number > 0 else "ttft"
             for name in ("makespan", which):
                 at = (phase, kind)
                 passes[name][at] = passes[name].get(at, 0) + sum(states)
-        made = {n: interval(t, efficiency, dtype) for n, t in passes.items()}
-        return {name: one for name, one in made.items() if one is not None}
+        by_pass = {n: interval(t, efficiency, dtype) for n, t in passes.items()}
+        return {name: one for name, one in by_pass.items() if one is not None}
 
     @cached_property
     def counterfactual(self) -> dict[str, int]:
-        """Makespan in ticks if one resource were free, by resource: the run made again."""
+        """Makespan in ticks if one resource were free, by resource: the run is repeated with it."""
         return {
             name: _execute(
                 self.resolved, plan_of(self.resolved, frozenset({name}), rewrite=self.rewrite)

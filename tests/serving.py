@@ -149,7 +149,7 @@ class OneByOne:
     def plan(self, queue: RequestQueue) -> Work:
         if queue.running:
             return Work([], queue.take_decode())
-        admitted = queue.admit(2**62, whole=True)
+        admitted = queue.admit(2**62, entire=True)
         return Work([admitted] if admitted else [], False)
 
 

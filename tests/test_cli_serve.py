@@ -128,7 +128,7 @@ def test_progress_tells_of_the_bytes_of_a_trace_and_of_requests(tmp_path: Path) 
         seen: list[Reached] = []
         serving = Serving(model="gpt2", on="h100-sxm", traffic=traffic, keep_steps=False)
         serve(serving, seen.append)
-        taken = [at.taken for at in seen]
+        taken = [at.bytes_read for at in seen]
         assert taken == sorted(taken)
         assert taken[-1] == path.stat().st_size
         shares = [share_done(traffic)(at) for at in seen]

@@ -45,7 +45,7 @@ def served_of(*changes: str) -> ServeSubject:
 
 
 def seconds(breakdown: Breakdown) -> float:
-    return float(breakdown.whole) * 1e-12
+    return float(breakdown.total) * 1e-12
 
 
 @given(cases())
@@ -53,14 +53,14 @@ def seconds(breakdown: Breakdown) -> float:
 def test_parts_sum_to_the_metric(resolved: Resolved) -> None:
     result = simulate(resolved)
     metrics = result.metrics
-    assert runs.break_down(result, "makespan").whole == result.makespan
+    assert runs.break_down(result, "makespan").total == result.makespan
     if metrics.ttft_s is not None and metrics.tpot_s is not None:
         assert seconds(runs.break_down(result, "ttft")) == pytest.approx(metrics.ttft_s)
         if len(resolved.passes) > 1:
             assert seconds(runs.break_down(result, "tpot")) == pytest.approx(metrics.tpot_s)
     every = [runs.break_down(result, f"pass:{n}") for n in range(len(resolved.passes))]
-    whole = sum((one.whole for one in every), Fraction())
-    assert whole == runs.break_down(result, "e2e").whole
+    whole = sum((one.total for one in every), Fraction())
+    assert whole == runs.break_down(result, "e2e").total
     assert all(x >= 0 for one in every for x in one.parts.values())
 
 
@@ -71,9 +71,9 @@ def test_laws_of_a_run(metric: str) -> None:
     assert compare(a, a).change.parts == {}
     there, back = compare(a, b).change, compare(b, a).change
     assert there.parts == {cause: -x for cause, x in back.parts.items()}
-    assert there.whole == b.whole - a.whole
+    assert there.total == b.total - a.total
     for fields in (("state",), ("kind",), ("what",), ("state", "what"), ()):
-        assert sum(there.by(*fields).values(), Fraction()) == there.whole
+        assert sum(there.by(*fields).values(), Fraction()) == there.total
 
 
 @pytest.mark.parametrize("metric", ["makespan", "e2e", "ttft", "tpot:p90", "ttft:p50", "e2e:p99"])
@@ -81,7 +81,7 @@ def test_laws_of_serving(metric: str) -> None:
     a, b = (served_of(*more).break_down(metric) for more in ((), ("hbm.bandwidth_GBps=*2",)))
     assert compare(a, a).change.parts == {}
     assert compare(a, b).change.parts == {c: -x for c, x in compare(b, a).change.parts.items()}
-    assert compare(a, b).change.whole == b.whole - a.whole
+    assert compare(a, b).change.total == b.total - a.total
     assert all(x > 0 for x in a.parts.values())
 
 
@@ -90,14 +90,14 @@ def test_serving_metrics_are_those_of_the_summary() -> None:
     assert found.serving is not None
     done = serve(found.serving)
     tables, told = tables_of(done), summary(done)
-    assert break_down(tables, "makespan").whole == told["makespan_ps"]
+    assert break_down(tables, "makespan").total == told["makespan_ps"]
     for name in ("e2e", "ttft", "tpot"):
         assert seconds(break_down(tables, name)) == pytest.approx(told["latency_s"][name]["mean"])
         for p in (50, 90, 99):
             part = seconds(break_down(tables, f"{name}:p{p}"))
             assert part == pytest.approx(told["latency_s"][name][f"p{p}"])
     one = done.requests.frame().row(7, named=True)
-    assert break_down(tables, "e2e:request=7").whole == one["last_token_ps"] - one["arrival_ps"]
+    assert break_down(tables, "e2e:request=7").total == one["last_token_ps"] - one["arrival_ps"]
 
 
 def test_doubled_bandwidth_is_told_as_weights() -> None:

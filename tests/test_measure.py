@@ -165,7 +165,7 @@ def test_the_machine_is_read_from_its_files(tmp_path: Path) -> None:
 def test_a_machine_that_tells_nothing_has_stated_assumptions(tmp_path: Path) -> None:
     host = this_host(tmp_path)
     assert host.cores >= 1
-    assert not any(cache.told for cache in host.caches)
+    assert not any(cache.reported for cache in host.caches)
 
 
 def test_timings_are_medians_with_half_the_distance_of_quartiles() -> None:

@@ -47,12 +47,12 @@ SCHEDULERS = {
     "return Work([], False, wake=0.5)": "whose `wake` is no int",
     "return Work([], True)": "decode = True, but `queue.take_decode()` said False",
     "return Work([(queue.waiting[0][1], 4)], False)": "which has no prompt left or is there twice",
-    "live, n = queue.admit(8, whole=False); return Work([(live, n)] * 2, False)": "there twice",
-    "live, n = queue.admit(8, whole=False); return Work([(live, 41)], False)": "which has 40 left",
-    "live, n = queue.admit(8, whole=False); return Work([(live, 0)], False)": "a chunk of 0 tokens",
-    "live, n = queue.admit(8, whole=False); return Work([(live, -1)], False)": "a chunk of -1",
-    "live, n = queue.admit(8, whole=False); return Work([(live, 8.0)], False)": "a chunk of 8.0",
-    "live, n = queue.admit(8, whole=False); return Work([(live, 40)], False)": "blocks it did not",
+    "live, n = queue.admit(8, entire=False); return Work([(live, n)] * 2, False)": "there twice",
+    "live, n = queue.admit(8, entire=False); return Work([(live, 41)], False)": "which has 40 left",
+    "live, n = queue.admit(8, entire=False); return Work([(live, 0)], False)": "chunk of 0 tokens",
+    "live, n = queue.admit(8, entire=False); return Work([(live, -1)], False)": "a chunk of -1",
+    "live, n = queue.admit(8, entire=False); return Work([(live, 8.0)], False)": "a chunk of 8.0",
+    "live, n = queue.admit(8, entire=False); return Work([(live, 40)], False)": "blocks it did not",
     "return Work([], False)": "planned nothing",
 }
 ROUTERS = {

@@ -31,7 +31,7 @@ def point(batch: int = 1, output: int = 5, model: str = "gpt2") -> Resolved:
 
 
 def tpot(resolved: Resolved) -> Fraction:
-    return break_down(simulate(resolved), "tpot").whole
+    return break_down(simulate(resolved), "tpot").total
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_counts_are_those_that_the_survey_prints(answers: dict[str, Answer]) -> 
 
 def test_directions(answers: dict[str, Answer]) -> None:
     def times(name: str) -> list[Fraction]:
-        return [o.breakdown.whole for o in answers[name].outcomes if o.breakdown]
+        return [o.breakdown.total for o in answers[name].outcomes if o.breakdown]
 
     dense, structured, unsupported, packed, skipped, _ = times("pruning")
     assert dense == unsupported > structured
@@ -99,7 +99,7 @@ def test_a_far_memory_as_fast_as_hbm_is_hbm() -> None:
     quarter = resolve(
         msgspec.structs.replace(one.scenario, set={"hbm.bandwidth_GBps": bandwidth / 4})
     )
-    assert tpot(one) < break_down(simulate(one, rewrite=slow), "tpot").whole <= tpot(quarter)
+    assert tpot(one) < break_down(simulate(one, rewrite=slow), "tpot").total <= tpot(quarter)
 
 
 def test_tokens_of_a_cycle() -> None:
@@ -116,15 +116,15 @@ def test_speculation_is_its_passes() -> None:
     none = speculated(one, document, Speculative(draft="gpt2", tokens=1, acceptance=0.0))
     drafts = sum(x for c, x in none.parts.items() if c.kind.startswith("draft "))
     assert drafts == pytest.approx(float(tpot(one)), rel=1e-3)
-    assert none.whole > 2 * tpot(one) * Fraction(99, 100)
+    assert none.total > 2 * tpot(one) * Fraction(99, 100)
     every = speculated(one, document, Speculative(draft="gpt2", tokens=1, acceptance=1.0))
-    assert 2 * every.whole == pytest.approx(float(none.whole), rel=1e-3)
+    assert 2 * every.total == pytest.approx(float(none.total), rel=1e-3)
 
 
 def test_exits_of_one_are_the_model_itself() -> None:
     one = point(batch=2)
-    assert exited(one, Exits(at=(1.0,), shares=(1.0,))).whole == tpot(one)
-    half = exited(one, Exits(at=(0.5, 1.0), shares=(1.0, 0.0))).whole
+    assert exited(one, Exits(at=(1.0,), shares=(1.0,))).total == tpot(one)
+    half = exited(one, Exits(at=(0.5, 1.0), shares=(1.0, 0.0))).total
     assert half < tpot(one)
     some = Exits(at=(0.5, 1.0), shares=(0.5, 0.5))
     assert some.weights(1) == [0.5, 0.5]
@@ -174,7 +174,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         'variants = [{ name = "a" }, { name = "b", changes = { "hbm.bandwidth_GBps" = "*2" } }]\n'
     )
     found = answer(load(str(mine)), on="t4", changes=["dtype=fp16"])
-    assert found.asked
+    assert found.customised
     assert "on t4" in found.outcomes[0].name
     mine.write_text(mine.read_text().replace('name = "b"', 'name = "a"'))
     with pytest.raises(InputError, match="each with a name of its own"):

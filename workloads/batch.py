@@ -33,7 +33,7 @@ class Sequence(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.logits > self.new:
             raise ValueError(
-                f"logits = {self.logits} rows are asked of {self.new} new tokens; "
+                f"logits = {self.logits} rows are more than the {self.new} new tokens; "
                 "at most one row a new token"
             )
 
@@ -104,14 +104,14 @@ class Batch(Record, frozen=True, kw_only=True):
         batches = []
         for part in range(parts):
             want = self.size // parts + (1 if part < self.size % parts else 0)
-            taken = []
+            chosen = []
             while want:
                 sequence, have = queue.pop(0)
-                taken.append(Group(sequence=sequence, count=min(have, want)))
+                chosen.append(Group(sequence=sequence, count=min(have, want)))
                 if have > want:
                     queue.insert(0, (sequence, have - want))
                 want -= min(have, want)
-            batches.append(Batch(groups=tuple(taken)))
+            batches.append(Batch(groups=tuple(chosen)))
         return batches
 
     @property

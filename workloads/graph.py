@@ -60,18 +60,18 @@ class Graph(msgspec.Struct, frozen=True):
 
     def expanded(self) -> nx.DiGraph:
         """One DiGraph; nodes "stack.layerN.op" with attribute `op`."""
-        whole = nx.DiGraph()
+        expanded = nx.DiGraph()
         ends: list[str] = []
         for place in self.placed:
             names = {name: f"{place.path}.{name}" for name in place.block.graph}
             for name, data in place.block.graph.nodes(data=True):
-                whole.add_node(names[name], op=data["op"], layer=place.layer, stack=place.stack)
-            whole.add_edges_from((names[a], names[b]) for a, b in place.block.graph.edges)
+                expanded.add_node(names[name], op=data["op"], layer=place.layer, stack=place.stack)
+            expanded.add_edges_from((names[a], names[b]) for a, b in place.block.graph.edges)
             inner = place.block.graph
             starts = [names[n] for n in inner if inner.in_degree(n) == 0]
-            whole.add_edges_from((e, s) for e in ends for s in starts)
+            expanded.add_edges_from((e, s) for e in ends for s in starts)
             ends = [names[n] for n in inner if inner.out_degree(n) == 0]
-        return whole
+        return expanded
 
 
 def build_graph(

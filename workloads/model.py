@@ -171,7 +171,7 @@ class Model(Record, frozen=True, kw_only=True):
     decoder: Stack | None = None
     dtype: str = "bf16"  # as `workloads.precision.parse_precision` takes it
     kv_dtype: str = ""  # of the cache where it does not follow `dtype`
-    max_tokens: Count = 0  # longest context the model was made for; 0 when not stated
+    max_tokens: Count = 0  # longest context that the model is designed for; 0 if not stated
     source_tokens: Count = 0  # fixed encoder length (Whisper's 1500 frames); 0 when free
     source: str = ""
 

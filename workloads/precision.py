@@ -74,8 +74,8 @@ def parse_precision(dtype: str, kv: str | None = None) -> Precision:
         weights = activations = lowered
     else:
         sides = {"4": "int4", "8": "int8", "16": "bf16", "32": "fp32"}
-        w, found, a = lowered.removeprefix("w").partition("a")
-        if not (lowered.startswith("w") and found and w in sides and a in sides):
+        w, separator, a = lowered.removeprefix("w").partition("a")
+        if not (lowered.startswith("w") and separator and w in sides and a in sides):
             raise ValueError(
                 f"--dtype {dtype!r} is not known; use one of {known}, or wXaY such as w4a16"
             )

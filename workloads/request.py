@@ -1,7 +1,7 @@
 """One request of a stream: when it comes, what it reads, what it writes.
 
-A request is plain data, made by the million; it knows no policy and no hardware. Times are
-ticks (picoseconds, 10**12 a second) from the start of the stream.
+A request is plain data, as there are millions of them; it knows no policy and no hardware. Times
+are ticks (picoseconds, 10**12 per second) from the start of the stream.
 """
 
 from __future__ import annotations

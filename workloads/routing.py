@@ -109,12 +109,12 @@ def loads(weights: np.ndarray, total: int, most: int) -> np.ndarray:
         full = share >= most
         left = total - most * full.sum()
         share = np.where(full, most, share * (left / share[~full].sum()))
-    whole: np.ndarray = np.minimum(np.floor(share + 0.5), most).astype(np.int64)
-    order = range(len(whole))
-    while (missing := total - int(whole.sum())) > 0:  # the heaviest take what rounding lost
-        room = [i for i in order if whole[i] < most][:missing]
-        whole[room] += 1
+    counts: np.ndarray = np.minimum(np.floor(share + 0.5), most).astype(np.int64)
+    order = range(len(counts))
+    while (missing := total - int(counts.sum())) > 0:  # the heaviest take what rounding lost
+        room = [i for i in order if counts[i] < most][:missing]
+        counts[room] += 1
     for i in reversed(order):  # and the lightest give what it won
-        give = min(int(whole[i]), max(0, int(whole.sum()) - total))
-        whole[i] -= give
-    return whole
+        give = min(int(counts[i]), max(0, int(counts.sum()) - total))
+        counts[i] -= give
+    return counts

@@ -75,15 +75,15 @@ def spread_of(efficiency: Efficiency, dtype: str, phase: str, family: str) -> Sp
 
 
 def reach(
-    parts: Mapping[Class, Any], whole: Any, efficiency: Efficiency, dtype: str, *more: Spread
+    parts: Mapping[Class, Any], total: Any, efficiency: Efficiency, dtype: str, *more: Spread
 ) -> tuple[Any, Any, Any]:
     """(low, high, known): the ends of the intervals of sums of `parts`, numbers or arrays of ticks
-    by phase and family that are part of `whole`, as factors; and whether any residual is known.
+    by phase and family that are part of `total`, as factors; and whether any residual is known.
 
     `more` are spreads of the whole itself, which err apart from the kernels.
     """
     below, above, known = (np.asarray(0.0) for _ in range(3))
-    over = np.maximum(np.asarray(whole, dtype=np.float64), 1.0)
+    over = np.maximum(np.asarray(total, dtype=np.float64), 1.0)
     for at in ((phase, family) for phase in PHASES for family in FAMILIES):
         spread = spread_of(efficiency, dtype, *at) if at in parts else None
         if spread is not None:
@@ -123,11 +123,11 @@ def quantile(spread: Spread, u: Array) -> Array:
 
 
 def intervals(
-    parts: Mapping[Class, Any], whole: Any, efficiency: Efficiency, dtype: str
+    parts: Mapping[Class, Any], totals: Any, efficiency: Efficiency, dtype: str
 ) -> list[Interval | None]:
-    """The same of many sums at once: `parts` by phase and family, and `whole`, are arrays."""
-    low, high, known = reach(parts, whole, efficiency, dtype)
-    ends = np.broadcast_arrays(np.maximum(low, LEAST), high, known, whole)[:3]
+    """The same of many sums at once: `parts` by phase and family, and `totals`, are arrays."""
+    low, high, known = reach(parts, totals, efficiency, dtype)
+    ends = np.broadcast_arrays(np.maximum(low, LEAST), high, known, totals)[:3]
     return [
         Interval(a, b) if sure else None
         for a, b, sure in zip(*(x.tolist() for x in ends), strict=True)
@@ -141,7 +141,7 @@ def stretches(
 
     With the same seed, the same family draws the same factors in every call.
     """
-    whole = sum(times.values())
+    sum_of_times = sum(times.values())
     total, known = np.zeros(DRAWS), False
     for (phase, family), time in families(times).items():
         spread = spread_of(efficiency, dtype, phase, family)
@@ -152,7 +152,7 @@ def stretches(
         name = int.from_bytes(f"{phase} {family}".encode(), "big") % 2**32
         u = np.random.default_rng((seed, name)).random(DRAWS)
         total += time * np.maximum(quantile(spread, u), LEAST)
-    return total / whole if known and whole else None
+    return total / sum_of_times if known and sum_of_times else None
 
 
 def chance_below(bound: float, value: float, low: float, high: float) -> float:

@@ -91,10 +91,10 @@ def folded(record: RunRecord) -> bool:
     return all(slot.folded for slot in record.compiled.slots)
 
 
-def device_lanes(record: RunRecord, found: list[Span]) -> Iterator[Busy]:
-    """Lanes of one rank during its spans `found`; explicit operators come from `task_lanes`."""
+def device_lanes(record: RunRecord, spans: list[Span]) -> Iterator[Busy]:
+    """Lanes of one rank during its `spans`; explicit operators come from `task_lanes`."""
     closed = folded(record)
-    for span in found:
+    for span in spans:
         if span.step and (closed or span.step.cost is None):
             yield from closed_lanes(span)
 
@@ -171,7 +171,7 @@ def transfers(record: RunRecord, passes: frozenset[int] | None = None) -> list[T
     that they were priced with, since nothing contends with them.
     """
     compiled, times = record.compiled, record.timeline
-    found: list[Transfer] = []
+    moved: list[Transfer] = []
     links = len(compiled.plan.network.fabric.links)
     for job, tasks in job_tasks(compiled):
         if passes is not None and job.number not in passes:
@@ -184,26 +184,26 @@ def transfers(record: RunRecord, passes: frozenset[int] | None = None) -> list[T
                 loads = tuple((link, x * slower) for link, x in task.loads if link < links)
                 if not loads:  # an operator, which loads resources of its device alone
                     continue
-                found.append(Transfer(begin, end, task.name, loads))
-    if all(slot.whole for slot in compiled.slots):
+                moved.append(Transfer(begin, end, task.name, loads))
+    if all(slot.is_single_task for slot in compiled.slots):
         for span in spans(record, passes):
             exchange = span.step.exchange if span.step else None
             if exchange and exchange.duration and span.step:
                 name = f"{span.phase}{span.number}.{span.micro}.stage{span.stage}.{span.step.name}"
                 begin = span.end - exchange.duration
-                found.append(Transfer(begin, span.end, name, exchange.loads))
-    return sorted(found, key=lambda t: (t.begin, t.end, t.name))
+                moved.append(Transfer(begin, span.end, name, exchange.loads))
+    return sorted(moved, key=lambda t: (t.begin, t.end, t.name))
 
 
-def link_rates(found: list[Transfer]) -> Iterator[tuple[int, dict[int, float]]]:
+def link_rates(moved: list[Transfer]) -> Iterator[tuple[int, dict[int, float]]]:
     """(tick, bytes/s of the links whose rate changes there), in the order of time."""
-    changes = [(t.end, 0, i) for i, t in enumerate(found)]
-    changes += [(t.begin, 1, i) for i, t in enumerate(found)]
+    changes = [(t.end, 0, i) for i, t in enumerate(moved)]
+    changes += [(t.begin, 1, i) for i, t in enumerate(moved)]
     active: dict[int, dict[int, float]] = {}
     for tick, group in groupby(sorted(changes), key=lambda c: c[0]):
         touched: set[int] = set()
         for _, starts, i in group:
-            for link, rate in found[i].loads:
+            for link, rate in moved[i].loads:
                 touched.add(link)
                 if starts:
                     active.setdefault(link, {})[i] = rate

@@ -36,13 +36,13 @@ class Metrics(msgspec.Struct, frozen=True):
     mbu: float
 
 
-def ends(metrics: Metrics, found: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
+def ends(metrics: Metrics, intervals: Mapping[str, Interval]) -> dict[str, tuple[float, float]]:
     """(low, high) of 80 % intervals by metric, of those that have a value and known residuals."""
     values = {"makespan": metrics.makespan_s, "ttft": metrics.ttft_s, "tpot": metrics.tpot_s}
-    made = {f"{n}_s": found[n].of(v) for n, v in values.items() if v and n in found}
-    if "makespan" in found:
-        made["tokens_per_s"] = found["makespan"].inverse.of(metrics.tokens_per_s)
-    return made
+    bounds = {f"{n}_s": intervals[n].of(v) for n, v in values.items() if v and n in intervals}
+    if "makespan" in intervals:
+        bounds["tokens_per_s"] = intervals["makespan"].inverse.of(metrics.tokens_per_s)
+    return bounds
 
 
 def measure(record: RunRecord) -> Metrics:

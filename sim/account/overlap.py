@@ -77,7 +77,7 @@ def segments(times: Timeline, pieces: Sequence[Piece], begin: int, end: int) -> 
 def exposed(times: Timeline, pieces: Sequence[Piece], begin: int, end: int) -> list[Exposed]:
     """By piece: the part of its time that is the state of its device. All parts together last from
     `begin` to `end`."""
-    found: list[list[tuple[int, int, int]]] = [[] for _ in pieces]
+    visible: list[list[tuple[int, int, int]]] = [[] for _ in pieces]
     for segment in segments(times, pieces, begin, end):
         clock = segment.begin
         needs = [(one.number, _needs(pieces[one.number], one)) for one in segment.running]
@@ -86,7 +86,7 @@ def exposed(times: Timeline, pieces: Sequence[Piece], begin: int, end: int) -> l
             for number, states in needs:
                 length = min(round(states[state]), segment.end - clock)
                 if length > 0:
-                    found[number].append((state, clock, clock + length))
+                    visible[number].append((state, clock, clock + length))
                     clock += length
                     latest = number, state
         if clock == segment.end:
@@ -94,12 +94,12 @@ def exposed(times: Timeline, pieces: Sequence[Piece], begin: int, end: int) -> l
         if latest is None:  # all round to nothing, or (between ranks) nothing runs
             number = segment.running[0].number if segment.running else 0
             state = HBM if segment.running else BUBBLE
-            found[number].append((state, clock, segment.end))
+            visible[number].append((state, clock, segment.end))
         else:  # what rounding left over
             number, state = latest
-            first = found[number].pop()[1]
-            found[number].append((state, first, segment.end))
-    return [_exposed(slices) for slices in found]
+            first = visible[number].pop()[1]
+            visible[number].append((state, first, segment.end))
+    return [_exposed(slices) for slices in visible]
 
 
 def _needs(piece: Piece, one: Running) -> tuple[float, ...]:

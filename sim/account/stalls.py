@@ -63,8 +63,8 @@ class Account(msgspec.Struct, frozen=True):
 
     def share(self, state: str) -> float:
         """Fraction of all device time in a state."""
-        whole = self.makespan * self.devices
-        return self.total[STATES.index(state)] / whole if whole else 0.0
+        device_ticks = self.makespan * self.devices
+        return self.total[STATES.index(state)] / device_ticks if device_ticks else 0.0
 
 
 def account(record: RunRecord) -> Account:
@@ -83,7 +83,7 @@ def account(record: RunRecord) -> Account:
             clock, wait = waiting(record, slot, clock)
             if any(wait):
                 book(Key(*here, "", -3, WAIT), wait)
-            if slot.whole:
+            if slot.is_single_task:
                 # One task: its inside is known, block by block.
                 for work in job.work:
                     for kind, states in work.block.by_kind.items():

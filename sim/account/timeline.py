@@ -78,10 +78,10 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 def ranks(record: RunRecord) -> dict[tuple[int, int, int], list[Slot]]:
     """Slots by (replica, stage, rank) in the order in which the rank runs them."""
-    found: dict[tuple[int, int, int], list[Slot]] = {}
+    slots: dict[tuple[int, int, int], list[Slot]] = {}
     for slot in record.compiled.slots:
-        found.setdefault((slot.job.replica, slot.job.stage, slot.rank), []).append(slot)
-    return found
+        slots.setdefault((slot.job.replica, slot.job.stage, slot.rank), []).append(slot)
+    return slots
 
 
 def spans(record: RunRecord, passes: frozenset[int] | None = None) -> Iterator[Span]:
@@ -143,7 +143,7 @@ def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
         yield from _overlapping(record, slot, begin)
         return
     for piece in slot.pieces:
-        if slot.whole or (slot.folded and piece.step.exchange is None):
+        if slot.is_single_task or (slot.folded and piece.step.exchange is None):
             end, states = clock + piece.step.duration, piece.step.states
             launched = piece.step.launch
         else:

@@ -76,13 +76,13 @@ def _models() -> tuple[list[str], list[list[str]]]:
         assert stack is not None
         attention = stack.layers[0].attention
         kv = kv_bytes_per_token(m, 16) if m.decoder else 0
-        whole, active = parameters(m), active_parameters(m)
+        total, active = parameters(m), active_parameters(m)
         lines.append(
             [
                 name,
                 m.architecture,
-                f"{whole / 1e9:.3f}",
-                f"{active / 1e9:.3f}" if active != whole else "",
+                f"{total / 1e9:.3f}",
+                f"{active / 1e9:.3f}" if active != total else "",
                 str(m.num_layers),
                 str(m.hidden),
                 f"{attention.heads}/{attention.kv_heads}" if not attention.latent else "MLA",

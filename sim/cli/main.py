@@ -40,7 +40,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write(_line())
         code = _code
-    except SystemExit as error:  # a command that has told of its interrupt
+    except SystemExit as error:  # a command that has reported its interrupt
         code = error.code if isinstance(error.code, int) else 1
     sys.exit(_code if code == INTERRUPT else code)
 

@@ -26,7 +26,6 @@ class Arith(msgspec.Struct, frozen=True):
     log2: Callable[[Any], Any]
     sqrt: Callable[[Any], Any]
     where: Callable[[Any, Any, Any], Any]
-    whole: Callable[[Any], Any]  # a float that is a whole number, as an integer
     rint: Callable[[Any], Any]  # to the nearest integer, half to even
     ticks: Callable[[Any], Any]  # seconds to ticks
 
@@ -43,7 +42,7 @@ def _least(first: Any, *rest: Any) -> Any:
     return first
 
 
-def _whole(x: Any) -> Any:
+def _integers(x: Any) -> Any:
     return np.asarray(x).astype(np.int64)
 
 
@@ -65,7 +64,6 @@ SCALAR = Arith(
     log2=math.log2,
     sqrt=math.sqrt,
     where=lambda condition, a, b: a if condition else b,
-    whole=int,
     rint=round,
     ticks=ticks,
 )
@@ -77,7 +75,6 @@ VECTOR = Arith(
     log2=np.log2,
     sqrt=np.sqrt,
     where=np.where,
-    whole=_whole,
-    rint=lambda x: _whole(np.rint(x)),
+    rint=lambda x: _integers(np.rint(x)),
     ticks=_many_ticks,
 )

@@ -89,18 +89,18 @@ class Network:
         nodes = [self.fabric.node_of(rank) for rank in group]
         each = nodes.count(nodes[0])
         if each < n:
-            found = across(self.libraries)
-            if not found or any(nodes.count(node) != each for node in nodes):
+            fitted = across(self.libraries)
+            if not fitted or any(nodes.count(node) != each for node in nodes):
                 return None
-            link = self.fabric.card(group[0], group[-1]) * rails_of(SCALAR, found[ACROSS], each)
+            link = self.fabric.card(group[0], group[-1]) * rails_of(SCALAR, fitted[ACROSS], each)
         elif self.fabric.node_size(group) < n:
             return None
         else:
-            found, link = within(self.libraries), self.fabric.injection(group)
-        which, time = exchange_seconds(SCALAR, found, op, Message(n, nbytes, link))
+            fitted, link = within(self.libraries), self.fabric.injection(group)
+        which, time = exchange_seconds(SCALAR, fitted, op, Message(n, nbytes, link))
         if which < 0:
             return None
-        library, terms = choices(found)[which]
+        library, terms = choices(fitted)[which]
         algorithm = terms.protocols[time.protocol].algorithm
         makes = all_gather if op == "all_gather" else BY_PROTOCOL[algorithm]
         rounds = makes(group, nbytes)
@@ -120,14 +120,14 @@ class Network:
         if not self.libraries or not moving or self.fabric.free:
             return plain
         far = any(self.fabric.node_of(send.src) != self.fabric.node_of(send.dst) for send in moving)
-        found = across(self.libraries) if far else within(self.libraries)
+        terms = across(self.libraries) if far else within(self.libraries)
         nbytes, data = max(send.nbytes for send in moving), plain.duration * 1e-12
         link = nbytes / data if data else 1.0  # that the links leave to a send
-        which, time = exchange_seconds(SCALAR, found, "send_recv", Message(2, nbytes, link))
+        which, time = exchange_seconds(SCALAR, terms, "send_recv", Message(2, nbytes, link))
         if which < 0:
             return plain
         times = ticks(time.latency), ticks(time.data)
-        return self.exchange("send", [list(sends)], *times, choices(found)[which][0])
+        return self.exchange("send", [list(sends)], *times, choices(terms)[which][0])
 
     def all_reduce(self, group: Group, nbytes: int, algorithm: str = "auto") -> Exchange:
         """The named all-reduce; "auto" is the calibrated library's where there is one, or else the

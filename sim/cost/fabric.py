@@ -60,10 +60,10 @@ class Fabric:
         pattern = tuple((send.src, send.dst) for send in sends)
         if pattern not in self._patterns:
             self._patterns[pattern] = self._pattern(sends)
-        found = self._patterns[pattern]
-        if found is None:
+        known = self._patterns[pattern]
+        if known is None:
             return None
-        latency, rate, fraction = found
+        latency, rate, fraction = known
         return latency, round(ticks(nbytes / rate) / fraction)
 
     def _pattern(self, sends: tuple[Send, ...]) -> tuple[int, float, float] | None:

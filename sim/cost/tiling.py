@@ -72,7 +72,7 @@ def best_tiling(gemm: Gemm, capacity: int) -> Tiling:
     choices = search(np.array([float(gemm.m)]), gemm, capacity)
     best = min(
         ((c.read[0, i] + c.written[0, i], s, i) for s, c, i in _cheapest(choices)),
-        key=lambda found: found[0],
+        key=lambda choice: choice[0],
     )
     _, stays, i = best
     c = choices[stays]
@@ -104,9 +104,9 @@ def best_traffic(gemm: Gemm, capacity: int) -> tuple[Any, Any]:
             least = np.take_along_axis(total, at, 1)[:, 0]
             better = least < best  # of equal ones the first, as one by one
             best = np.where(better, least, best)
-            for found, chosen in ((read, c.read), (written, c.written)):
+            for current, chosen in ((read, c.read), (written, c.written)):
                 value = np.take_along_axis(chosen, at, 1)[:, 0]
-                found[moving[better]] = value[better].astype(np.int64)
+                current[moving[better]] = value[better].astype(np.int64)
     return read[back], written[back]
 
 
@@ -124,9 +124,9 @@ def search(m: Floats, gemm: Gemm, capacity: int) -> dict[str, Candidates]:
     size_out, partial = many * rows * n * out, many * rows * n * wide
     least_in, least_out = np.ceil(size_a) + np.ceil(size_b), np.ceil(size_out)
 
-    def room(taken: Floats, each: Floats, most: Floats | float) -> Floats:
+    def room(used: Floats, each: Floats, most: Floats | float) -> Floats:
         """The largest tile that fits beside what is taken, at least one, at most `most`."""
-        return np.clip(np.floor((capacity - taken) / each), 1.0, most)
+        return np.clip(np.floor((capacity - used) / each), 1.0, most)
 
     def priced(tm: Floats, tn: Floats, tk: Floats, read: Floats, written: Floats) -> Candidates:
         needed = 2 * (tm * tk * a + tk * tn * b) + tm * tn * wide

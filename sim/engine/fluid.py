@@ -16,7 +16,7 @@ def max_min(tasks: Mapping[int, Loads], capacity: Sequence[float]) -> dict[int, 
     """The fraction of its nominal rate that each task gets, in (0, 1].
 
     `tasks` maps an id to its loads; `capacity` is by resource, in one unit (as the loads are).
-    The rate that is made equal is that on the most loaded resource of a task.
+    The fair rate of a task is that on its most loaded resource.
     """
     top = {i: max(rate for _, rate in loads) for i, loads in tasks.items()}
     rate = dict.fromkeys(tasks, 0.0)

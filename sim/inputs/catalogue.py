@@ -37,7 +37,7 @@ FOLDERS = {
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """A system with the device that it is made of. A lone device is a system of one."""
+    """A system and its kind of device. A lone device is a system of one."""
 
     name: str
     system: System
@@ -107,9 +107,9 @@ def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> Non
         if ref == GENERIC:
             base = _generic(document)
         elif ref in known:
-            found = read_document(known[ref])
-            _inherit(found, where, (*above, ref))
-            base = found.get("efficiency", {})
+            parent = read_document(known[ref])
+            _inherit(parent, where, (*above, ref))
+            base = parent.get("efficiency", {})
         else:
             close = hint(str(ref), [GENERIC, *known])
             raise InputError(f"{where}: key `efficiency.like`: no device is called {ref!r}{close}")
@@ -136,7 +136,7 @@ def _launched(document: Document, changes: Changes) -> None:
 
 
 def _generic(document: Document) -> Document:
-    """The generic terms, carried to the device of `document`; what it lacks is told elsewhere."""
+    """The generic terms, carried to the device of `document`. Its missing keys are left out."""
     base = read_document(Path(str(resources.files("hw_models"))) / f"{GENERIC}.toml")
     hbm = document.get("hbm")
     numbers: list[Any] = [document.get("cores"), document.get("clock_GHz")]
@@ -205,8 +205,8 @@ def look_up(document: Document, key: str, where: str) -> Value:
     if not isinstance(place, dict) or last not in place or isinstance(place[last], dict | list):
         known = [k for k, v in place.items() if not isinstance(v, dict | list)] if place else []
         raise InputError(f"{where}: --set {key}: no such value{hint(last, known)}")
-    found: Value = place[last]
-    return found
+    value: Value = place[last]
+    return value
 
 
 def split_changes(changes: Changes) -> dict[str, dict[str, Value]]:
@@ -223,8 +223,8 @@ def split_changes(changes: Changes) -> dict[str, dict[str, Value]]:
 
 def parse_change(text: str) -> tuple[str, Value]:
     """`key=value` as the command line takes it: true/false, a number, else text."""
-    key, found, raw = text.partition("=")
-    if not found or not key.strip() or not raw.strip():
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip() or not raw.strip():
         raise InputError(f"--set {text!r}: write it as KEY=VALUE, e.g. hbm.bandwidth_GBps=6700")
     raw = raw.strip()
     return key.strip(), _value(text, raw)

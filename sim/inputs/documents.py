@@ -1,6 +1,6 @@
 """Strict reading of TOML and JSON files into frozen records.
 
-One rule for all files: what is wrong is told in one sentence with the file, the key, the
+One rule for all files: a mistake is one sentence with the file, the key, the
 value, the rule and a hint. Unknown keys are refused.
 """
 
@@ -109,7 +109,7 @@ def convert(document: Document, kind: type[T], where: str) -> T:
 
 
 def checked(where: str, build: Callable[[], T]) -> T:
-    """Run `build`; a rule that it finds broken (ValueError) is told with `where`."""
+    """Run `build`; a broken rule (ValueError) becomes an InputError with `where`."""
     try:
         return build()
     except (ValueError, OverflowError) as error:

@@ -28,7 +28,7 @@ _WORDS = {
 
 
 def explained(message: str, document: Any, kind: type, where: str) -> str:
-    """One sentence about what msgspec found wrong, with the file, the key, the value, the rule.
+    """One sentence about an error of msgspec, with the file, the key, the value, the rule.
 
     message: the text of its error. document, kind: what was converted, and to which type. where:
     the file, or the part of the command line.
@@ -52,8 +52,8 @@ def explained(message: str, document: Any, kind: type, where: str) -> str:
 
 
 def _steps(path: str) -> list[str | int]:
-    found = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path)
-    return [name or (int(index) if index.isdigit() else "...") for name, index in found]
+    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path)
+    return [name or (int(index) if index.isdigit() else "...") for name, index in parts]
 
 
 def _value_at(document: Any, path: str) -> Any:

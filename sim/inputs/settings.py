@@ -55,6 +55,6 @@ def _inner(record: fields.StructType, path: tuple[str, ...]) -> Iterator[Setting
                 info = info.type
             else:
                 info = next(t for t in info.types if not isinstance(t, fields.NoneType))
-        made = field.default_factory is not NODEFAULT
-        default = None if made else field.default
+        by_factory = field.default_factory is not NODEFAULT
+        default = None if by_factory else field.default
         yield Setting(place, flag, short, text, info, hints[field.name], default)

@@ -35,7 +35,7 @@ class Slot(msgspec.Struct, frozen=True):
     folded: bool
 
     @property
-    def whole(self) -> bool:
+    def is_single_task(self) -> bool:
         """Whether the job is one task, whose inside is known in closed form."""
         return self.folded and self.pieces[0].ends == self.ends
 

@@ -108,13 +108,13 @@ def block_sums(graph: Graph, costs: CostModel, passes: int, tp: int) -> list[Blo
     """What each distinct block of the graph costs in every pass."""
     tokens = np.broadcast_to(np.asarray(graph.batch.tokens, dtype=np.int64), passes)
     _, first, back = np.unique(tokens, return_index=True, return_inverse=True)
-    found: dict[int, BlockSums] = {}
+    by_length: dict[int, BlockSums] = {}
     for placed in graph.placed:
-        known = found.get(id(placed.block))
+        known = by_length.get(id(placed.block))
         if known is None:
-            known = found[id(placed.block)] = _block(placed.block.ops, costs, first, back, tp)
+            known = by_length[id(placed.block)] = _block(placed.block.ops, costs, first, back, tp)
         known.places.append((placed.stack, placed.layer))
-    return list(found.values())
+    return list(by_length.values())
 
 
 def _block(ops: tuple[Op, ...], costs: CostModel, first: Ints, back: Ints, tp: int) -> BlockSums:
@@ -132,12 +132,12 @@ def _block(ops: tuple[Op, ...], costs: CostModel, first: Ints, back: Ints, tp: i
     return BlockSums(own + shared[:, back], tuple(exchanges), [])
 
 
-def _add(sums: Ints, kind: str, found: Ints) -> None:
+def _add(sums: Ints, kind: str, amounts: Ints) -> None:
     """Put the amounts of an operator into the rows of a block, its ticks to its family's."""
-    sums[: len(AMOUNTS)] += found
+    sums[: len(AMOUNTS)] += amounts
     family = family_of(kind)
     if family in OF_FAMILIES:
-        sums[ROWS.index(family)] += found[:4].sum(axis=0)
+        sums[ROWS.index(family)] += amounts[:4].sum(axis=0)
 
 
 def _counts(op: Any) -> Iterator[Any]:
@@ -190,9 +190,9 @@ def in_arrays(op: Op) -> bool:
 
 
 def _one_by_one(costs: CostModel, op: Op, passes: int) -> Ints:
-    found = np.empty((len(AMOUNTS), passes), dtype=np.int64)
+    amounts = np.empty((len(AMOUNTS), passes), dtype=np.int64)
     for i in range(passes):
         one = _taken(op, i)
         cost = costs(one)
-        found[:, i] = (cost.compute, cost.hbm, cost.sram, cost.launch, cost.flops, cost.hbm_bytes)
-    return found
+        amounts[:, i] = (cost.compute, cost.hbm, cost.sram, cost.launch, cost.flops, cost.hbm_bytes)
+    return amounts

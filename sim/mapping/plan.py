@@ -56,7 +56,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class PlanInput(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plan is made of: a model on devices, split so, for these passes."""
+    """The input of a plan: a model, its devices, its split and its passes."""
 
     model: Model
     device: Device

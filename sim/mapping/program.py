@@ -1,4 +1,4 @@
-"""From a plan to a program for the engine, at the resolution that was asked for.
+"""From a plan to a program for the engine, at the requested resolution.
 
 op, folded     A run of steps that nothing can interleave is one task; its inside is known in
                closed form. Ranks of a stage do the same at the same time: one stands for all.
@@ -189,19 +189,19 @@ class _Builder:
             following = steps[at + 1][1] if at + 1 < len(steps) else None
             label = f"{name}.{placed.path}.{step.name}"
             if step.cost:
-                for emitter, found in zip(emitters, pieces, strict=True):
+                for emitter, piece in zip(emitters, pieces, strict=True):
                     launch = emitter.operator(
                         label, step.cost, following.cost if following else None
                     )
-                    found.append(Piece(placed, step, emitter.ends, launch))
+                    piece.append(Piece(placed, step, emitter.ends, launch))
                 continue
             ends = tuple(e for emitter in emitters for e in emitter.ends)
             ends = self._exchange(label, step, ends, [lane + 3 for lane in lanes])
-            for emitter, found in zip(emitters, pieces, strict=True):
+            for emitter, piece in zip(emitters, pieces, strict=True):
                 emitter.ends = ends
-                found.append(Piece(placed, step, ends))
-        for rank, lane, found, emitter in zip(self.ranks, lanes, pieces, emitters, strict=True):
-            self.slots.append(Slot(job, rank, arrival, tuple(found), emitter.ends, False))
+                piece.append(Piece(placed, step, ends))
+        for rank, lane, piece, emitter in zip(self.ranks, lanes, pieces, emitters, strict=True):
+            self.slots.append(Slot(job, rank, arrival, tuple(piece), emitter.ends, False))
             self.before[lane] = emitter.ends
         return tuple(e for emitter in emitters for e in emitter.ends)
 

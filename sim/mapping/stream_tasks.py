@@ -29,7 +29,7 @@ class StreamTasks:
         self.resources: list[tuple[str, float]] = []
         self.first: dict[int, int] = {}  # by device: the number of its first resource
         # by block and part of the batch: for each step its stream, and the steps it waits for
-        self.laid: dict[tuple[int, int], list[tuple[Step, int, tuple[int, ...]]]] = {}
+        self.placed: dict[tuple[int, int], list[tuple[Step, int, tuple[int, ...]]]] = {}
 
     def job(
         self, job: Job, ranks: Sequence[tuple[int, int]], begins: Sequence[Tasks]
@@ -67,12 +67,12 @@ class StreamTasks:
     def steps(self, work: PlacedWork, part: int) -> list[tuple[Step, int, tuple[int, ...]]]:
         """Each step of a block with its stream and the numbers of the steps that it waits for."""
         key = (id(work.block), part)
-        if key not in self.laid:
+        if key not in self.placed:
             steps = work.block.steps
             before = waits_for(work.placed.block.graph, steps)
             chosen = assign(self.streams, steps, before, part)
-            self.laid[key] = list(zip(steps, chosen, before, strict=True))
-        return self.laid[key]
+            self.placed[key] = list(zip(steps, chosen, before, strict=True))
+        return self.placed[key]
 
     def add(self, task: Task) -> int:
         self.tasks.append(task)
@@ -109,10 +109,10 @@ class _Strand:
                     tuple(mine[i] for i in before) or begin
                     for mine, begin in zip(done, self.ends, strict=True)
                 ]
-                made = self._step(
+                emitted = self._step(
                     f"{self.name}.{work.placed.path}.{step.name}", step, stream, after
                 )
-                for mine, pieces, task in zip(done, self.pieces, made, strict=True):
+                for mine, pieces, task in zip(done, self.pieces, emitted, strict=True):
                     mine.append(task)
                     pieces.append(Piece(work.placed, step, (task,), -1, stream))
                 if step.cost is None:

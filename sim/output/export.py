@@ -1,4 +1,4 @@
-"""A run as a folder of files: what was asked, what came out, tables, pictures, a trace."""
+"""A run as a folder of files: its input, its results, tables, pictures, a trace."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def resolved(result: Result) -> dict[str, Any]:
 def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
     """The numbers that people compare; units stand in the keys."""
     account = result.account
-    found: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "makespan_ps": result.makespan,
         "devices": account.devices,
         **to_builtins(result.metrics),
@@ -138,8 +138,8 @@ def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
         "hidden_under_other_streams_ps": sum(account.hidden_by().values()),
     }
     if counterfactual:
-        found["makespan_ps_if_free"] = dict(result.counterfactual)
-    return found
+        metrics["makespan_ps_if_free"] = dict(result.counterfactual)
+    return metrics
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -76,7 +76,7 @@ def _unwritable(path: Path) -> str:
 def claimed(folder: Path | None) -> Iterator[None]:
     """Hold a result folder for this process; without one, nothing happens.
 
-    The folder is made where it is not there. Raises InputError, before any work is done, where
+    A missing folder is created. Raises InputError, before any work is done, where
     `folder` cannot be a result folder, cannot be written, or is held by another process.
     """
     if folder is None:
@@ -107,7 +107,7 @@ def claimed(folder: Path | None) -> Iterator[None]:
 
 
 def _usable(folder: Path) -> Path:
-    """The real path of a folder, which is made and tried. Raises InputError."""
+    """The real path of a folder, which is created and tested. Raises InputError."""
     if folder.is_symlink() and not folder.exists():
         raise InputError(f"--out {folder}: it is a link to nothing; remove it or choose another")
     if folder.exists() and not folder.is_dir():

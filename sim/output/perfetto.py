@@ -83,12 +83,12 @@ def events(record: RunRecord, passes: frozenset[int] | None = None) -> Iterator[
     split = record.compiled.plan.split
     yield from _names(record)
     arguments = _Arguments()
-    for (replica, stage, rank), found in groupby(
+    for (replica, stage, rank), of_device in groupby(
         spans(record, passes), key=lambda s: (s.replica, s.stage, s.rank)
     ):
         alike = range(split.tp) if record.compiled.ranks == (0,) else (rank,)
         pids = [split.device(replica, stage, r) for r in alike]
-        for line in _device(record, found, arguments):
+        for line in _device(record, of_device, arguments):
             for pid in pids:
                 yield line.replace("PID", str(pid), 1)
     for job, rank, busy in lanes.task_lanes(record, passes):
@@ -192,12 +192,12 @@ def _place(span: Span) -> str:
     return text
 
 
-def _device(record: RunRecord, found: Iterable[Span], arguments: _Arguments) -> Iterator[str]:
+def _device(record: RunRecord, spans: Iterable[Span], arguments: _Arguments) -> Iterator[str]:
     """Events of one rank: jobs holding layers holding operators, its states and its lanes."""
     last = -1  # where the counter fell to 0, if nothing followed yet
     alone = record.compiled.streams == 1  # else operators share HBM, and no counter is drawn
     for (number, micro, works), group in groupby(
-        found, key=lambda s: (s.number, s.micro, s.step is not None)
+        spans, key=lambda s: (s.number, s.micro, s.step is not None)
     ):
         mine = list(group)
         if works:
@@ -238,14 +238,14 @@ def _links(record: RunRecord, passes: frozenset[int] | None) -> Iterator[str]:
     """
     plan = record.compiled.plan
     devices, names = plan.split.devices, [name for name, _ in plan.network.fabric.links]
-    found = lanes.transfers(record, passes)
-    if not found:
+    transfers = lanes.transfers(record, passes)
+    if not transfers:
         return
     pid = str(devices)
     yield from process_event(devices, f"links of {plan.network.fabric.system.name}")
     busy: dict[int, list[int]] = {}  # until when each thread of a link is
     tids: dict[tuple[int, int], int] = {}
-    for transfer in found:
+    for transfer in transfers:
         for link, rate in transfer.loads:
             untils = busy.setdefault(link, [])
             row = next(
@@ -267,7 +267,7 @@ def _links(record: RunRecord, passes: frozenset[int] | None) -> Iterator[str]:
         for d in range(devices)
     }
     now = [0.0] * len(names)
-    for tick, rates in lanes.link_rates(found):
+    for tick, rates in lanes.link_rates(transfers):
         for link, rate in rates.items():
             now[link] = rate
             yield _counter(f"{names[link]} bytes/s", tick, rate, pid)

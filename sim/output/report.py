@@ -99,7 +99,7 @@ def print_banner(result: Result, console: Console) -> None:
     made_for = r.model.max_tokens
     if made_for and r.context > made_for:
         grown = f"the context grows to {r.context} tokens"
-        console.print(f"  note: {grown}; {r.model.name} was made for {made_for}")
+        console.print(f"  note: {grown}; {r.model.name} is designed for {made_for}")
     parts = [f"makespan {duration(m.makespan_s)}"]
     if m.ttft_s is not None and m.tpot_s is not None:
         parts.append(f"TTFT {duration(m.ttft_s)}")
@@ -116,14 +116,14 @@ def print_banner(result: Result, console: Console) -> None:
 
 def interval_parts(result: Result) -> list[str]:
     """The 80 % intervals of what the banner says."""
-    m, found = result.metrics, result.intervals
+    m, intervals = result.metrics, result.intervals
     parts = []
     for name, value in (("makespan", m.makespan_s), ("ttft", m.ttft_s), ("tpot", m.tpot_s)):
-        if value and name in found:
-            low, high = found[name].of(value)
+        if value and name in intervals:
+            low, high = intervals[name].of(value)
             shown = "makespan" if name == "makespan" else name.upper()
             parts.append(f"{shown} {duration(low)} to {duration(high)}")
-    low, high = found["makespan"].inverse.of(m.tokens_per_s)
+    low, high = intervals["makespan"].inverse.of(m.tokens_per_s)
     return [*parts, f"{low:,.0f} to {high:,.0f} tokens/s"]
 
 
@@ -160,12 +160,12 @@ def plain_table(heading: str, first: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _shares(states: Ticks, whole: int) -> list[str]:
-    return [_share(x, whole) for x in states]
+def _shares(states: Ticks, total: int) -> list[str]:
+    return [_share(x, total) for x in states]
 
 
-def _share(ticks: int, whole: int) -> str:
-    return f"{ticks / whole:.1%}" if ticks else "-"
+def _share(ticks: int, total: int) -> str:
+    return f"{ticks / total:.1%}" if ticks else "-"
 
 
 def account_table(result: Result) -> Table:
@@ -179,21 +179,21 @@ def account_table(result: Result) -> Table:
     )
     rows = account.by("phase")
     for (phase,), states in rows.items():
-        whole = sum(states)
+        all_ticks = sum(states)
         label = "after the last pass" if phase == "end" else str(phase)
-        table.add_row(label, duration(seconds(whole)), *_shares(states, whole))
+        table.add_row(label, duration(seconds(all_ticks)), *_shares(states, all_ticks))
     total = account.total
-    whole = sum(total)
+    all_ticks = sum(total)
     table.add_section()
     label = "all" if devices == 1 else f"all {devices} devices"
-    table.add_row(label, duration(seconds(whole)), *_shares(total, max(1, whole)))
+    table.add_row(label, duration(seconds(all_ticks)), *_shares(total, max(1, all_ticks)))
     return table
 
 
 def class_table(result: Result) -> Table:
     """The account by operator class, largest first, as shares of the whole."""
     account = result.account
-    whole = max(1, sum(account.total))
+    total = max(1, sum(account.total))
     streams = result.resolved.scenario.streams.count
     hidden = account.hidden_by("kind")
     table = plain_table(
@@ -208,9 +208,9 @@ def class_table(result: Result) -> Table:
         table.add_row(
             str(kind),
             duration(seconds(mine)),
-            f"{mine / whole:.1%}",
-            *_shares(states[:6], whole),  # type: ignore[arg-type]
-            *([_share(hidden.get((kind,), 0), whole)] if streams > 1 else []),
+            f"{mine / total:.1%}",
+            *_shares(states[:6], total),  # type: ignore[arg-type]
+            *([_share(hidden.get((kind,), 0), total)] if streams > 1 else []),
         )
     return table
 
@@ -233,9 +233,9 @@ def stage_table(result: Result) -> Table:
 
 
 def counterfactual_table(result: Result) -> Table:
-    """How much time would go if one resource were free: the run made again."""
+    """How much time a free resource would save: the run is repeated with it."""
     table = plain_table(
-        "If it were free (the run made again)", "resource", ["makespan", "saved", "of the whole"]
+        "If it were free (by running again)", "resource", ["makespan", "saved", "of the whole"]
     )
     names: dict[str, Any] = {"compute": "arithmetic", "hbm": "HBM", "sram": "on-chip memory"}
     names |= {"link": "links", "launch": "launches"}

@@ -102,7 +102,7 @@ def _order(place: Place) -> tuple[bool, int, int, int, int]:
 
 
 def _book_slot(record: RunRecord, slot: Slot, clock: int, rows: _Rows, place: Place) -> None:
-    if slot.whole:
+    if slot.is_single_task:
         # One task, its inside known: equal layers are counted, not walked through.
         layers: dict[tuple[str, int], int] = {}
         first: dict[tuple[str, int], int] = {}
@@ -228,11 +228,11 @@ def passes(result: Result) -> Table:
 def _windows(record: RunRecord) -> Iterator[tuple[int, tuple[int, int]]]:
     """(pass, (first start, last end)) in ticks."""
     start = record.timeline.start
-    found: dict[int, tuple[int, int]] = {}
+    windows: dict[int, tuple[int, int]] = {}
     for slot in record.compiled.slots:
         first = slot.pieces[0]
         begin = start[first.launch if first.launch >= 0 else first.ends[0]]
         until = record.slot_end(slot)
-        known = found.get(slot.job.number, (begin, until))
-        found[slot.job.number] = min(known[0], begin), max(known[1], until)
-    yield from found.items()
+        known = windows.get(slot.job.number, (begin, until))
+        windows[slot.job.number] = min(known[0], begin), max(known[1], until)
+    yield from windows.items()

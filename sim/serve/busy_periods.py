@@ -1,7 +1,7 @@
-"""When some request was in a replica, and until when what a step found there held.
+"""Busy periods of a replica, and how long the state at a step's start lasts.
 
 With several pipeline stages a replica is at work between two steps of its first stage; the
-requests and blocks that the last step found are there until the next one, or until nobody is left.
+requests and blocks at the start of a step stay until the next step, or until the replica is empty.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ def busy_periods(requests: RequestColumns, replica: int) -> tuple[Column, Column
 
 
 def held_until(start: Column, until: Column, present: tuple[Column, Column]) -> Column:
-    """Ends of what steps found: the next step's start, if somebody is present that long, and
-    at least the step's own end `until`. Steps are in order of `start`; all in ticks."""
+    """The time until which the state at each step's start lasts, in ticks.
+
+    It is the next step's start if a request is present until then, and at least the step's own end
+    `until`. Steps are in order of `start`.
+    """
     begins, ends = present
     if not len(start) or not len(begins):
         return until
     at = np.searchsorted(begins, start, side="right") - 1
     left = np.where(at >= 0, ends[at], start)
     following = np.append(start[1:], left[-1])
-    found: Column = np.maximum(until, np.minimum(following, left))
-    return found
+    ends_of_steps: Column = np.maximum(until, np.minimum(following, left))
+    return ends_of_steps

@@ -180,13 +180,13 @@ class RequestColumns(_Store):
         index = here["index"].to_numpy()
         for low in range(0, top + 1, WINDOW):
             begin, end = np.searchsorted(index, (low, low + WINDOW))
-            found = here[int(begin) : int(end)]
+            rows = here[int(begin) : int(end)]
             if parts is not None:
                 inside = pl.col("index").is_between(low, low + WINDOW, closed="left")
-                found = pl.concat([parts.filter(inside).collect(), found])
-                found = found.sort("index", maintain_order=True)
-            if found.height or not low:
-                yield _request_columns(found, named)
+                rows = pl.concat([parts.filter(inside).collect(), rows])
+                rows = rows.sort("index", maintain_order=True)
+            if rows.height or not low:
+                yield _request_columns(rows, named)
 
     def _table(self) -> pl.DataFrame:
         import polars as pl

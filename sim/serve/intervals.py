@@ -44,11 +44,11 @@ def intervals(served: Served) -> dict[str, Interval]:
     resolved, engine = served.resolved, load_engine(serving.engine)
     split = Partition(model, serving.parallelism, serving.lowering)
     steps = Steps(split, resolved.machine, resolved.precision, engine, serving.host_time_us)
-    made = {
+    by_metric = {
         "ttft": steps.interval(Batch.prefill(1, prompt)),
         "tpot": steps.interval(Batch.decode(running, prompt + max(1, output // 2))),
     }
-    return {name: one for name, one in made.items() if one is not None}
+    return {name: one for name, one in by_metric.items() if one is not None}
 
 
 class Partition(NamedTuple):
@@ -113,17 +113,17 @@ def in_summary(served: Served, summary: dict[str, Any]) -> dict[str, list[float]
     work that errs: then TTFT and TPOT have no interval. Where they do not queue, arrivals set the
     rate, and it has none.
     """
-    found, latency = intervals(served), summary["latency_s"]
+    factors, latency = intervals(served), summary["latency_s"]
     queued = latency["queuing_delay"]["mean"] or 0.0
     queues = queued > QUEUED * (latency["ttft"]["mean"] or 0.0)
     closed = str(served.serving.traffic.arrivals).startswith("closed")
-    made = {}
+    bounds = {}
     for name in ("ttft", "tpot"):
         value = latency[name]["mean"]
-        if value and name in found and (closed or not queues):
-            made[f"{name}_s"] = list(found[name].of(value))
-    if "tpot" in found and (closed or queues):
-        made["generation_throughput"] = list(
-            found["tpot"].inverse.of(summary["generation_throughput"])
+        if value and name in factors and (closed or not queues):
+            bounds[f"{name}_s"] = list(factors[name].of(value))
+    if "tpot" in factors and (closed or queues):
+        bounds["generation_throughput"] = list(
+            factors["tpot"].inverse.of(summary["generation_throughput"])
         )
-    return made
+    return bounds

@@ -1,4 +1,4 @@
-"""A scheduler's settings."""
+"""A scheduler's settings, and the service level that a run is held to."""
 
 from __future__ import annotations
 

@@ -115,13 +115,13 @@ def percentiles(blocks: Blocks, count: int, wanted: Sequence[float]) -> list[flo
     """Percentiles of `count` values of at least 0, linear between ranks as in numpy."""
     places = [(count - 1) * (p / 100) for p in wanted]
     value = _order_statistics(blocks, {int(x) for x in places} | {math.ceil(x) for x in places})
-    found = []
+    values = []
     for place in places:
         low, high = value[int(place)], value[math.ceil(place)]
         part, step = place - int(place), high - low
         # As numpy does, from the nearer end, so that the last digit is the same.
-        found.append(low + step * part if part < 0.5 else high - step * (1 - part))
-    return found
+        values.append(low + step * part if part < 0.5 else high - step * (1 - part))
+    return values
 
 
 def _order_statistics(blocks: Blocks, ranks: set[int]) -> dict[int, float]:

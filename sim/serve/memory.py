@@ -28,7 +28,7 @@ class Capacity(msgspec.Struct, frozen=True):
     block_bytes: int
     blocks: int
     block_size: int
-    asked: bool = False  # by the user, instead of what fits
+    given: bool = False  # by the user, instead of what fits
 
     def sentence(self) -> str:
         """The sum, in GB, and what it comes to."""
@@ -36,8 +36,8 @@ class Capacity(msgspec.Struct, frozen=True):
         if not self.block_bytes:
             return f"weights {self.weights / 1e9:.2f} of {self.hbm / 1e9:.2f} GB HBM, no KV cache"
         left = self.hbm - self.reserve - self.weights - self.activations
-        if self.asked:
-            return f"KV: {self.blocks:,} blocks of {self.block_size} tokens, as asked for"
+        if self.given:
+            return f"KV: {self.blocks:,} blocks of {self.block_size} tokens, as given"
         return (
             f"KV: HBM {parts[0]} - reserve {parts[1]} - weights {parts[2]} - activations {parts[3]}"
             f" = {left / 1e9:.2f} GB = {self.blocks:,} blocks of {self.block_size} tokens "
@@ -55,7 +55,7 @@ def kv_capacity(
     scenario, device = resolved.scenario, resolved.machine.device
     split = msgspec.structs.replace(scenario.parallelism, dp=1, microbatches=1)
     widest = Batch.prefill(1, max_tokens) if resolved.model.decoder else Batch.encode(1, max_tokens)
-    found = []
+    capacities = []
 
     def footprint(context: int) -> list[Footprint]:
         load = Widest(widest, context)
@@ -69,10 +69,10 @@ def kv_capacity(
         reserve = round(one.capacity * (1 - utilization))
         left = one.capacity - reserve - one.weights - one.activations
         blocks = left // block if block else 2**40
-        found.append(
+        capacities.append(
             Capacity(one.capacity, reserve, one.weights, one.activations, block, blocks, block_size)
         )
-    tightest = min(found, key=lambda c: c.blocks)
+    tightest = min(capacities, key=lambda c: c.blocks)
     if tightest.blocks < 1:
         raise OutOfMemory(
             f"{resolved.model.name} leaves no room for a KV block on {device.name}: "

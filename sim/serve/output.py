@@ -135,16 +135,16 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(request_table(s))
 
 
-def _sure(found: Mapping[str, list[float]]) -> list[str]:
+def _sure(intervals: Mapping[str, list[float]]) -> list[str]:
     parts = [
         f"mean {NAMES[name]} {duration(low)} to {duration(high)}"
         for name in ("ttft", "tpot")
-        if (ends := found.get(f"{name}_s"))
+        if (ends := intervals.get(f"{name}_s"))
         for low, high in [ends]
     ]
-    if ends := found.get("generation_throughput"):
+    if ends := intervals.get("generation_throughput"):
         parts.append(f"{ends[0]:,.0f} to {ends[1]:,.0f} tokens/s out")
-        if "ttft_s" not in found:
+        if "ttft_s" not in intervals:
             parts.append("none of TTFT and TPOT, as a queue grows by more than the work that errs")
     return parts
 
@@ -157,7 +157,7 @@ def _goal(goal: Mapping[str, Any]) -> str:
     verdict = "met" if goal["met"] else "missed"
     return (
         f"goodput {goal['goodput']:.4g} requests/s: {goal['attainment']:.1%} good of "
-        f"{goal['slo']['attainment']:.1%} asked for, {verdict}; {bounds}"
+        f"{goal['slo']['attainment']:.1%} required, {verdict}; {bounds}"
     )
 
 

@@ -53,11 +53,11 @@ def plot_latencies(requests: RequestColumns, stem: Path, title: str = "") -> lis
     """Distributions of TTFT, TPOT and E2E, as PNG and SVG."""
     with look():
         fig = figure("paper", 2.5)
-        found = {n: x[~np.isnan(x)] for n, x in latencies(requests).items() if n in _DRAWN}
-        names = [n for n in _DRAWN if len(found[n])]  # encoders have no TPOT
+        by_name = {n: x[~np.isnan(x)] for n, x in latencies(requests).items() if n in _DRAWN}
+        names = [n for n in _DRAWN if len(by_name[n])]  # encoders have no TPOT
         axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for ax, name in zip(axes, names, strict=True):
-            _distribution(ax, found[name].astype(float), name.upper())
+            _distribution(ax, by_name[name].astype(float), name.upper())
         axes[0].set_ylabel("share of requests")
         _suptitle(fig, title)
     return save(fig, stem)
@@ -92,11 +92,11 @@ def plot_time(record: ServeRecord, makespan_ps: int, stem: Path, title: str = ""
     from matplotlib.ticker import MaxNLocator
 
     edges = np.linspace(0, max(1, makespan_ps), BINS + 1)
-    found = binned(record.requests, record.steps or (), edges, record.split.pp)
+    series = binned(record.requests, record.steps or (), edges, record.split.pp)
     with look():
         lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
         if record.kv_blocks_total:
-            found["kv_blocks"] /= record.kv_blocks_total
+            series["kv_blocks"] /= record.kv_blocks_total
             lines.append(("kv_blocks", "KV in use", SERIES[2]))
         fig = figure("paper", 2.2 + 0.85 * len(lines))
         axes = fig.subplots(
@@ -105,29 +105,29 @@ def plot_time(record: ServeRecord, makespan_ps: int, stem: Path, title: str = ""
         unit, size = unit_of(makespan_ps)
         middle = (edges[1:] + edges[:-1]) / 2 / size
         for ax, (name, label, colour) in zip(axes, lines, strict=False):
-            ax.plot(middle, found[name], color=colour, linewidth=1.0)
+            ax.plot(middle, series[name], color=colour, linewidth=1.0)
             ax.set_ylabel(label)
             least = 0.01 if name == "kv_blocks" else 1.0  # no drama about half a request
-            ax.set_ylim(0, max(least, 1.12 * float(found[name].max())))
-            whole = name != "kv_blocks"
-            ax.yaxis.set_major_locator(MaxNLocator(3, integer=whole, steps=[1, 2, 5, 10]))
-            if not whole:
+            ax.set_ylim(0, max(least, 1.12 * float(series[name].max())))
+            per_device = name != "kv_blocks"
+            ax.yaxis.set_major_locator(MaxNLocator(3, integer=per_device, steps=[1, 2, 5, 10]))
+            if not per_device:
                 ax.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
             ax.grid()
-        _stacked(axes[-1], edges / size, found)
+        _stacked(axes[-1], edges / size, series)
         axes[-1].set_xlabel(f"time ({unit})")
         axes[-1].set_xlim(0, edges[-1] / size)
         fig.align_ylabels(axes)
-        seen = {s for s in STATES if float(found[s].max()) > 1e-9}
+        seen = {s for s in STATES if float(series[s].max()) > 1e-9}
         fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
         _suptitle(fig, title)
     return save(fig, stem)
 
 
-def _stacked(ax: Axes, edges: Values, found: Mapping[str, Values]) -> None:
+def _stacked(ax: Axes, edges: Values, series: Mapping[str, Values]) -> None:
     base = np.zeros(len(edges) - 1)
     for state in STATES:
-        top = base + found[state]
+        top = base + series[state]
         ax.stairs(top, edges, baseline=base, fill=True, color=STATE_COLOURS[state], linewidth=0)
         base = top
     ax.set_ylim(0, 1)
@@ -146,31 +146,31 @@ def binned(
     """
     width = np.diff(edges)
     names = ("running", "waiting", "kv_blocks")
-    found = {name: np.zeros(len(width)) for name in (*names, *STATES)}
-    whole = width * stages * max(1, len(steps))
+    sums = {name: np.zeros(len(width)) for name in (*names, *STATES)}
+    device_ticks = width * stages * max(1, len(steps))
     for store in steps:
         start, lasts = store.column("start_ps"), store.column("duration_ps")
         present = busy_periods(requests, store.replica)
         until = held_until(start, start + lasts, present) if stages > 1 else start + lasts
         for name in names:
             value = store.column(name).astype(float)
-            found[name] += _spread(start, until - start, value, edges) / width
+            sums[name] += _spread(start, until - start, value, edges) / width
         for state, name in zip(STATES, STATE_COLUMNS, strict=False):
             rate = store.column(name) / np.maximum(1, lasts)
-            found[state] += _spread(start, lasts, rate, edges) / whole
+            sums[state] += _spread(start, lasts, rate, edges) / device_ticks
         if stages > 1:
             begin, end = present
-            found["bubble"] += (
-                _spread(begin, end - begin, np.ones(len(begin)), edges) * stages / whole
+            sums["bubble"] += (
+                _spread(begin, end - begin, np.ones(len(begin)), edges) * stages / device_ticks
             )
     came, went = requests.column("arrival_ps"), requests.column("scheduled_ps")
     queued = _spread(came, went - came, np.ones(len(came)), edges) / width
-    found["waiting"] = np.maximum(found["waiting"], queued)
-    worked = sum((found[s] for s in STATES[:5]), np.zeros(len(width)))
-    found["bubble"] = np.maximum(0, found["bubble"] - worked) if stages > 1 else found["bubble"]
-    found["idle"] = np.maximum(0, 1 - worked - found["bubble"])
-    over = np.maximum(1, worked + found["bubble"])  # transfers between stages are nobody's time
-    return {n: v if n in names else v / over for n, v in found.items()}
+    sums["waiting"] = np.maximum(sums["waiting"], queued)
+    worked = sum((sums[s] for s in STATES[:5]), np.zeros(len(width)))
+    sums["bubble"] = np.maximum(0, sums["bubble"] - worked) if stages > 1 else sums["bubble"]
+    sums["idle"] = np.maximum(0, 1 - worked - sums["bubble"])
+    over = np.maximum(1, worked + sums["bubble"])  # transfers between stages are nobody's time
+    return {n: v if n in names else v / over for n, v in sums.items()}
 
 
 def _spread(start: Column, lasts: Column, value: Values, edges: Values) -> Values:
@@ -195,10 +195,10 @@ def plot_requests(requests: RequestColumns, stem: Path, title: str = "") -> list
         longest = max(sum(parts.values()) for _, _, parts in bars)
         unit, size = unit_of(longest)
         for row, (_, _, parts) in enumerate(bars):
-            whole = sum(parts.values())
+            total = sum(parts.values())
             _bar(left, row, parts, size, longest / size)
-            left.text(whole / size, row, f" {shown(whole, size)}", va="center", fontsize=7)
-            _bar(right, row, parts, max(1.0, whole), 1.0)
+            left.text(total / size, row, f" {shown(total, size)}", va="center", fontsize=7)
+            _bar(right, row, parts, max(1.0, total), 1.0)
         left.set_yticks(
             range(len(bars)), [f"{name}\n{count:,} requests" for name, count, _ in bars]
         )

@@ -58,7 +58,7 @@ class ChunkedPrefill:
             chunks.append((live, size))
             budget -= size
         while not short and queue.preempted == before and budget > 0:
-            admitted = queue.admit(min(budget, queue.chunk_limit), whole=False)
+            admitted = queue.admit(min(budget, queue.chunk_limit), entire=False)
             if admitted is None:
                 break
             if admitted[1]:
@@ -80,7 +80,7 @@ class PrefillFirst:
         while budget > 0:
             # A prompt beyond the budget goes alone; it could not go otherwise.
             room = budget if chunks else 2**62
-            admitted = queue.admit(room, whole=True)
+            admitted = queue.admit(room, entire=True)
             if admitted is None:
                 break
             if admitted[1]:
@@ -146,12 +146,12 @@ def policy(name: str) -> Policy:
     plugin = imported("scheduler", name, POLICIES)
     if not isinstance(plugin, type) or not callable(getattr(plugin, "plan", None)):
         raise InputError(f"scheduler {name!r} is not a class with a method `plan`")
-    with explained("scheduler", name, "cannot be made without arguments: it raised"):
+    with explained("scheduler", name, "cannot be created without arguments: it raised"):
         return PluginPolicy(name, plugin())
 
 
 class PluginPolicy:
-    """A policy that a user has written. Its errors and its mistakes are told in one sentence."""
+    """A policy that a user has written. Each of its errors becomes one sentence."""
 
     def __init__(self, name: str, policy: Policy) -> None:
         self.name, self.policy = name, policy

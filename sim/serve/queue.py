@@ -93,7 +93,7 @@ class RequestQueue:
                 return False
         return True
 
-    def admit(self, room: int, *, whole: bool) -> tuple[Live, int] | None:
+    def admit(self, room: int, *, entire: bool) -> tuple[Live, int] | None:
         """The first waiting request with the tokens it may compute, or None if it cannot start."""
         if not self.waiting:
             return None
@@ -108,7 +108,7 @@ class RequestQueue:
         start = len(hits) * request.hash_tokens
         size = live.target - start
         if size > room:
-            if whole:
+            if entire:
                 return None
             size = room
         per_hash = self.blocks.per_hash(request)

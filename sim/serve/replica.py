@@ -26,7 +26,7 @@ REPLICAS = 1
 
 
 class ReplicaParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica is made of. kv_bytes: bytes of a KV block over all layers."""
+    """The parts of a replica. kv_bytes: bytes of a KV block over all layers."""
 
     pricer: Pricer
     policy: Policy
@@ -39,7 +39,7 @@ class ReplicaParts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder(msgspec.Struct):
-    """Who is told of steps, of finished requests and of the steps of pipeline stages."""
+    """Callbacks for steps, for finished requests and for the steps of pipeline stages."""
 
     on_step: Callable[[StepRow], None] | None = None
     on_finish: Callable[[Finished], None] | None = None

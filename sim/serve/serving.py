@@ -72,12 +72,12 @@ def serve(serving: Serving, progress: Progress | None = None) -> Served:
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C raises a flag that is looked at between steps, so that every account is whole;
     a second one ends the program."""
-    asked: list[bool] = []
+    interrupts: list[bool] = []
 
     def note(*_: object) -> None:
-        if asked:
+        if interrupts:
             raise KeyboardInterrupt
-        asked.append(True)
+        interrupts.append(True)
 
     try:
         before = signal.signal(signal.SIGINT, note)
@@ -85,7 +85,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(interrupts)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -137,12 +137,12 @@ def _reached(folder: Path) -> Reached:
     parts = [Reached(0, 0.0, 0)]
     for path in folder.glob("progress-*"):
         with suppress(ValueError, TypeError):  # a file that is being written
-            count, simulated, taken = path.read_text().split()
-            parts.append(Reached(int(count), float(simulated), int(taken)))
+            count, simulated, bytes_read = path.read_text().split()
+            parts.append(Reached(int(count), float(simulated), int(bytes_read)))
     return Reached(
         sum(p.finished for p in parts),
         max(p.simulated for p in parts),
-        max(p.taken for p in parts),
+        max(p.bytes_read for p in parts),
     )
 
 
@@ -154,29 +154,29 @@ def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:
     folder, flag = Path(scratch), os.path.join(scratch, "stop")
     calls = 0
 
-    def stop() -> bool:  # asked between steps; the file system is asked now and then
+    def stop() -> bool:  # called between steps; it looks at the file system once in 256 calls
         nonlocal calls
         calls += 1
         return not calls & 255 and os.path.exists(flag)
 
-    told = 0.0
+    last = 0.0
 
     def tell(at: Reached) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.5:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last > 0.5:
+            last = time.monotonic()
             (folder / f"progress-{numbers[0]}").write_text(" ".join(map(str, at)))
 
     return run_shard(Setup(serving), numbers, tell, sticky(stop), folder)
 
 
-def sticky(asked: Callable[[], bool]) -> Callable[[], bool]:
+def sticky(condition: Callable[[], bool]) -> Callable[[], bool]:
     """Once true, always true."""
-    found = False
+    held = False
 
     def stop() -> bool:
-        nonlocal found
-        found = found or asked()
-        return found
+        nonlocal held
+        held = held or condition()
+        return held
 
     return stop

@@ -60,13 +60,13 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
         window = " in the window" if serving.traffic.window else ""
         raise InputError(f"{serving.traffic.trace or serving.traffic.arrivals}: no request{window}")
-    found = summary(served)
+    metrics = summary(served)
     try:
         if out:
             write_serve(
                 out,
                 config=config(served),
-                summary=found,
+                summary=metrics,
                 record=ServeRecord(
                     served.requests,
                     served.steps or None,
@@ -82,13 +82,13 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
                 ),
             )
     finally:  # a folder that cannot be written costs no table
-        _show(served, found, console)
+        _show(served, metrics, console)
     if out:
         console.print(f"  written to {out}/")
     return served
 
 
-def _show(served: Served, found: dict[str, Any], console: Console) -> None:
+def _show(served: Served, metrics: dict[str, Any], console: Console) -> None:
     """The tables, and what was left out."""
     console.print()
     console.print(heading(served), style="bold")
@@ -107,7 +107,7 @@ def _show(served: Served, found: dict[str, Any], console: Console) -> None:
         shown += "; ..." if len(served.refused) > 6 else ""
         refused = counted(len(served.refused), "request")
         console.print(f"  {refused} can never fit into the KV memory, by number: {shown}")
-    print_summary(found, console)
+    print_summary(metrics, console)
 
 
 def ticks_of(window: tuple[float, float] | None) -> tuple[int, int] | None:
@@ -133,7 +133,7 @@ def summary(served: Served) -> dict[str, Any]:
     """The metrics of a run."""
     serving, resolved = served.serving, served.resolved
     split, device = serving.parallelism, resolved.machine.device
-    found = summarise(
+    metrics = summarise(
         served.requests,
         served.outcomes,
         Fleet(
@@ -148,9 +148,9 @@ def summary(served: Served) -> dict[str, Any]:
         steps=served.steps or None,
     )
     return {
-        **found,
+        **metrics,
         "interrupted": served.interrupted,
-        "interval_80": in_summary(served, found),
+        "interval_80": in_summary(served, metrics),
     }
 
 
@@ -184,7 +184,7 @@ def share_done(traffic: RequestTraffic) -> Callable[[Reached], float]:
     size = os.path.getsize(traffic.trace) if traffic.trace else 0
 
     def share(at: Reached) -> float:
-        shares = [at.finished / total if total else 0.0, at.taken / size if size else 0.0]
+        shares = [at.finished / total if total else 0.0, at.bytes_read / size if size else 0.0]
         return max(shares)
 
     return share
@@ -206,7 +206,7 @@ def progress_lines(traffic: RequestTraffic) -> Iterator[Progress | None]:
             return
         last = now
         spent, done = now - start, share(at)
-        read = f"{at.taken / 1e6:,.1f} MB read, " if traffic.trace else ""
+        read = f"{at.bytes_read / 1e6:,.1f} MB read, " if traffic.trace else ""
         left = f", {(1 - done) * spent / done:,.0f} s to go" if 0 < done < 1 else ""
         sys.stderr.write(
             f"\r\033[K{read}{at.finished:,} requests finished, {at.simulated:,.0f} s simulated, "

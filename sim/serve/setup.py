@@ -1,4 +1,4 @@
-"""A serving run made ready: names looked up, memory computed, schedulers and routers found."""
+"""The parts of a serving run: models and machines by name, memory, schedulers, routers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sim.serve.source import RequestSource
 
 
 class Setup:
-    """What a serving run is made of. Raises InputError or Infeasible if it cannot be."""
+    """The parts of a serving run. Raises InputError, or Infeasible if it cannot run."""
 
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
@@ -52,7 +52,7 @@ class Setup:
         )
         if serving.kv_blocks:
             self.capacity = msgspec.structs.replace(
-                self.capacity, blocks=serving.kv_blocks, asked=True
+                self.capacity, blocks=serving.kv_blocks, given=True
             )
         if serving.order not in ORDERS:
             raise InputError(f"order {serving.order!r} is not known{hint(serving.order, ORDERS)}")

@@ -24,7 +24,7 @@ class Reached(NamedTuple):
 
     finished: int
     simulated: float
-    taken: int
+    bytes_read: int
 
 
 Progress = Callable[[Reached], None]
@@ -69,9 +69,9 @@ def run_shard(
     trace = setup.source.trace
     at = Reached(0, 0.0, 0)
 
-    def read(taken: int) -> None:
+    def read(bytes_read: int) -> None:
         nonlocal at
-        at = at._replace(taken=taken)
+        at = at._replace(bytes_read=bytes_read)
         if progress:
             progress(at)
 
@@ -84,7 +84,7 @@ def run_shard(
         tokens[row.replica][0] += row.prompt
         tokens[row.replica][1] += row.output
         if progress and not len(requests) & 255:
-            at = Reached(len(requests), seconds(row.last_token), at.taken)
+            at = Reached(len(requests), seconds(row.last_token), at.bytes_read)
             progress(at)
 
     def refuse(request: Request) -> None:

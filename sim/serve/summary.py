@@ -133,11 +133,11 @@ def device_account(outcomes: Sequence[Outcome], tp: int, makespan_ps: int) -> Ti
 def request_account(requests: RequestColumns | pl.DataFrame) -> dict[str, dict[str, Any]]:
     """Where the time of a request goes: the exact sum over all, the mean, the share of e2e."""
     sums = {p: total(requests, c) for p, c in zip(PARTS, PART_COLUMNS, strict=True)}
-    count, whole = len(requests), sum(sums.values())
+    count, total_ticks = len(requests), sum(sums.values())
     return {
         "request_account_ps": sums,
         "request_account_mean_s": {p: _per(x, count) / TICKS_PER_SECOND for p, x in sums.items()},
-        "request_account_share": {p: _per(x, whole) for p, x in sums.items()},
+        "request_account_share": {p: _per(x, total_ticks) for p, x in sums.items()},
     }
 
 

@@ -45,12 +45,12 @@ def write_window(
     The same run gives the same bytes. The metadata say how many requests are left out.
     """
     requests = record.requests
-    chosen, found = window_requests(requests, window, most_requests)
+    chosen, inside = window_requests(requests, window, most_requests)
     head = json.dumps(
         {
             "tool": f"memorywall {version('memorywall')}",
             "window_ps": f"{window[0]} to {window[1]}; what overlaps it is written whole",
-            "requests": f"{len(chosen)} of {found} in the window written, the earliest first",
+            "requests": f"{len(chosen)} of {inside} in the window written, the earliest first",
             "order_of_states": "inside a step the amounts are exact, their order is a convention",
         },
         sort_keys=True,
@@ -79,13 +79,13 @@ def window_requests(
 ) -> tuple[list[Row], int]:
     """The first `most` requests that were in the system in the window, and how many were."""
     chosen: list[Row] = []
-    found = 0
+    count = 0
     begin, end = window
     for frame in requests.frames():
         inside = frame.filter((frame["arrival_ps"] < end) & (frame["last_token_ps"] > begin))
-        found += inside.height
+        count += inside.height
         chosen += inside.head(most - len(chosen)).to_dicts()
-    return chosen, found
+    return chosen, count
 
 
 def events(requests: Sequence[Row], record: ServeRecord, window: tuple[int, int]) -> Iterator[str]:

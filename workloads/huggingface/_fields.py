@@ -105,8 +105,8 @@ def _explain(message: str, config: dict[str, Any], unknown: list[str]) -> str:
     missing = _MISSING.search(message)
     if missing:
         close = get_close_matches(missing["key"], map(str, unknown), n=1, cutoff=0.6)
-        found = f"found {close[0]!r}, is that it?" if close else "take config.json as it is"
-        return f"{missing['key']} is missing, and it has no default; {found}"
+        tip = f"found {close[0]!r}, is that it?" if close else "take config.json as it is"
+        return f"{missing['key']} is missing, and it has no default; {tip}"
     match = _AT.match(message)
     what, key = (match["what"], match["key"] or "") if match else (message, "")
     name = re.split(r"[.\[]", key, maxsplit=1)[0]

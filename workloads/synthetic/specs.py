@@ -92,7 +92,7 @@ def _options(
     text: str, known: Mapping[str, Callable[[str], Any]], needs: AbstractSet[str] = frozenset()
 ) -> dict[str, Any]:
     """`key=value,key=value` as numbers; unknown, doubled and missing keys are refused."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for part in text.split(",") if text else []:
         key, equals, value = part.partition("=")
         key = key.strip()
@@ -100,13 +100,13 @@ def _options(
             raise ValueError(f"{part!r} is not of the form KEY=VALUE")
         if key not in known:
             raise ValueError(f"unknown key {key!r}, known: {', '.join(known)}")
-        if key in found:
+        if key in options:
             raise ValueError(f"key {key!r} is given twice")
-        found[key] = known[key](value)
-    missing = sorted(needs - found.keys())
+        options[key] = known[key](value)
+    missing = sorted(needs - options.keys())
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be given")
-    return found
+    return options
 
 
 def _number(text: str) -> float:

@@ -113,9 +113,9 @@ def _taken(span: Floats, parts: tuple[Any, ...], choice: float) -> Iterator[Floa
     weight = 1 + (span / np.min(span, axis=-1, keepdims=True) - 1) / (4 * choice)
     weight = 1 / (weight * weight)
     weight = weight * weight
-    whole = np.sum(weight, axis=-1)
+    total = np.sum(weight, axis=-1)
     for part in parts:
-        yield np.sum(part * weight, axis=-1) / whole
+        yield np.sum(part * weight, axis=-1) / total
 
 
 @lru_cache(maxsize=256)

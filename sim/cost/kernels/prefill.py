@@ -50,11 +50,11 @@ def tiles_of(xp: Arith, terms: PrefillTerms, shape: AttentionShape) -> Tiles:
     sequences, wide = shape.decoding, deep
     for some, new, context in shape.chunks:
         q = -(-new * each // rows)
-        whole = q * each * context
+        scores = q * each * context
         if shape.causal:
-            whole = whole + rows * (q * (q - 1) // 2) - (q - 1) * (new * each)
+            scores = scores + rows * (q * (q - 1) // 2) - (q - 1) * (new * each)
         count = count + some * q
-        keys = keys + some * least(whole, q * window)
+        keys = keys + some * least(scores, q * window)
         longest = xp.max(longest, least(each * context, window))
         sequences, wide = sequences + some, most(wide, q)
     return Tiles(count, keys, longest, each, heads, sequences * wide)

@@ -88,8 +88,8 @@ def times(
     floor, compute, tiles = work
     reads, writes, inner = moved
     if memory is not None:  # as much for a byte read as for one written
-        whole = reads + writes
-        bandwidth = xp.where(whole > 0, whole, 1) / xp.where(memory > 0, memory, 1.0)
+        total_bytes = reads + writes
+        bandwidth = xp.where(total_bytes > 0, total_bytes, 1) / xp.where(memory > 0, memory, 1.0)
     ramp = rates.ramp if memory is None else 0.0
     bandwidth = rates.bandwidth if bandwidth is None else bandwidth
     more = xp.where(reads + writes > 0, ramp, 0.0)
@@ -98,10 +98,10 @@ def times(
     near = inner / rates.inner_rate if rates.inner_rate else 0.0 * load
     if rates.inner_rate or "hbm" in rates.free:
         # The two levels as one load and one store; bytes are split as `load` to `store`.
-        whole = memory + near if rates.series else xp.max(memory, near)
+        total_bytes = memory + near if rates.series else xp.max(memory, near)
         both = load + store
         share = xp.where(both > 0, load / xp.where(both > 0, both, 1.0), 1.0)
-        load, store = whole * share, whole * (1 - share)
+        load, store = total_bytes * share, total_bytes * (1 - share)
     if "compute" in rates.free:
         compute = 0.0 * compute
     return Times(floor, load, compute, store, tiles, memory, near)

@@ -1,4 +1,4 @@
-"""Which kernel runs an operator: by its kind, or else by what it is made of.
+"""Which kernel runs an operator: by its kind, or else by its parts.
 
 A kernel is a function (arithmetic, rates, operator, bytes moved) -> `Times`, of one operator or of
 many whose counts are arrays. A new kind of operator that is no product, no attention and no stream

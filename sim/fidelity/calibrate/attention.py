@@ -189,22 +189,22 @@ def _fit(task: Search, frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
     start, bounds = _of_slow_machines(start, bounds, float(_times(frame).min()))
     predict, measured, weights = of(_sample(frame))
     best: tuple[float, dict[str, Any], dict[str, float]] | None = None
-    for whole in tried:
-        found = search(_with(predict, whole), measured, start, bounds, weights)
-        loss = _loss(predict({**found.values, **whole}), measured, weights)
+    for candidate in tried:
+        result = search(_with(predict, candidate), measured, start, bounds, weights)
+        loss = _loss(predict({**result.values, **candidate}), measured, weights)
         if best is None or loss < best[0]:
-            best = loss, whole, found.values
+            best = loss, candidate, result.values
     assert best is not None
     predict, measured, weights = of(frame)
-    _, whole, values = best
-    found = search(_with(predict, whole), measured, values, bounds, weights)
-    terms = dict(whole)
-    for name, value in found.values.items():
-        if name not in found.undetermined and name not in whole:
+    _, candidate, values = best
+    result = search(_with(predict, candidate), measured, values, bounds, weights)
+    terms = dict(candidate)
+    for name, value in result.values.items():
+        if name not in result.undetermined and name not in candidate:
             low, high = bounds[name]
             near = value < low + 1e-3 * (high - low)
             terms[name] = low if near else float(f"{value:.4g}")
-    undetermined = {k: v for k, v in found.undetermined.items() if k not in whole}
+    undetermined = {k: v for k, v in result.undetermined.items() if k not in candidate}
     return Fit(
         family=family, key=dtype, terms=kind(**terms), undetermined=undetermined, rows=len(frame)
     )
@@ -222,9 +222,9 @@ def _of_slow_machines(
 
 
 def _with(
-    predict: Callable[[dict[str, Any]], Array], whole: dict[str, Any]
+    predict: Callable[[dict[str, Any]], Array], fixed: dict[str, Any]
 ) -> Callable[[dict[str, float]], Array]:
-    return lambda values: predict({**values, **whole})
+    return lambda values: predict({**values, **fixed})
 
 
 def _wide(formats: Iterable[str]) -> str:

@@ -70,11 +70,11 @@ def calibrate(
     `holdout` is the share of shapes that no fit sees; 0 fits all rows, and residuals are then of
     the fitted rows.
     """
-    found, left = pieces(sources, device.name)
+    families, left = pieces(sources, device.name)
     outcomes = []
-    for key in sorted(found, key=_place):
+    for key in sorted(families, key=_place):
         progress(f"{key[0]} {key[1]}")
-        device, outcome = _family(device, key, found[key], holdout, date)
+        device, outcome = _family(device, key, families[key], holdout, date)
         outcomes.append(outcome)
     return Calibration(device=device, outcomes=outcomes, left=left)
 
@@ -96,17 +96,17 @@ def _family(
     kept = frame_of(parts, lambda shape: not held(shape))
     scored = held if 0 < len(kept) < total else lambda shape: True
     function = fit_function(key[0])
-    made = CalibrationResult(key=key, rows=len(kept), held=total - len(kept))
+    result = CalibrationResult(key=key, rows=len(kept), held=total - len(kept))
     if function is None:
-        return device, msgspec.structs.replace(made, reason="no terms of this family are fitted")
+        return device, msgspec.structs.replace(result, reason="no terms of this family are fitted")
     if len(kept) < LEAST_ROWS:
         return device, msgspec.structs.replace(
-            made, reason=f"{len(kept)} rows are too few; {LEAST_ROWS} are the least"
+            result, reason=f"{len(kept)} rows are too few; {LEAST_ROWS} are the least"
         )
     try:
         fit = function(kept, device, key[1])
     except MemorywallError as error:
-        return device, msgspec.structs.replace(made, reason=str(error))
+        return device, msgspec.structs.replace(result, reason=str(error))
     before = errors(device, parts, scored)
     fitted = with_terms(device, fit, fit.terms)
     after = errors(fitted, parts, scored)
@@ -115,7 +115,7 @@ def _family(
         residuals=spreads(after),
         source=source_of(fit, parts, len(kept), total - len(kept), after, date),
     )
-    outcome = msgspec.structs.replace(made, fit=fit, before=summary(before), after=summary(after))
+    outcome = msgspec.structs.replace(result, fit=fit, before=summary(before), after=summary(after))
     return with_terms(device, fit, terms), outcome
 
 
@@ -129,12 +129,12 @@ def with_terms(device: Device, fit: Fit, terms: KernelTerms) -> Device:
 def errors(device: Device, parts: list[FramePiece], scored: Callable[[str], bool]) -> pl.DataFrame:
     """The scored rows, priced on `device` by the readers of `validate`."""
     bench = PredictionBench(own=device)
-    found = []
+    rows = []
     for piece in parts:
         source = held_out(piece, scored)
         if len(source.frame):
-            found.append(table(source.form.read(source, bench)))
-    return pl.concat(found).filter(pl.col("error").is_not_null())
+            rows.append(table(source.form.read(source, bench)))
+    return pl.concat(rows).filter(pl.col("error").is_not_null())
 
 
 def spreads(points: pl.DataFrame) -> dict[str, Spread]:
@@ -142,16 +142,16 @@ def spreads(points: pl.DataFrame) -> dict[str, Spread]:
     parts: dict[str, pl.DataFrame] = {"all": points}
     for (regime,), part in points.sort("regime").group_by("regime", maintain_order=True):
         parts[str(regime)] = part
-    made = {}
+    by_class = {}
     for name, part in parts.items():
         if len(part) < LEAST_HELD:
             continue
         ratio = part["measured_s"].to_numpy() / part["predicted_s"].to_numpy()
         low = [float(f"{q:.4g}") for q in np.quantile(ratio, (0.1, 0.25, 0.5, 0.75, 0.9))]
-        made[name] = Spread(
+        by_class[name] = Spread(
             rows=len(part), p10=low[0], p25=low[1], p50=low[2], p75=low[3], p90=low[4]
         )
-    return made
+    return by_class
 
 
 def summary(points: pl.DataFrame) -> tuple[float, float] | None:
@@ -173,7 +173,7 @@ def source_of(
         which = f"{held} rows held out" if held else "the same rows"
         said += f"; error on {which} {scored[0]:.1f} % (median), {scored[1]:.1f} % (p90)"
     if fit.undetermined:
-        said += f"; not told by the rows, left as they were: {', '.join(fit.undetermined)}"
+        said += f"; the rows do not determine, so left as they were: {', '.join(fit.undetermined)}"
     return said
 
 

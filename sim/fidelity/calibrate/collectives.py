@@ -165,7 +165,7 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
             undetermined["most_MiB"] = "the device has no terms of nccl to hand over to"
         else:
             own &= rows["bytes"] <= 4 * MIB
-    terms, found = _ways(starts, rows, measured, own, link, adds)
+    terms, result = _ways(starts, rows, measured, own, link, adds)
     if key == "custom" and nccl is not None:
         message = Message(rows["n"], rows["bytes"], link)
         other = library_seconds(VECTOR, nccl, "all_reduce", message)
@@ -173,7 +173,7 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
             most = _handover(rows, measured, graph, terms, other.latency + other.data, link)
             bound = CollectiveTerms(protocols=terms, most_MiB=most)
             own = graph & (rows["bytes"] <= largest(VECTOR, bound, rows["n"]))
-            terms, found = _ways(starts, rows, measured, own, link, adds)
+            terms, result = _ways(starts, rows, measured, own, link, adds)
     return Fit(
         family="collectives",
         key=key,
@@ -183,7 +183,7 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
             eager_us=round(eager, 2),
             source=f"fitted to {int(own.sum())} rows",
         ),
-        undetermined=undetermined | found.undetermined,
+        undetermined=undetermined | result.undetermined,
         rows=int(own.sum()),
     )
 
@@ -194,10 +194,10 @@ def _across(rows: dict[str, Any], measured: Array, device: Device) -> Fit:
     tried = []
     for rails in RAILS if len(np.unique(rows["per_node"])) > 1 else (0,):
         link = links_of(device, ACROSS, rows, rails)
-        ways, found = _searched(NODES, rows, measured, every, link)
+        ways, result = _searched(NODES, rows, measured, every, link)
         missed = np.log(_times(ways, rows, every, link, None)) - np.log(measured)
-        tried.append((float(np.mean(np.abs(missed))), rails, ways, found))
-    _, rails, ways, found = min(tried, key=lambda one: one[:2])
+        tried.append((float(np.mean(np.abs(missed))), rails, ways, result))
+    _, rails, ways, result = min(tried, key=lambda one: one[:2])
     return Fit(
         family="collectives",
         key=ACROSS,
@@ -206,7 +206,7 @@ def _across(rows: dict[str, Any], measured: Array, device: Device) -> Fit:
             rails=rails,
             source=f"fitted to {len(measured)} rows",
         ),
-        undetermined=found.undetermined,
+        undetermined=result.undetermined,
         rows=len(measured),
     )
 
@@ -236,8 +236,8 @@ def _ways(
         times = _times(ways, rows, could, link, None)
         return float(np.mean(np.abs(np.log(times) - np.log(measured[could]))))
 
-    whole = _searched(starts, rows, measured, mask, link)
-    return whole if adds or error(whole[0]) < 0.67 * error(plain[0]) else plain
+    together = _searched(starts, rows, measured, mask, link)
+    return together if adds or error(together[0]) < 0.67 * error(plain[0]) else plain
 
 
 def _searched(
@@ -270,16 +270,16 @@ def _searched(
     bounds = {name: limits[name.rpartition(".")[2]] for name in first}
     target = np.concatenate([measured[mask], np.ones(len(first))])
     weights = np.concatenate([np.ones(int(mask.sum())), np.full(len(first), TIES)])
-    values, found = dict(first), Search(values=first, undetermined={})
+    values, result = dict(first), Search(values=first, undetermined={})
     for soft in SOFTNESS:
 
         def both(terms: dict[str, float], soft: float | None = soft) -> Array:
             times = _times(_named(ways, terms), rows, mask, link, soft)
             return np.concatenate([times, [np.exp(terms[name] - first[name]) for name in first]])
 
-        found = search(both, target, values, bounds, weights)
-        values = found.values
-    return _named(ways, values), found
+        result = search(both, target, values, bounds, weights)
+        values = result.values
+    return _named(ways, values), result
 
 
 def _named(ways: tuple[Protocol, ...], terms: dict[str, float]) -> tuple[Protocol, ...]:

@@ -59,22 +59,22 @@ def fits(ratios: list[Ratio]) -> bool:
 def closed_loops(source: MeasuredFile) -> dict[str, list[Step]]:
     """Rows of e2e/silicon by engine, each with the decode step that it mostly is."""
     bench = PredictionBench()
-    found: dict[str, list[Step]] = {}
+    by_format: dict[str, list[Step]] = {}
     for i, row in enumerate(source.frame.iter_rows(named=True)):
-        made, _ = loops(one_row(source, i), UNKNOWN)
-        if not made:
+        measured, _ = loops(one_row(source, i), UNKNOWN)
+        if not measured:
             continue
         config = config_of(row, bench, bench.device(str(row["system"])), "none")
         clients = int(row.get("batch_size") or row["concurrency"])
         batch = Batch.decode(clients, int(row["isl"]) + int(row["osl"]) // 2)
         steps = steps_of(config.model, config.on, config.parallelism, config.dtype, config.kv_dtype)
-        found.setdefault(engine_of(row), []).append((made[0], steps, batch))
-    return found
+        by_format.setdefault(engine_of(row), []).append((measured[0], steps, batch))
+    return by_format
 
 
 def single_steps(source: MeasuredFile) -> list[Step]:
     """Rows of e2e/splitwise_perf: the prompt phase of each, and its token phase."""
-    found: list[Step] = []
+    single: list[Step] = []
     both, _ = phases(source)
     bench = PredictionBench()
     for i, row in enumerate(source.frame.iter_rows(named=True)):
@@ -82,8 +82,8 @@ def single_steps(source: MeasuredFile) -> list[Step]:
         system = system_of(bench.device(str(row["hardware"])), tp)
         steps = steps_of(model_of(row["model"]), system, Parallelism(tp=tp), "fp16", None)
         token = Batch.decode(count, new + max(1, row["token_size"] // 2))
-        found += [(both[2 * i], steps, Batch.prefill(count, new)), (both[2 * i + 1], steps, token)]
-    return found
+        single += [(both[2 * i], steps, Batch.prefill(count, new)), (both[2 * i + 1], steps, token)]
+    return single
 
 
 def steps_of(
@@ -168,10 +168,10 @@ def layers(source: MeasuredFile, fitted: str, bare: Device, every: int = 1) -> I
     means = rest.group_by(*keys, "op", maintain_order=True).agg(
         pl.exclude("latency_us").first(), pl.col("latency_us").mean()
     )
-    whole = means.filter(pl.col("op") != "emb").with_columns(
+    layer_rows = means.filter(pl.col("op") != "emb").with_columns(
         pl.when(pl.col("op") == "add").then(DOUBLED).otherwise(1).alias("times")
     )
-    for _, part in whole.group_by(keys, maintain_order=True):
+    for _, part in layer_rows.group_by(keys, maintain_order=True):
         times: dict[Class, int] = {}
         measured = 0.0
         for row in part.iter_rows(named=True):
@@ -187,8 +187,8 @@ def layers(source: MeasuredFile, fitted: str, bare: Device, every: int = 1) -> I
 def kernels(source: MeasuredFile, device: str, share: float, only: str) -> Iterator[Ratio]:
     """Rows of a set that the fit held out: those of one half of the shapes by the residuals of the
     other half."""
-    found, _ = pieces([source], device)
-    parts = [piece for group in found.values() for piece in group]
+    families, _ = pieces([source], device)
+    parts = [piece for group in families.values() for piece in group]
     points = errors(load_device(device), parts, lambda shape: is_held(shape, share))
     points = points.filter(pl.col("set") == only)
     first = pl.Series([is_held(f"half {row}", 0.5) for row in points["row"]])
@@ -206,18 +206,18 @@ def requests(source: MeasuredFile) -> dict[str, list[Ratio]]:
     served = serve(run)
     sure = intervals(served)
     points = table(source.form.read(source, PredictionBench()))
-    made: dict[str, list[Ratio]] = {}
+    ratios: dict[str, list[Ratio]] = {}
     for name, quantities in (("ttft", ("ttft", "mean ttft")), ("tpot", ("tpot", "mean tpot"))):
         for quantity in quantities:
             some = points.filter(pl.col("quantity") == quantity)
-            made[quantity] = [
+            ratios[quantity] = [
                 (value, sure[name])
                 for value in (some["measured_s"] / some["predicted_s"]).to_list()
             ]
     frame = source.frame
     span = float(frame["last_token_s"].max() - frame["arrival_s"].min())  # type: ignore[operator, arg-type]
-    made["throughput"] = [(served.makespan * 1e-12 / span, sure["tpot"].inverse)]
-    return made
+    ratios["throughput"] = [(served.makespan * 1e-12 / span, sure["tpot"].inverse)]
+    return ratios
 
 
 def source_of(path: Path) -> MeasuredFile:
@@ -239,8 +239,8 @@ def _phase(data: Path, which: str) -> list[Ratio]:
 
 
 def _layers(data: Path) -> list[Ratio]:
-    whole = source_of(data / "vidur" / "mlp.parquet")
-    one = msgspec.structs.replace(whole, frame=whole.frame.filter(pl.col("device") == "a100"))
+    table = source_of(data / "vidur" / "mlp.parquet")
+    one = msgspec.structs.replace(table, frame=table.frame.filter(pl.col("device") == "a100"))
     bare = msgspec.structs.replace(load_device(A100), efficiency=Efficiency())
     return [
         ratio
@@ -259,13 +259,13 @@ def _mixed(data: Path) -> list[Ratio]:
 
 
 def _requests(data: Path) -> list[Ratio]:
-    found = requests(_of_run(data, "requests.csv"))
-    return found["ttft"] + found["tpot"]
+    ratios = requests(_of_run(data, "requests.csv"))
+    return ratios["ttft"] + ratios["tpot"]
 
 
 def _means(data: Path) -> list[Ratio]:
-    found = requests(_of_run(data, "requests.csv"))
-    return found["mean ttft"] + found["mean tpot"] + found["throughput"]
+    ratios = requests(_of_run(data, "requests.csv"))
+    return ratios["mean ttft"] + ratios["mean tpot"] + ratios["throughput"]
 
 
 A100, RTX = "a100-sxm-80gb", "rtx-4090"

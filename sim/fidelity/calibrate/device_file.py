@@ -46,9 +46,9 @@ def plain(record: msgspec.Struct) -> dict[str, Any]:
         value = getattr(record, field.name)
         if value is None or value == _default(field):
             continue
-        found = _value(value)
-        is_table = isinstance(found, dict) or _tables(found)
-        (tables if is_table else values)[field.encode_name] = found
+        simple = _value(value)
+        is_table = isinstance(simple, dict) or _tables(simple)
+        (tables if is_table else values)[field.encode_name] = simple
     return values | tables
 
 

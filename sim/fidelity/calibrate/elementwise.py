@@ -93,15 +93,15 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
                 rest[term] = value
         return VectorTerms(**rest, **by_kind, depth=DEPTH)  # type: ignore[arg-type]
 
-    found = search(
+    result = search(
         lambda values: predict(frame, device, key, terms_of(values)), measured, start, bounds
     )
-    values = {name: float(f"{value:.4g}") for name, value in found.values.items()}
+    values = {name: float(f"{value:.4g}") for name, value in result.values.items()}
     terms = msgspec.structs.replace(terms_of(values), source=f"fitted to {len(frame)} rows")
     return Fit(
         family="elementwise",
         key=key,
         terms=terms,
-        undetermined=undetermined | found.undetermined,
+        undetermined=undetermined | result.undetermined,
         rows=len(frame),
     )

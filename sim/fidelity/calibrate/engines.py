@@ -59,7 +59,7 @@ def loops(
     Those that are priced with it; if there are none, those of the backend it is named after (vllm
     of vllm-0.13). All rows are of the engine that stands for those unknown.
     """
-    bench, found = PredictionBench(), []
+    bench, measured_loops = PredictionBench(), []
     left: dict[str, int] = {}
     rows = list(source.frame.iter_rows(named=True))
     own = [row for row in rows if engine == UNKNOWN or engine_of(row) == engine]
@@ -68,32 +68,32 @@ def loops(
         try:
             device = bench.device(str(row["system"]))
             measured = float(row["tpot_ms"]) * 1e-3
-            made = parts(config_of(row, bench, device, "none"))
+            predicted = parts(config_of(row, bench, device, "none"))
         except (MemorywallError, TypeError, ValueError) as error:
             left[str(error)] = left.get(str(error), 0) + 1
             continue
         if measured > 0:
-            found.append(Loop(group_of(row), shape_of(row), made, measured))
+            measured_loops.append(Loop(group_of(row), shape_of(row), predicted, measured))
         progress(f"row {number + 1} of {len(own)}")
-    return found, left
+    return measured_loops, left
 
 
 def phases(source: MeasuredFile) -> tuple[list[Loop], dict[str, int]]:
     """The prompt and token phases of splitwise-sim's profile, each a step of its own."""
-    bench, found = PredictionBench(), []
+    bench, rows = PredictionBench(), []
     for row in source.frame.iter_rows(named=True):
         device = bench.device(str(row["hardware"]))
         group = f"{row['model']} {row['hardware']} tp {row['tensor_parallel']}"
         shape = f"{row['prompt_size']} {row['batch_size']}"
         for quantity in ("prompt", "token"):
             kernels = splitwise_seconds(bench, row, device, NEUTRAL, quantity == "prompt")
-            made = (
+            predicted = (
                 Parts(0.0, kernels, 1.0, 0.0)
                 if quantity == "prompt"
                 else Parts(kernels, 0.0, 1.0, float(row["batch_size"]))
             )
-            found.append(Loop(group, shape, made, float(row[f"{quantity}_time"]) * 1e-3))
-    return found, {}
+            rows.append(Loop(group, shape, predicted, float(row[f"{quantity}_time"]) * 1e-3))
+    return rows, {}
 
 
 def group_of(row: Row) -> str:
@@ -120,15 +120,15 @@ def predicted(rows: list[Loop], terms: dict[str, float]) -> Array:
 
 
 def fit_engine(name: str, rows: list[Loop], source: str) -> tuple[EngineTerms, dict[str, str]]:
-    """The terms that the rows show, and why some were not told. Raises InputError."""
+    """The terms that the rows determine, and why they leave some open. Raises InputError."""
     if len(rows) < LEAST_ROWS:
         raise InputError(f"{len(rows)} rows of {name} are too few; {LEAST_ROWS} are the least")
     measured = np.array([r.measured for r in rows])
-    found = search(lambda terms: predicted(rows, terms), measured, START, BOUNDS)
+    result = search(lambda terms: predicted(rows, terms), measured, START, BOUNDS)
     values: dict[str, Any] = {
-        t: float(f"{value:.4g}") if value > 1e-4 else 0.0 for t, value in found.values.items()
+        t: float(f"{value:.4g}") if value > 1e-4 else 0.0 for t, value in result.values.items()
     }
-    return EngineTerms(name=name, source=source, **values), found.undetermined
+    return EngineTerms(name=name, source=source, **values), result.undetermined
 
 
 def terms_of(engine: EngineTerms) -> dict[str, float]:

@@ -52,9 +52,9 @@ def counts_of(frame: pl.DataFrame, dtype: str) -> Counts:
     kernels: list[list[dict[str, int]]] = [[], [], [], []]
     form = parse_precision(dtype)
     for row in frame.iter_rows(named=True):
-        for op, found in zip(expert_ops(row, form), kernels, strict=True):
+        for op, kernel in zip(expert_ops(row, form), kernels, strict=True):
             gemm = op.gemms[0] if op.gemms else None
-            found.append(
+            kernel.append(
                 {
                     "reads": op.traffic.loads,
                     "writes": op.traffic.stores,
@@ -106,16 +106,16 @@ def fit(frame: pl.DataFrame, device: Device, key: str) -> Fit:
         terms = ExpertTerms(**{**values, "depth": depth})
         return seconds(rates, terms, counts)
 
-    found = search(lambda v: times(v, v["depth"]), measured, START, BOUNDS)
+    result = search(lambda v: times(v, v["depth"]), measured, START, BOUNDS)
     # A whole number of steps is chosen, and the rest is searched for again.
-    depth = int(min(32, max(1, round(found.values["depth"]))))
-    rest = {name: value for name, value in found.values.items() if name != "depth"}
+    depth = int(min(32, max(1, round(result.values["depth"]))))
+    rest = {name: value for name, value in result.values.items() if name != "depth"}
     final = search(lambda v: times(v, depth), measured, rest, BOUNDS)
     values: dict[str, Any] = {name: float(f"{value:.4g}") for name, value in final.values.items()}
     return Fit(
         family="experts",
         key=key,
         terms=ExpertTerms(**values, depth=depth, source=f"fitted to {len(frame)} rows"),
-        undetermined=found.undetermined | final.undetermined,
+        undetermined=result.undetermined | final.undetermined,
         rows=len(frame),
     )

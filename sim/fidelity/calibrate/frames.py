@@ -45,7 +45,7 @@ def pieces(
     sources: list[MeasuredFile], device: str
 ) -> tuple[dict[Key, list[FramePiece]], dict[str, int]]:
     """Rows of `device` by family and key; and how many were left out, by reason."""
-    found: dict[Key, list[FramePiece]] = {}
+    by_key: dict[Key, list[FramePiece]] = {}
     left: dict[str, int] = {}
     for source in sources:
         mine: dict[Key, FramePiece] = {}
@@ -56,12 +56,12 @@ def pieces(
                 continue
             if cell.key not in mine:
                 mine[cell.key] = FramePiece(source, [], [], [])
-                found.setdefault(cell.key, []).append(mine[cell.key])
+                by_key.setdefault(cell.key, []).append(mine[cell.key])
             piece = mine[cell.key]
             piece.rows.append(number)
             piece.shapes.append(cell.shape)
             piece.columns.append(cell.columns)
-    return found, left
+    return by_key, left
 
 
 def _cell(source: MeasuredFile, row: Row, device: str) -> FrameCell | str:

@@ -96,7 +96,7 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
         used = [t for t in START if not (t.startswith("split") and splits == (1,))]
         used = [t for t in used if not t.startswith("quantise") or narrow]
         used = [t for t in used if not (cpu and t in ("choice", "slack"))]
-        found = search(
+        result = search(
             lambda values: points.seconds(msgspec.structs.replace(base, **values)),
             measured,
             {t: START[t] for t in used},
@@ -104,11 +104,11 @@ def fit(frame: pl.DataFrame, device: Device, dtype: str) -> Fit:
             weights,
             0.0 if cpu else PULL,
         )
-        told = {t: v for t, v in found.values.items() if t not in found.undetermined}
-        terms = msgspec.structs.replace(base, **rounded(told))
+        determined = {t: v for t, v in result.values.items() if t not in result.undetermined}
+        terms = msgspec.structs.replace(base, **rounded(determined))
         error = np.abs(np.log(points.seconds(terms) / measured))
         score = float(np.average(np.minimum(error, 0.5), weights=weights))
-        return Attempt(score, terms, found.undetermined)
+        return Attempt(score, terms, result.undetermined)
 
     if cpu:
         best = attempt(OF_CPU, (1,))

@@ -43,8 +43,8 @@ OF_MODEL = ("regroup_us", "depth", "tile_rows", "packed", "most_MiB")
 
 def generic_on(device: Device, measured: Mapping[str, Efficiency], source: str) -> Efficiency:
     """The generic terms of `measured`, carried to a device."""
-    made = generic(measured, source)
-    return _products(made, carried, device)
+    terms = generic(measured, source)
+    return _products(terms, carried, device)
 
 
 def generally(device: Device, own: Efficiency) -> Efficiency:
@@ -67,7 +67,7 @@ def generic(measured: Mapping[str, Efficiency], source: str) -> Efficiency:
     others = [e for e in measured.values() if e is not model]
     families: dict[str, Any] = {}
     for family in FAMILIES:
-        found = {}
+        means = {}
         for key in FORMATS:
             of_model = terms_for(getattr(model, family), key, None)
             rest = [terms_for(getattr(e, family), key, None) for e in others]
@@ -75,8 +75,8 @@ def generic(measured: Mapping[str, Efficiency], source: str) -> Efficiency:
             if known and (family, key) == ("gemm", "bf16"):
                 known.append(PRIOR)
             if known:
-                found[key] = mean(known, source)
-        families[family] = found
+                means[key] = mean(known, source)
+        families[family] = means
     products = families["gemm"]
     if "bf16" in products:
         products["fp32"] = products["bf16"]
@@ -118,7 +118,7 @@ def plain(terms: T, source: str) -> T:
 
 def _between(values: Sequence[float]) -> float:
     if min(values) > 0:
-        found = math.exp(sum(map(math.log, values)) / len(values))
+        mean = math.exp(sum(map(math.log, values)) / len(values))
     else:
-        found = sum(values) / len(values)
-    return float(f"{found:.4g}")
+        mean = sum(values) / len(values)
+    return float(f"{mean:.4g}")

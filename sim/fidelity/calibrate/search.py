@@ -18,7 +18,7 @@ TELLING = 0.002
 
 
 class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """Terms found, and why others were not."""
+    """Terms that the search determined, and why it left others open."""
 
     values: dict[str, float]
     undetermined: dict[str, str]
@@ -55,11 +55,11 @@ def search(
 
     def solve(x: Array, free: Array) -> Array:
         def some(y: Array) -> Array:
-            whole = x.copy()
-            whole[free] = y
-            return np.append(errors(whole), drawn * (whole - home)) if drawn else errors(whole)
+            full = x.copy()
+            full[free] = y
+            return np.append(errors(full), drawn * (full - home)) if drawn else errors(full)
 
-        found = least_squares(
+        solution = least_squares(
             some,
             np.clip(x[free], 1e-4, 1 - 1e-4),
             bounds=(0.0, 1.0),
@@ -68,21 +68,21 @@ def search(
             diff_step=1e-4,
             max_nfev=200,
         )
-        whole = x.copy()
-        whole[free] = found.x
-        return whole
+        full = x.copy()
+        full[free] = solution.x
+        return full
 
     home = (first - low) / span
     x = solve(home, np.ones(len(names), dtype=bool))
-    told = np.array([_telling(errors, x, i) for i in range(len(names))])
+    informative = np.array([_telling(errors, x, i) for i in range(len(names))])
     undetermined = {}
-    if not told.all():
+    if not informative.all():
         for i, name in enumerate(names):
-            if not told[i]:
+            if not informative[i]:
                 undetermined[name] = f"the {len(measured)} rows do not depend on it"
-        x = np.where(told, x, home)
-        if told.any():
-            x = solve(x, told)
+        x = np.where(informative, x, home)
+        if informative.any():
+            x = solve(x, informative)
     values = {n: float(v) for n, v in zip(names, low + x * span, strict=True)}
     return Search(values=values, undetermined=undetermined)
 

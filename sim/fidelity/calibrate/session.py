@@ -91,13 +91,13 @@ def _calibrate_device(paths: list[Path], device: str, options: CalibrateOptions)
     if not sources:
         raise InputError(f"{', '.join(map(str, paths))}: no table of a known format was read")
     with spinner() as progress:
-        made = calibrate(sources, base, holdout=options.holdout, date=day, progress=progress)
-    print_calibration(made, console)
-    if not any(o.fit for o in made.outcomes):
+        calibration = calibrate(sources, base, holdout=options.holdout, date=day, progress=progress)
+    print_calibration(calibration, console)
+    if not any(o.fit for o in calibration.outcomes):
         raise InputError(f"no term of {base.name} was fitted; the table above says why")
-    save_device(made.device, path, heading(base, sources, day))
+    save_device(calibration.device, path, heading(base, sources, day))
     console.print(f"  written to {path}; use it as --on {path}")
-    return made
+    return calibration
 
 
 def _calibrate_engine(paths: list[Path], engine: str, options: CalibrateOptions) -> EngineFit:
@@ -112,22 +112,24 @@ def _calibrate_engine(paths: list[Path], engine: str, options: CalibrateOptions)
             "model, system, isl, osl, tp, ttft_ms, tpot_ms)"
         )
     alike = [s.frame for s in sources if s.format == sources[0].format]
-    whole = msgspec.structs.replace(sources[0], frame=pl.concat(alike, how="diagonal_relaxed"))
+    joined = msgspec.structs.replace(sources[0], frame=pl.concat(alike, how="diagonal_relaxed"))
     with spinner() as progress:
-        made = calibrate_engine(whole, engine, holdout=options.holdout, date=day, progress=progress)
-    table = Table(title=made.engine.source, title_justify="left")
-    for name in terms_of(made.engine):
+        engine_fit = calibrate_engine(
+            joined, engine, holdout=options.holdout, date=day, progress=progress
+        )
+    table = Table(title=engine_fit.engine.source, title_justify="left")
+    for name in terms_of(engine_fit.engine):
         table.add_column(name, justify="right")
-    table.add_row(*(f"{v:g}" for v in terms_of(made.engine).values()))
+    table.add_row(*(f"{v:g}" for v in terms_of(engine_fit.engine).values()))
     console.print(table)
-    for term, why in made.undetermined.items():
-        console.print(f"  not told: {term}: {why}")
-    for reason, rows in made.left.items():
+    for term, why in engine_fit.undetermined.items():
+        console.print(f"  not determined: {term}: {why}")
+    for reason, rows in engine_fit.left.items():
         console.print(f"  {rows:,} rows left out: {reason}")
-    save_record(made.engine, path, f"{engine}, calibrated {day} by memorywall calibrate.")
+    save_record(engine_fit.engine, path, f"{engine}, calibrated {day} by memorywall calibrate.")
     load_engine(str(path))
     console.print(f"  written to {path}; use it as serve --engine {path}")
-    return made
+    return engine_fit
 
 
 def heading(base: Device, sources: list[MeasuredFile], date: str) -> str:
@@ -135,7 +137,7 @@ def heading(base: Device, sources: list[MeasuredFile], date: str) -> str:
     return f"{base.vendor} {base.name}, calibrated {date} by memorywall calibrate\nfrom {files}."
 
 
-def print_calibration(made: Calibration, console: Console) -> None:
+def print_calibration(calibration: Calibration, console: Console) -> None:
     """Errors before and after by family, and what the rows could not tell."""
     table = Table(title="Fitted, and scored on rows held out", title_justify="left")
     for name, side in (
@@ -148,7 +150,7 @@ def print_calibration(made: Calibration, console: Console) -> None:
         ("remarks", "left"),
     ):
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
-    for o in made.outcomes:
+    for o in calibration.outcomes:
         family, key = o.key
         table.add_row(
             family,
@@ -160,7 +162,7 @@ def print_calibration(made: Calibration, console: Console) -> None:
             _remarks(o),
         )
     console.print(table)
-    for reason, rows in made.left.items():
+    for reason, rows in calibration.left.items():
         console.print(f"  {rows:,} rows left out: {reason}")
 
 
@@ -175,7 +177,7 @@ def _remarks(o: CalibrationResult) -> str:
     if o.fit.family != o.key[0]:
         said.append(f"terms of {o.fit.family}")
     if untold := [f"{term}: {why}" for term, why in o.fit.undetermined.items()]:
-        said.append("not told: " + "; ".join(untold))
+        said.append("not determined: " + "; ".join(untold))
     return "; ".join(said)
 
 

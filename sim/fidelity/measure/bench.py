@@ -43,7 +43,7 @@ class MeasuredMachine(Protocol):
 
     def timing(self, body: Body, buffers: TensorBuffers, most_s: float) -> Timing: ...
 
-    def ranks(self, asked: bool) -> int: ...
+    def ranks(self, requested: bool) -> int: ...
 
     def forget(self) -> None: ...
 
@@ -129,8 +129,8 @@ class KernelBench:
             self._saved = time.perf_counter()
 
     def timing(self, case: Case) -> Timing:
-        made = body(self.buffers, case, self.modules)
-        return self.machine.timing(made, self.buffers, self.case_s)
+        kernel = body(self.buffers, case, self.modules)
+        return self.machine.timing(kernel, self.buffers, self.case_s)
 
     def estimate(self, case: Case) -> float:
         """Seconds of one call, from a product and a copy that were timed first."""
@@ -143,11 +143,11 @@ class KernelBench:
             self._rate = 2.0 * m * n * k / (self.timing(probe).latency_us * 1e-6)
         return case.flops / self._rate + case.nbytes / self._bandwidth
 
-    def exchange(self, cases: list[Case], asked: bool) -> None:
-        """All-reduces between the GPUs, or between two processes if they are asked for."""
-        ranks = self.machine.ranks(asked)
+    def exchange(self, cases: list[Case], requested: bool) -> None:
+        """All-reduces between the GPUs, or between two processes if exchanges are requested."""
+        ranks = self.machine.ranks(requested)
         if not cases or ranks < 2:
-            if cases and asked:
+            if cases and requested:
                 self.say("  all-reduce: left out, there is one device")
                 self.left_out += len(cases)
             return
@@ -181,9 +181,9 @@ class KernelBench:
         path = self.out / f"{self.name}.toml"
         gemm, copies = self.tables.frame("gemm"), self.tables.frame("copy")
         if len(gemm) and len(copies):
-            made = self.machine.start(self.name, gemm, copies, self.tables.frame("elementwise"))
+            device = self.machine.start(self.name, gemm, copies, self.tables.frame("elementwise"))
             heading = (
                 f"{self.name}: to start from, as `memorywall measure` found it; calibrate adds"
             )
-            save_device(made, path, f"{heading}\nthe efficiency terms.")
+            save_device(device, path, f"{heading}\nthe efficiency terms.")
         return path

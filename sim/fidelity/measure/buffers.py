@@ -52,8 +52,8 @@ class TensorBuffers:
         return getattr(self.torch, case.columns["dtype"])
 
     def new(self, case: Case, *shape: int) -> Any:
-        made = self.torch.empty(*shape, dtype=self.dtype(case), device=self.device)
-        return made.uniform_(-1.0, 1.0)
+        tensor = self.torch.empty(*shape, dtype=self.dtype(case), device=self.device)
+        return tensor.uniform_(-1.0, 1.0)
 
     def heads(self, case: Case, batch: int, tokens: int, heads: int, width: int) -> Any:
         """(batch, heads, tokens, width), as a view of what a projection writes."""
@@ -66,7 +66,7 @@ class TensorBuffers:
         each = math.ceil(used / ALIGNED) * ALIGNED
         wanted = max(math.ceil(self.pool_bytes(case) / dtype.itemsize), each)
         if self._pool is None or self._pool.dtype != dtype or len(self._pool) < wanted:
-            self.drop()  # before the other one is made
+            self.drop()  # before the next one is allocated
             self._pool = self.new(case, wanted)
         pool, count = self._pool, min(len(self._pool) // each, MOST_WINDOWS)
         views = [pool[i * each : i * each + used].view(*shape) for i in range(count)]

@@ -39,9 +39,9 @@ class Cpu:
     def timing(self, body: Body, buffers: TensorBuffers, most_s: float) -> Timing:
         return cpu_timing(body, most_s, self.clock)
 
-    def ranks(self, asked: bool) -> int:
-        """Processes take the place of devices, if exchanges are asked for."""
-        return 2 if asked else 1
+    def ranks(self, requested: bool) -> int:
+        """The number of processes that stand for devices; 1 unless exchanges are requested."""
+        return 2 if requested else 1
 
     def forget(self) -> None:
         """Give memory back that the C library keeps."""
@@ -68,7 +68,7 @@ def keep_freed_memory() -> bool:
 def library_function(name: str) -> Callable[..., int] | None:
     """A function of the C library that this process runs on, if it has it."""
     try:
-        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another library than GNU's
         return None
-    return found
+    return function

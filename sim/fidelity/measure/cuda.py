@@ -75,7 +75,7 @@ class Cuda:
     def timing(self, body: Body, buffers: TensorBuffers, most_s: float) -> Timing:
         return graph_timing(self.graphs, body, buffers.pass_by, most_s)
 
-    def ranks(self, asked: bool) -> int:
+    def ranks(self, requested: bool) -> int:
         return int(self.torch.cuda.device_count())
 
     def forget(self) -> None:
@@ -90,16 +90,16 @@ class Cuda:
 
 def driver(torch: Any) -> dict[str, float]:
     """What PyTorch tells of the GPU. Clock and shared memory only newer versions tell."""
-    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
 
-    def told(name: str, usual: float) -> float:
-        return float(getattr(found, name, 0) or usual)
+    def reported(name: str, usual: float) -> float:
+        return float(getattr(properties, name, 0) or usual)
 
     return {
-        "major": float(found.major),
-        "cores": float(found.multi_processor_count),
-        "memory": float(found.total_memory),
-        "l2_KiB": told("L2_cache_size", USUAL_L2) / 1024,
-        "shared_KiB": told("shared_memory_per_multiprocessor", USUAL_SHARED) / 1024,
-        "clock_GHz": told("clock_rate", USUAL_KHZ) / 1e6,
+        "major": float(properties.major),
+        "cores": float(properties.multi_processor_count),
+        "memory": float(properties.total_memory),
+        "l2_KiB": reported("L2_cache_size", USUAL_L2) / 1024,
+        "shared_KiB": reported("shared_memory_per_multiprocessor", USUAL_SHARED) / 1024,
+        "clock_GHz": reported("clock_rate", USUAL_KHZ) / 1e6,
     }

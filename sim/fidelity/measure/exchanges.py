@@ -62,17 +62,17 @@ def all_reduces(
         for process in context.processes:
             if process.is_alive():  # it may wait for one that has gone
                 process.terminate()
-        found = results.read_bytes() if results.is_file() else b"[]"
+        written = results.read_bytes() if results.is_file() else b"[]"
         results.unlink(missing_ok=True)
-        for number, timing in enumerate(msgspec.json.decode(found, type=list[Timing])):
+        for number, timing in enumerate(msgspec.json.decode(written, type=list[Timing])):
             keep(number, timing)
 
 
 def run_rank(
     rank: int, ranks: int, port: int, name: str, shapes: list[tuple[int, str]], results: str
 ) -> None:
-    """One process: it is spawned, so it imports anew. The first writes what it has found after
-    each case, whole."""
+    """The work of one process. It is spawned, so it imports its modules itself. The first process
+    writes all results after each case."""
     torch, distributed = import_module("torch"), import_module("torch.distributed")
     cuda = name == "NCCL"
     options: dict[str, Any] = {}
@@ -88,18 +88,18 @@ def run_rank(
         world_size=ranks,
         **options,
     )
-    found: list[Timing] = []
+    timings: list[Timing] = []
     try:
         for nbytes, kind in shapes:
             dtype = getattr(torch, kind)
             place = f"cuda:{rank}" if cuda else "cpu"
             buffer = torch.zeros(max(1, nbytes // dtype.itemsize), dtype=dtype, device=place)
-            found.append(timed(torch, distributed, buffer, cuda))
+            timings.append(timed(torch, distributed, buffer, cuda))
             if rank == 0:
                 with atomic_write(Path(results)) as temporary:
-                    temporary.write_bytes(msgspec.json.encode(found))
+                    temporary.write_bytes(msgspec.json.encode(timings))
         distributed.destroy_process_group()
-    except KeyboardInterrupt:  # told to all processes; the first of all says so
+    except KeyboardInterrupt:  # all processes receive it; the parent reports it
         pass
 
 

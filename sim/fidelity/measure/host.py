@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 ROOT = Path("/")
-# Where nothing is told: the sizes of many server cores.
+# Where the system reports nothing: the sizes of many server cores.
 USUAL_L2, USUAL_L3 = 1024, 32768
 
 
@@ -20,7 +20,7 @@ class Cache(msgspec.Struct, frozen=True):
     level: int
     kib: float
     cores: int
-    told: bool = True
+    reported: bool = True
 
 
 class HostDescription(msgspec.Struct, frozen=True):
@@ -53,8 +53,8 @@ def this_host(root: Path = ROOT) -> HostDescription:
     cores = usable_cores()
     clock, source = _clock(root, info)
     caches = _caches(root) or (
-        Cache(2, USUAL_L2, 1, told=False),
-        Cache(3, USUAL_L3, cores, told=False),
+        Cache(2, USUAL_L2, 1, reported=False),
+        Cache(3, USUAL_L3, cores, reported=False),
     )
     return HostDescription(
         name=slug(name),
@@ -82,12 +82,12 @@ def _read(path: Path) -> str:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in _read(root / "proc/cpuinfo").splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            found.setdefault(key.strip(), value.strip())
-    return found
+            fields.setdefault(key.strip(), value.strip())
+    return fields
 
 
 def _clock(root: Path, info: dict[str, str]) -> tuple[float, str]:
@@ -97,11 +97,11 @@ def _clock(root: Path, info: dict[str, str]) -> tuple[float, str]:
     try:
         return float(info["cpu MHz"]) / 1e3, "/proc/cpuinfo, when it was measured"
     except (KeyError, ValueError):
-        return 2.5, "not told by this machine; a usual value, which no price depends on"
+        return 2.5, "this machine does not report it; a usual value, which no price depends on"
 
 
 def _caches(root: Path) -> tuple[Cache, ...]:
-    found = []
+    caches = []
     for index in sorted((root / "sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, size = _read(index / "level"), _read(index / "size")
         if _read(index / "type") == "Instruction" or not level.isdecimal() or level == "1":
@@ -109,8 +109,8 @@ def _caches(root: Path) -> tuple[Cache, ...]:
         match = re.fullmatch(r"(\d+)([KM]?)", size)
         if match:
             kib = int(match[1]) * {"K": 1.0, "M": 1024.0, "": 1 / 1024}[match[2]]
-            found.append(Cache(int(level), kib, _count(_read(index / "shared_cpu_list"))))
-    return tuple(found)
+            caches.append(Cache(int(level), kib, _count(_read(index / "shared_cpu_list"))))
+    return tuple(caches)
 
 
 def _count(ranges: str) -> int:

@@ -73,7 +73,7 @@ def close_loop(
     study: LoopStudy,
     wanted: Callable[[Case], bool],
     say: Callable[[str], None] = lambda text: None,
-    show: Callable[[Calibration], None] = lambda made: None,
+    show: Callable[[Calibration], None] = lambda calibration: None,
     again: bool = False,
 ) -> pl.DataFrame:
     """A row per point: model, phase, tokens, its time as measured (latency_us, spread_us, repeats)
@@ -111,18 +111,18 @@ def calibrated(
     done = measure(plan, say, wanted)
     if done.interrupted:
         raise KeyboardInterrupt
-    device, found = load_device(str(done.file)), {}
+    device, tables = load_device(str(done.file)), {}
     sources = list(read([folder / "kernels"], str(done.file), None, []))
     # The terms of a step are those of a pass, but for its products.
     for phases, some in (
         ("pass", [of_rows(source, pl.col("m") > 1) for source in sources]),
         ("step", [of_rows(s, pl.col("m") == 1) for s in sources if s.format == "gemm"]),
     ):
-        made = calibrate(some, device, holdout=0.0, date=study.by)
-        show(made)
-        found[phases] = device = made.device
+        calibration = calibrate(some, device, holdout=0.0, date=study.by)
+        show(calibration)
+        tables[phases] = device = calibration.device
         save_device(device, folder / f"{device.name}-{phases}.toml", study.by)
-    return found
+    return tables
 
 
 def of_rows(source: MeasuredFile, wanted: pl.Expr) -> MeasuredFile:
@@ -136,23 +136,23 @@ def of_rows(source: MeasuredFile, wanted: pl.Expr) -> MeasuredFile:
 def real(study: LoopStudy, path: Path, again: bool, miniature: bool = False) -> list[Timed]:
     """The models' own times, measured unless they are known; those of a model that is done are
     kept at once. Raises InputError for a file that is not such a list."""
-    found: list[Timed] = []
+    timings: list[Timed] = []
     if path.is_file() and not again:
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=list[Timed])
+            timings = msgspec.json.decode(path.read_bytes(), type=list[Timed])
         except msgspec.MsgspecError as error:
             raise InputError(f"{path}: holds no times of models ({error}); remove it") from None
-    done = {t.model for t in found}
+    done = {t.model for t in timings}
     for subject in study.subjects:
         if subject.model in done:
             continue
         changes = subject.small if miniature else None
         model = RealModel(subject.model, changes, study.threads, CLOCKS[study.clock])
         for tokens in (study.few,) if miniature else subject.lengths:
-            found += model.passes(tokens, study.repeats, study.steps)
+            timings += model.passes(tokens, study.repeats, study.steps)
         with atomic_write(path) as temporary:
-            temporary.write_bytes(msgspec.json.encode(found))
-    return found
+            temporary.write_bytes(msgspec.json.encode(timings))
+    return timings
 
 
 def compared(

@@ -65,25 +65,25 @@ class RealModel:
         of them. The first of each warms up and does not count."""
         torch, clock = self.torch, self.clock
         ids = torch.randint(0, self.vocabulary, (1, tokens))
-        whole: list[float] = []
+        seconds: list[float] = []
         each: list[float] = []
         with torch.no_grad():
             for number in range(repeats + 1):
                 begin = clock()
                 options = {"use_cache": True, "logits_to_keep": 1} if self.decodes else {}
-                made = self.module(ids, **options)
+                output = self.module(ids, **options)
                 spent = clock() - begin
                 if number:
-                    whole.append(spent)
-                each += self._decode(made, steps)[1:] if self.decodes and number else []
-        first = Timed(self.name, "prefill" if self.decodes else "encode", tokens, summary(whole))
+                    seconds.append(spent)
+                each += self._decode(output, steps)[1:] if self.decodes and number else []
+        first = Timed(self.name, "prefill" if self.decodes else "encode", tokens, summary(seconds))
         return [first, Timed(self.name, "decode", tokens, summary(each))] if each else [first]
 
-    def _decode(self, made: Any, steps: int) -> list[float]:
+    def _decode(self, output: Any, steps: int) -> list[float]:
         spent = []
         for _ in range(steps):
             begin = self.clock()
-            token = made.logits[:, -1:].argmax(-1)
-            made = self.module(token, past_key_values=made.past_key_values, use_cache=True)
+            token = output.logits[:, -1:].argmax(-1)
+            output = self.module(token, past_key_values=output.past_key_values, use_cache=True)
             spent.append(self.clock() - begin)
         return spent

@@ -1,4 +1,4 @@
-"""What `memorywall measure` is asked for: one record that is also its options."""
+"""The options of `memorywall measure`, as one record."""
 
 from __future__ import annotations
 

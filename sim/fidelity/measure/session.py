@@ -52,13 +52,13 @@ def words(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 def kernels_of(only: tuple[str, ...]) -> tuple[str, ...]:
     """The kernels that `--only` names; all but the collectives if it names none."""
-    found: list[str] = []
+    kernels: list[str] = []
     for word in words(only):
         known = (*KERNELS, *GROUPS)
         if word not in known:
             raise InputError(f"--only {word!r} is no kernel{hint(word, known)}")
-        found += GROUPS.get(word, (word,))
-    return tuple(k for k in KERNELS if k in found) if found else KERNELS
+        kernels += GROUPS.get(word, (word,))
+    return tuple(k for k in KERNELS if k in kernels) if kernels else KERNELS
 
 
 def formats_of(dtypes: tuple[str, ...], machine: MeasuredMachine) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def measure(
                 left = MOST_S - (time.perf_counter() - begin)
                 bench.case_s = min(bench.case_s, max(left, 0.0) / (len(cases) - number))
                 bench.take(case)
-        bench.exchange(exchanged, asked=bool(plan.only) and "collectives" in kernels)
+        bench.exchange(exchanged, requested=bool(plan.only) and "collectives" in kernels)
     except KeyboardInterrupt:
         interrupted = True
     finally:

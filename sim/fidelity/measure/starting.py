@@ -17,13 +17,13 @@ SIZES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def peaks(gemm: pl.DataFrame) -> dict[str, float]:
     """TFLOP/s of the fastest product, by number format."""
-    found = {}
+    fastest = {}
     for dtype, name in FORMATS.items():
         rows = gemm.filter(pl.col("dtype") == name) if len(gemm) else gemm
         if len(rows):
             rate = 2.0 * pl.col("m") * pl.col("n") * pl.col("k") / pl.col("latency_us") * 1e-6
-            found[dtype] = round(float(rows.select(rate.max()).item()), 4)
-    return found
+            fastest[dtype] = round(float(rows.select(rate.max()).item()), 4)
+    return fastest
 
 
 def bandwidth(gemm: pl.DataFrame, copies: pl.DataFrame) -> float:
@@ -54,15 +54,15 @@ def cpu_device(
     *others: pl.DataFrame,
 ) -> Device:
     """The CPU at hand, from its measured products, copies and other kernels."""
-    found = peaks(gemm)
+    rates = peaks(gemm)
     measured = "measured: the fastest product of `memorywall measure` on these cores"
-    told = "what the operating system says"
+    source = "what the operating system says"
     levels = tuple(
         OnChip(
             name=f"L{c.level}",
             scope="core" if c.cores == 1 else "shared",
             capacity_KiB=c.kib,
-            source="/sys/devices/system/cpu" if c.told else "assumption: a usual size",
+            source="/sys/devices/system/cpu" if c.reported else "assumption: a usual size",
         )
         for c in host.caches
     )
@@ -72,19 +72,19 @@ def cpu_device(
         kind="cpu",
         clock_GHz=round(host.clock, 3),
         cores=host.cores,
-        matrix=Peak(TFLOPS=found, source=measured),
+        matrix=Peak(TFLOPS=rates, source=measured),
         vector=Peak(
-            TFLOPS={"fp32": found.get("fp32") or max(found.values())},
+            TFLOPS={"fp32": rates.get("fp32") or max(rates.values())},
             source=f"the same units as [matrix]; {measured}",
         ),
         hbm=Hbm(
             capacity_GB=round(host.memory / 1e9, 2),
             bandwidth_GBps=bandwidth(gemm, copies),
-            source=f"capacity: {told}; bandwidth measured: the fastest large copy or read",
+            source=f"capacity: {source}; bandwidth measured: the fastest large copy or read",
         ),
         on_chip=levels,
         launch=_launch(gemm, copies, *others),
-        source=f"{told} (cores: those that the threads use; clock: {host.clock_source})",
+        source=f"{source} (cores: those that the threads use; clock: {host.clock_source})",
     )
 
 
@@ -95,35 +95,37 @@ def gpu_device(
 
     The first of `others` are the copies.
     """
-    found = peaks(gemm)
+    rates = peaks(gemm)
     measured = "measured: the fastest product of `memorywall measure` on this board"
-    told = "what the driver says, through PyTorch"
+    source = "what the driver says, through PyTorch"
     return Device(
         name=name,
         vendor="as PyTorch names it",
         kind="gpu",
         clock_GHz=driver["clock_GHz"],
         cores=int(driver["cores"]),
-        matrix=Peak(TFLOPS=found, source=measured),
+        matrix=Peak(TFLOPS=rates, source=measured),
         vector=Peak(
-            TFLOPS={"fp32": found.get("fp32") or max(found.values()) / 16},
+            TFLOPS={"fp32": rates.get("fp32") or max(rates.values()) / 16},
             source=(
                 f"fp32 without tensor cores; {measured}"
-                if "fp32" in found
+                if "fp32" in rates
                 else "estimate: a sixteenth of the fastest product; measure fp32 to have it"
             ),
         ),
         hbm=Hbm(
             capacity_GB=round(driver["memory"] / 1e9, 2),
             bandwidth_GBps=bandwidth(gemm, others[0]),
-            source=f"capacity: {told}; bandwidth measured: the fastest large copy or read",
+            source=f"capacity: {source}; bandwidth measured: the fastest large copy or read",
         ),
         on_chip=(
-            OnChip(name="L1/shared", scope="core", capacity_KiB=driver["shared_KiB"], source=told),
-            OnChip(name="L2", scope="shared", capacity_KiB=driver["l2_KiB"], source=told),
+            OnChip(
+                name="L1/shared", scope="core", capacity_KiB=driver["shared_KiB"], source=source
+            ),
+            OnChip(name="L2", scope="shared", capacity_KiB=driver["l2_KiB"], source=source),
         ),
         launch=_launch(gemm, *others),
-        source=told,
+        source=source,
     )
 
 

@@ -68,7 +68,7 @@ def eager(device: Device, dtype: str, passes: dict[str, float]) -> Device:
 
 def passes_of(model: Model) -> dict[str, float]:
     """How often the model's own code passes over scores and activations."""
-    found = {"softmax": SOFTMAX + ON_SCORES.get(model.architecture, USUAL)}
+    passes = {"softmax": SOFTMAX + ON_SCORES.get(model.architecture, USUAL)}
     if model.architecture == "gpt2":
-        found["activation"] = NEW_GELU
-    return found
+        passes["activation"] = NEW_GELU
+    return passes

@@ -43,31 +43,31 @@ def exchange_seconds(
     """
     device, gpus = group
     network, ranks = bench.network(device, gpus), tuple(range(gpus))
-    found = network.libraries
+    libraries = network.libraries
     if mode.startswith("nccl"):
-        found = {name: terms for name, terms in found.items() if name.startswith("nccl")}
-    if (found := within(found)) and op in OPS:
+        libraries = {name: terms for name, terms in libraries.items() if name.startswith("nccl")}
+    if (libraries := within(libraries)) and op in OPS:
         link = network.fabric.injection(ranks)
         message = Message(gpus, nbytes, link, in_switch)
-        which, time = library_exchange(SCALAR, found, op, message)
+        which, time = library_exchange(SCALAR, libraries, op, message)
         if which >= 0:
             seconds = float(time.latency + time.data)
             if mode.endswith("eager"):
                 hbm = bench.costs(device, "fp32").rates.bandwidth
-                seconds = float(eager_seconds(SCALAR, found, seconds, nbytes, hbm))
+                seconds = float(eager_seconds(SCALAR, libraries, seconds, nbytes, hbm))
             return seconds
     return _priced(network, ranks, op, nbytes, bench.costs(device, "fp32").launch) / TICKS_A_SECOND
 
 
 def _priced(network: Network, group: Group, op: str, nbytes: int, launch: int) -> int:
     """Ticks of a calibrated library, or behind a launch on the links alone."""
-    found = None
+    seconds = None
     if op == "all_reduce":
-        found = network.all_reduce(group, nbytes)
+        seconds = network.all_reduce(group, nbytes)
     elif op in ("send_recv", "sendrecv", "p2p"):
-        found = network.send((Send(group[0], group[-1], nbytes),))
-    if found and found.library:
-        return found.time
+        seconds = network.send((Send(group[0], group[-1], nbytes),))
+    if seconds and seconds.library:
+        return seconds.time
     return launch + _ring(network, group, op, nbytes)
 
 

@@ -1,4 +1,4 @@
-"""Which reader reads which table: told by its columns, the most demanding first."""
+"""Which reader reads a table: its columns decide; the format with most columns comes first."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if has_run(path):
         return [path]
-    found: list[Path] = []
+    tables: list[Path] = []
     folders, seen = [path], 0
     while folders:
         for inside in sorted(folders.pop().iterdir()):
@@ -119,8 +119,8 @@ def files_of(path: Path) -> list[Path]:
             if inside.is_dir() and not has_run(inside):
                 folders.append(inside)
             elif inside.is_dir() or inside.suffix in TABLES:
-                found.append(inside)
-    return sorted(found)
+                tables.append(inside)
+    return sorted(tables)
 
 
 def sources(

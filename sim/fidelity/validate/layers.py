@@ -54,7 +54,7 @@ def vidur_op(row: Row) -> Op:
     queries = row["n_head"] // tp * head
     both = queries + max(1, row["n_kv_head"] // tp) * head
     which = "rmsnorm" if gated else "layernorm"
-    made: dict[str, Callable[[], Op]] = {
+    builders: dict[str, Callable[[], Op]] = {
         "attn_pre_proj": lambda: linear(
             "qkv", "projection", Matmul(tokens, d, both + both - queries), form
         ),
@@ -72,9 +72,9 @@ def vidur_op(row: Row) -> Op:
         "add": lambda: residual("add", tokens, d, form),
         "emb": lambda: lookup("emb", tokens, d, 1, form, ways=tp),
     }
-    if row["op"] not in made:
-        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], made)}")
-    return made[row["op"]]()
+    if row["op"] not in builders:
+        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], builders)}")
+    return builders[row["op"]]()
 
 
 def vidur_mlp(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
@@ -109,7 +109,7 @@ def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
             return _all_reduce(bench, device, gpus_of(row["device"]), m)
         if op.startswith("layer_"):
             return _layer_part(bench, eager, device, op, gpus_of(row["device"]))
-        made: dict[str, Callable[[], Op]] = {
+        builders: dict[str, Callable[[], Op]] = {
             "matmul_fp16": lambda: linear("matmul", "ffn", Matmul(m, k, n), form),
             "softmax_fp16": lambda: vector(
                 "softmax", "softmax", SOFTMAX_FLOPS * m * n, Elements(m * n, m * n), form
@@ -117,9 +117,9 @@ def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
             "layernorm_fp16": lambda: norm("norm", "layernorm", m, n, form),
             "gelu_fp16": lambda: activation("gelu", "gelu", -(-m // ROW), min(m, ROW), False, form),
         }
-        if op not in made:
-            raise InputError(f"operator {op!r} is not known{hint(op, made)}")
-        return eager.seconds(device, made[op]())
+        if op not in builders:
+            raise InputError(f"operator {op!r} is not known{hint(op, builders)}")
+        return eager.seconds(device, builders[op]())
 
     return priced(source, bench, place, price)
 

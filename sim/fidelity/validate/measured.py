@@ -37,7 +37,7 @@ def stream_op(row: Row) -> Op:
     """The operator of a row: `rows` of `width` elements that a kind of operator passes once."""
     form, rows, width = precision(dtype_of(row["dtype"])), row["rows"], row["width"]
     size = rows * width
-    made: dict[str, Callable[[], Op]] = {
+    builders: dict[str, Callable[[], Op]] = {
         "norm": lambda: norm("norm", "layernorm", rows, width, form),
         "residual": lambda: residual("add", rows, width, form),
         "activation": lambda: activation("gelu", "gelu", rows, width, False, form),
@@ -48,9 +48,9 @@ def stream_op(row: Row) -> Op:
         "embedding": lambda: lookup("emb", rows, width, 1, form),
         "copy": lambda: vector("copy", "residual", 0, Elements(size, size), form),
     }
-    if row["op"] not in made:
-        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], made)}")
-    return made[row["op"]]()
+    if row["op"] not in builders:
+        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], builders)}")
+    return builders[row["op"]]()
 
 
 def elementwise(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:

@@ -128,18 +128,18 @@ def model_of(name: str) -> str:
     if plain in known:
         return plain
     squeezed = {re.sub(r"[^a-z0-9]", "", k): k for k in known}
-    found = squeezed.get(re.sub(r"[^a-z0-9]", "", plain))
-    if found:
-        return found
+    match = squeezed.get(re.sub(r"[^a-z0-9]", "", plain))
+    if match:
+        return match
     raise InputError(f"model {name!r} is not in the catalogue{hint(plain, known)}")
 
 
 def dtype_of(name: str) -> str:
     """A number format by the name that a framework gives it. Raises InputError."""
-    found = DTYPES.get(str(name).strip().lower().removeprefix("torch."))
-    if found is None:
+    known = DTYPES.get(str(name).strip().lower().removeprefix("torch."))
+    if known is None:
         raise InputError(f"number format {name!r} is not known{hint(str(name), DTYPES)}")
-    return found
+    return known
 
 
 def system_of(device: str, gpus: int) -> str:

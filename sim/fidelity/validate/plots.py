@@ -40,11 +40,11 @@ def draw_sets(points: pl.DataFrame, kind: Kind = "paper") -> Figure:
         else:
             ax.set_visible(False)
     handles = [ax.get_legend_handles_labels() for ax in grid.flat if ax.get_visible()]
-    found = {name: h for hs, names in handles for h, name in zip(hs, names, strict=True)}
-    if found:
-        ordered = [name for name in series if name in found]
+    by_name = {name: h for hs, names in handles for h, name in zip(hs, names, strict=True)}
+    if by_name:
+        ordered = [name for name in series if name in by_name]
         fig.legend(
-            [found[n] for n in ordered],
+            [by_name[n] for n in ordered],
             ordered,
             loc="outside lower center",
             ncols=min(4, len(ordered)),

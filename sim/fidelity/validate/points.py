@@ -1,4 +1,4 @@
-"""What a comparison is made of: a measured time, what was predicted, and where it belongs."""
+"""The parts of a comparison: a measured time, the predicted time, and the group of both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LLM = "LLM shapes"
 class Place(msgspec.Struct, frozen=True):
     """Where a row belongs in the tables of errors.
 
-    shapes: "LLM shapes" or "other shapes" where the difference is made, else "".
+    shapes: "LLM shapes" or "other shapes" where the source separates them, else "".
     shape: rows of one shape stand or fall together when some are held out.
     """
 
@@ -51,7 +51,7 @@ class ScoredPoint(msgspec.Struct, frozen=True):
 
 
 class Profiled(msgspec.Struct, frozen=True):
-    """What a profile of one model on one device was made of."""
+    """The model, the device and the settings of a profile."""
 
     model: Model
     device: str
@@ -72,7 +72,7 @@ class MeasuredFile(msgspec.Struct, frozen=True):
 
     @property
     def profiled(self) -> Profiled:
-        """Of a table of a run, what it was made of."""
+        """The setup of the run that a table belongs to."""
         assert self.profile is not None
         return self.profile
 
@@ -90,20 +90,20 @@ class MeasurementFormat(msgspec.Struct, frozen=True):
 
 
 class PredictionBench:
-    """The devices that rows are priced on: by catalogue name, or the one that is asked for.
+    """The devices that rows are priced on: by catalogue name, or the one of --device.
 
     `own` is a device at hand that all rows are priced on.
     """
 
     def __init__(self, device: str | None = None, own: Device | None = None) -> None:
-        self.asked, self.own = device, own
+        self.requested, self.own = device, own
         self._costs: dict[tuple[str, str], CostModel] = {}
         self._machines: dict[tuple[str, int], Machine] = {}
         self._networks: dict[tuple[str, int], Network] = {}
 
     def device(self, name: str) -> str:
         """The catalogue's name, or the path, of a device that a table names."""
-        return self.own.name if self.own else device_of(self.asked or name)
+        return self.own.name if self.own else device_of(self.requested or name)
 
     def load(self, device: str) -> Device:
         """The record of a device by `self.device(name)`."""
@@ -205,8 +205,10 @@ def priced(
 
 
 def sound(row: Row, columns: tuple[str, ...]) -> None:
-    """Raise InputError for a number that is negative or not finite. No value is told, so that rows
-    with the same fault are counted together."""
+    """Raise InputError for a number that is negative or not finite.
+
+    The message names no value, so that rows with the same fault are counted together.
+    """
     for column in columns:
         value = row.get(column)
         if isinstance(value, int | float) and not 0 <= value < math.inf:

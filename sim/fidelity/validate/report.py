@@ -32,14 +32,14 @@ def print_scores(points: pl.DataFrame, console: Console, detail: bool = True) ->
         console.print(table)
 
 
-def _table(title: str, found: pl.DataFrame, by: list[str]) -> Table:
-    kept = [c for c in by if found[c].n_unique() > 1 or c in ("set", "device")]
+def _table(title: str, frame: pl.DataFrame, by: list[str]) -> Table:
+    kept = [c for c in by if frame[c].n_unique() > 1 or c in ("set", "device")]
     table = Table(title=title, title_justify="left")
     for name in kept:
         table.add_column(name, overflow="fold")
     for head in HEADS:
         table.add_column(head, justify="right")
-    for row in found.iter_rows(named=True):
+    for row in frame.iter_rows(named=True):
         names = [Path(str(row[c])).stem if c == "device" else str(row[c]) for c in kept]
         table.add_row(*names, *(_cell(c, row[c]) for c in NUMBERS))
     return table

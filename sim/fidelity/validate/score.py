@@ -37,8 +37,8 @@ def table(points: Iterable[ScoredPoint]) -> pl.DataFrame:
             SCHEMA, (*cells, p.measured, p.predicted, p.reason or None), strict=True
         ):
             columns[name].append(cell)
-    made = pl.DataFrame(columns, schema=SCHEMA)
-    return made.with_columns(
+    frame = pl.DataFrame(columns, schema=SCHEMA)
+    return frame.with_columns(
         error=pl.col("predicted_s") / pl.col("measured_s") - 1.0,
     )
 

@@ -51,29 +51,29 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
     console = terminal()
     device, out = options.device, options.out
     bench = PredictionBench(device)
-    made: list[tuple[MeasuredFile, pl.DataFrame]] = []
+    predicted: list[tuple[MeasuredFile, pl.DataFrame]] = []
     unknown: list[Path] = []
     interrupted = False
     with progress_bar() as advance:
         try:
             for source in read(paths, device, options.limit, unknown):
-                made.append((source, points_of(source, bench, advance)))
+                predicted.append((source, points_of(source, bench, advance)))
                 bench.forget()
         except KeyboardInterrupt:
             interrupted = True
     for path in unknown:
         console.print(f"  {path}: left out, its columns are of no known format")
-    if not made:
+    if not predicted:
         raise InputError(
             f"{', '.join(map(str, paths))}: no table of a known format was read; known formats "
             f"are {', '.join(one.name for one in FORMATS)}, each recognised by its columns"
         )
-    points = pl.concat([found for _, found in made])
+    points = pl.concat([scored for _, scored in predicted])
     print_scores(points, console, options.detail)
     if interrupted:
         console.print("  interrupted: what stands above is of the tables read until then")
     if out:
-        write(out, made, points, options.table_format, options.pictures)
+        write(out, predicted, points, options.table_format, options.pictures)
         console.print(f"  written to {out}/")
     if interrupted:
         raise SystemExit(130)
@@ -121,8 +121,8 @@ def within(points: pl.DataFrame, most: float | None, console: Any) -> bool:
     """Whether every set's median error is at most `most` per cent."""
     if most is None:
         return True
-    found = scores(points, ["set", "device", "dtype"])
-    worst = found.filter(pl.col("median_pct").is_null() | (pl.col("median_pct") > most))
+    by_set = scores(points, ["set", "device", "dtype"])
+    worst = by_set.filter(pl.col("median_pct").is_null() | (pl.col("median_pct") > most))
     for row in worst.iter_rows(named=True):
         value = row["median_pct"]
         said = "no row was predicted" if value is None else f"the median error is {value:.1f} %"
@@ -135,7 +135,7 @@ def within(points: pl.DataFrame, most: float | None, console: Any) -> bool:
 
 def write(
     out: Path,
-    made: list[tuple[MeasuredFile, pl.DataFrame]],
+    predicted: list[tuple[MeasuredFile, pl.DataFrame]],
     points: pl.DataFrame,
     table_format: str,
     pictures: bool,
@@ -144,14 +144,14 @@ def write(
     names = ["scores.csv", "scores.parquet", "predicted.png", "predicted.svg"]
     with replacing(out, names) as new:
         known: dict[str, int] = {}
-        for source, found in made:
+        for source, scored in predicted:
             stem = "-".join(source.path.with_suffix("").parts[-2:])
             known[stem] = known.get(stem, 0) + 1
             name = stem if known[stem] == 1 else f"{stem}-{known[stem]}"
             rows = source.frame.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-            doubled = [c for c in rows.columns if c in found.columns and c != "row"]
+            doubled = [c for c in rows.columns if c in scored.columns and c != "row"]
             rows = rows.rename({c: f"source_{c}" for c in doubled})
-            save_table(rows.join(found, on="row", how="right"), new / name, table_format)
+            save_table(rows.join(scored, on="row", how="right"), new / name, table_format)
         save_table(scores(points, BY), new / "scores", table_format)
         if pictures and points["error"].is_not_null().any():
             from sim.fidelity.validate.plots import plot_sets

@@ -100,25 +100,27 @@ class _Text:
 
     def expect(self, wanted: str) -> str:
         """Pass one of the characters `wanted`."""
-        found = self.peek()
-        if not found:
+        character = self.peek()
+        if not character:
             raise BadRow("the file ends within its JSON document; it was cut short")
-        if found not in wanted:
-            raise BadRow(f"malformed JSON: {found!r} where one of {' '.join(wanted)} must stand")
+        if character not in wanted:
+            raise BadRow(
+                f"malformed JSON: {character!r} where one of {' '.join(wanted)} must stand"
+            )
         self._at += 1
-        return found
+        return character
 
     def value(self) -> Any:
         """The value that begins here."""
         self.peek()
         while True:
             try:
-                found, end = _DECODER.raw_decode(self._held, self._at)
+                value, end = _DECODER.raw_decode(self._held, self._at)
                 # A number that reaches the edge of what is held may go on behind it.
                 if end == len(self._held) and self._more():
                     continue
                 self._at = end
-                return found
+                return value
             except JSONDecodeError as error:
                 # Cut off by the edge of what is held, unless that is long or all there is.
                 if len(self._held) - self._at > self._longest:

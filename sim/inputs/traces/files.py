@@ -1,6 +1,6 @@
 """Bytes and lines of a file that may be compressed, a block at a time.
 
-Compression is told by the first bytes, not by the name. Whatever breaks on the way (a
+The first bytes show the compression, not the name. Whatever breaks on the way (a
 stream cut short, a line without end) comes as a `BadRow` in the place where it happens.
 """
 
@@ -43,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class TraceFile:
     """A file of any size, read a block at a time.
 
-    watch: told of the bytes that were read from disk, after each block. Raises InputError for
+    watch: called after each block with the bytes read from disk so far. Raises InputError for
     what is no regular file, as a trace is read more than once.
     """
 
@@ -105,10 +105,10 @@ class TraceFile:
         if tail and tail != b"\r" and not within_long:
             yield number, tail
 
-    def tell(self, taken: int) -> None:
+    def tell(self, bytes_read: int) -> None:
         """Pass on that so many bytes were read from disk."""
         if self.watch:
-            self.watch(taken)
+            self.watch(bytes_read)
 
     def _tell(self, file: Any) -> None:
         if self.watch:
@@ -120,9 +120,9 @@ class TraceFile:
     def _unpacked(self, file: Any, new: Callable[[], Any], kind: str) -> Iterator[bytes]:
         """One compressed stream after the other; the three libraries share this interface."""
         stream = new()
-        fresh, written, taken = False, 0, 0
+        fresh, written, bytes_read = False, 0, 0
         while packed := file.read(COMPRESSED):
-            taken += len(packed)
+            bytes_read += len(packed)
             self._tell(file)
             while packed:
                 if fresh:
@@ -133,7 +133,7 @@ class TraceFile:
                     # Each library has an error class of its own; they share no base.
                     raise BadRow(f"the {kind} stream is damaged here ({error})") from None
                 written += len(block)
-                if written > FREE_EXPANSION and written > taken * self.limits.expansion:
+                if written > FREE_EXPANSION and written > bytes_read * self.limits.expansion:
                     raise BadRow(
                         f"the {kind} stream grows to more than {self.limits.expansion} times its "
                         "size (`--max-expansion` sets the limit)"

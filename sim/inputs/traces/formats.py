@@ -150,10 +150,10 @@ def llmservingsim(row: Row) -> Entry:
 def _tool_time(call: Row) -> int:
     if "tool_duration_ns" not in call:
         return 0
-    found = time(call, "tool_duration_ns", NANOSECONDS)
-    if found >= LONGEST:
+    duration = time(call, "tool_duration_ns", NANOSECONDS)
+    if duration >= LONGEST:
         raise BadRow("is beyond 106 days", "tool_duration_ns", call["tool_duration_ns"])
-    return found
+    return duration
 
 
 def distserve(row: Row) -> Entry:

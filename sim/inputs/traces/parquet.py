@@ -66,11 +66,11 @@ def _not_finite(part: pl.DataFrame) -> dict[int, str]:
     """Row of the slice -> a column that holds NaN or an infinity there."""
     import polars as pl
 
-    found: dict[int, str] = {}
+    by_row: dict[int, str] = {}
     for column in part.select(pl.selectors.float()).get_columns():
         for row in (~column.is_finite()).fill_null(False).arg_true().to_list():
-            found.setdefault(row, column.name)
-    return found
+            by_row.setdefault(row, column.name)
+    return by_row
 
 
 def _polars_errors() -> tuple[type[BaseException], ...]:

@@ -1,7 +1,7 @@
 """Rows of a file as mappings, whatever its syntax: CSV, JSON lines, a JSON list, Parquet.
 
 A source says which columns there are and gives its rows with their numbers, as often as
-asked, a block at a time. What is not even a row comes as a `BadRow` in its place.
+needed, a block at a time. What is not even a row comes as a `BadRow` in its place.
 """
 
 from __future__ import annotations
@@ -150,17 +150,17 @@ def _json_lines(file: TraceFile) -> Rows:
 
 def _object(line: bytes) -> Row | BadRow:
     try:
-        found = _DECODE(line.removeprefix(b"\xef\xbb\xbf"))
+        value = _DECODE(line.removeprefix(b"\xef\xbb\xbf"))
     except UnicodeDecodeError as error:
         return BadRow(f"not UTF-8 text ({error.reason})")
     except ValueError as error:
         return BadRow(f"not a JSON object ({str(error)[:100]})")
     except RecursionError:
         return BadRow("not a JSON object of sensible depth")
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         return BadRow("not a JSON object")
     # More colons than keys may mean a key that stands twice, which the fast decoder lets pass.
-    return found if line.count(b":") == len(found) else _without_doubles(line, found)
+    return value if line.count(b":") == len(value) else _without_doubles(line, value)
 
 
 def _without_doubles(line: bytes, row: Row) -> Row | BadRow:

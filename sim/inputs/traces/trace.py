@@ -203,9 +203,9 @@ def read_trace(
 def _ticks(seconds: float, what: str) -> int:
     """Seconds of an option as ticks, exactly as they are written."""
     try:
-        found = Decimal(str(seconds)) * TICKS_PER_SECOND
-        if 0 <= found < 10**24:
-            return int(found.to_integral_value())
+        exact = Decimal(str(seconds)) * TICKS_PER_SECOND
+        if 0 <= exact < 10**24:
+            return int(exact.to_integral_value())
     except InvalidOperation:
         pass
     raise InputError(f"{what} = {seconds} s: must be a time of 0 or later")

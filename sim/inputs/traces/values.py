@@ -87,17 +87,17 @@ def time(row: Row, column: str, unit: int) -> int:
     value = _cell(row, column)
     if type(value) is str and len(value) <= 24 and value.isascii():
         # The common forms 12 and 12.345, fast; the rest goes through Decimal.
-        whole, _, part = value.partition(".")
-        digits = whole + part
-        if len(part) <= unit and whole and digits.isdecimal():
-            return _time_in_range(int(digits.ljust(len(whole) + unit, "0")), column, value)
+        digits_before, _, part = value.partition(".")
+        digits = digits_before + part
+        if len(part) <= unit and digits_before and digits.isdecimal():
+            return _time_in_range(int(digits.ljust(len(digits_before) + unit, "0")), column, value)
     elif type(value) is int and 0 <= value < 10**SECONDS:
         return int(value * 10**unit)
     exact = _decimal(value, column)
     if not 0 <= exact < _LAST:
         raise BadRow("must be a time of 0 or later, in numbers", column, value)
-    found = int(exact.scaleb(unit, _WIDE).to_integral_value(ROUND_HALF_EVEN))
-    return _time_in_range(found, column, value)
+    rounded = int(exact.scaleb(unit, _WIDE).to_integral_value(ROUND_HALF_EVEN))
+    return _time_in_range(rounded, column, value)
 
 
 def wall_clock(row: Row, column: str) -> int:
@@ -117,8 +117,8 @@ def wall_clock(row: Row, column: str) -> int:
     if zone and zone != "Z":
         away = int(zone[1:3]) * 60 + int(zone[-2:])
         m += -away if zone[0] == "+" else away
-    whole = ((days * 24 + h) * 60 + m) * 60 + s
-    return whole * TICKS_PER_SECOND + int((part or "0").ljust(SECONDS, "0"))
+    total_seconds = ((days * 24 + h) * 60 + m) * 60 + s
+    return total_seconds * TICKS_PER_SECOND + int((part or "0").ljust(SECONDS, "0"))
 
 
 def text(row: Row, column: str) -> str:
@@ -158,7 +158,7 @@ def _decimal(value: object, column: str) -> Decimal:
     return Decimal(written)
 
 
-def _time_in_range(found: int, column: str, value: object) -> int:
-    if not 0 <= found < _LAST:
+def _time_in_range(at: int, column: str, value: object) -> int:
+    if not 0 <= at < _LAST:
         raise BadRow("must be a time of 0 or later, within 30,000 years", column, value)
-    return found
+    return at

@@ -41,16 +41,16 @@ def plot_account(result: Result, stem: Path, counterfactual: bool = False) -> li
 
 def phase_bars(result: Result) -> Bars:
     """One bar a phase, in the order of the run."""
-    found = result.account.by("phase")
-    names = sorted(found, key=lambda k: _PHASES.index(str(k[0])) if k[0] in _PHASES else 9)
-    return [("after the last pass" if k[0] == "end" else str(k[0]), found[k]) for k in names]
+    by_phase = result.account.by("phase")
+    names = sorted(by_phase, key=lambda k: _PHASES.index(str(k[0])) if k[0] in _PHASES else 9)
+    return [("after the last pass" if k[0] == "end" else str(k[0]), by_phase[k]) for k in names]
 
 
 def class_bars(result: Result) -> Bars:
     """One bar an operator class, the longest first, the smallest put together."""
-    found = {str(k[0]): v for k, v in result.account.by("kind").items()}
-    waiting = found.pop(WAIT, None)
-    ranked = sorted(found.items(), key=lambda item: -sum(item[1]))
+    by_class = {str(k[0]): v for k, v in result.account.by("kind").items()}
+    waiting = by_class.pop(WAIT, None)
+    ranked = sorted(by_class.items(), key=lambda item: -sum(item[1]))
     bars = ranked[:MOST_CLASSES]
     if rest := ranked[MOST_CLASSES:]:
         rest_sum = NOTHING
@@ -68,11 +68,11 @@ def stage_bars(result: Result) -> Bars:
     if split.devices == 1:
         return []
     if split.dp > 1 and split.dp * split.pp <= MOST_STAGES:
-        found = result.account.by("replica", "stage")
-        return [(f"replica {k[0]}, stage {k[1]}", found[k]) for k in sorted(found, key=str)]
-    found = result.account.by("stage")
-    ordered = sorted(found, key=lambda k: int(str(k[0])))
-    bars = [(_stage_label(result, int(str(k[0]))), found[k]) for k in ordered]
+        by_stage = result.account.by("replica", "stage")
+        return [(f"replica {k[0]}, stage {k[1]}", by_stage[k]) for k in sorted(by_stage, key=str)]
+    by_stage = result.account.by("stage")
+    ordered = sorted(by_stage, key=lambda k: int(str(k[0])))
+    bars = [(_stage_label(result, int(str(k[0]))), by_stage[k]) for k in ordered]
     if len(bars) > MOST_STAGES:
         half = MOST_STAGES // 2
         bars = [*bars[:half], *bars[-half:]]

@@ -27,8 +27,8 @@ class Intervals(msgspec.Struct, frozen=True):
     work: Int
 
     @staticmethod
-    def of(found: Iterable[tuple[int, int, int]]) -> Intervals:
-        ordered = np.array(sorted(found), dtype=np.int64).reshape(-1, 3)
+    def of(pairs: Iterable[tuple[int, int, int]]) -> Intervals:
+        ordered = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 3)
         return Intervals(ordered[:, 0], ordered[:, 1], ordered[:, 2])
 
     def between(self, window: Window) -> Intervals:
@@ -75,17 +75,17 @@ def lay_out(
     near: frozenset[int] | None = None
     if steps(record) > FEW:
         near = frozenset(n + d for n in passes for d in (-2, -1, 0, 1, 2))
-    found: dict[int, list[Span]] = {}
+    by_lane: dict[int, list[Span]] = {}
     for span in spans(record, near):
         if span.replica == replica and span.rank == rank:
-            found.setdefault(span.stage, []).append(span)
-    timed: dict[int, dict[str, Worked]] = {s: {lane: [] for lane in LANES} for s in found}
+            by_lane.setdefault(span.stage, []).append(span)
+    timed: dict[int, dict[str, Worked]] = {s: {lane: [] for lane in LANES} for s in by_lane}
     if not folded(record):
         for job, at, busy in task_lanes(record, near):
             if job.replica == replica and at == rank:
                 timed[job.stage][LANES[busy.lane]].append((busy.begin, busy.end, busy.work))
     lanes = []
-    for stage, mine in sorted(found.items()):
+    for stage, mine in sorted(by_lane.items()):
         states: dict[str, Worked] = {state: [] for state in STATES}
         for span in mine:
             for state, begin, end in state_slices(span):
@@ -97,7 +97,7 @@ def lay_out(
 
 
 def _merged(pairs: dict[str, Worked]) -> dict[str, Intervals]:
-    return {name: Intervals.of(found) for name, found in pairs.items()}
+    return {name: Intervals.of(stretches) for name, stretches in pairs.items()}
 
 
 def pass_window(lanes: list[Lane], number: int) -> Window:

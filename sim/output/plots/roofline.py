@@ -60,16 +60,16 @@ def points(result: Result) -> tuple[list[RooflinePoint], int]:
             for step in work.block.steps:
                 steps[id(step)] = step
                 seen.setdefault((job.phase, id(step)), [0])[0] += 1
-    whole = 0
+    all_ticks = 0
     for (phase, key), (count,) in seen.items():
         step = steps[key]
-        whole += count * step.duration
+        all_ticks += count * step.duration
         if step.cost and step.cost.flops and step.cost.hbm_bytes and step.duration:
             parts = (step.cost.flops, step.cost.hbm_bytes, step.duration)
             total = sums.setdefault((phase, step.kind, step.name), [0, 0, 0])
             total[:] = [a + count * b for a, b in zip(total, parts, strict=True)]
-    found = [RooflinePoint(*key, *values) for key, values in sums.items()]
-    return sorted(found, key=lambda p: (-p.ticks, p.phase, p.name)), whole
+    drawn = [RooflinePoint(*key, *values) for key, values in sums.items()]
+    return sorted(drawn, key=lambda p: (-p.ticks, p.phase, p.name)), all_ticks
 
 
 def plot_roofline(result: Result, stem: Path) -> list[Path]:
@@ -81,7 +81,7 @@ def plot_roofline(result: Result, stem: Path) -> list[Path]:
 
 def draw_roofline(result: Result) -> Figure:
     """The figure: roofs of the datasheet, dashed what kernels reach, and the operators."""
-    found, whole = points(result)
+    drawn, total = points(result)
     fig = figure("paper", 4.6)
     ax = fig.subplots()
     ax.set_xscale("log")
@@ -89,21 +89,21 @@ def draw_roofline(result: Result) -> Figure:
     plan = result.record.compiled.plan
     peak = matrix_rate(plan.device, plan.precision.activations)
     ridge = peak / plan.device.hbm.bandwidth
-    xs = [p.intensity for p in found] or [ridge]
+    xs = [p.intensity for p in drawn] or [ridge]
     low, high = min([*xs, ridge / 30]) / 2.5, max([*xs, ridge * 8]) * 2.5
-    bottom = min([p.rate for p in found] or [peak / 1e3]) / 3
+    bottom = min([p.rate for p in drawn] or [peak / 1e3]) / 3
     ax.set_xlim(low, high)
     ax.set_ylim(bottom, peak * 4)
     roofs = _roofs(ax, result, low, high)
     kinds = sorted(
-        {p.kind for p in found}, key=lambda k: -sum(p.ticks for p in found if p.kind == k)
+        {p.kind for p in drawn}, key=lambda k: -sum(p.ticks for p in drawn if p.kind == k)
     )
     colour = {kind: SERIES[KINDS.index(kind) % len(SERIES)] for kind in kinds}
-    for p in reversed(found):
+    for p in reversed(drawn):
         ax.scatter(
             p.intensity,
             p.rate,
-            s=_area(p, whole),
+            s=_area(p, total),
             marker=_MARKERS.get(p.phase, "o"),
             facecolor=colour[p.kind],
             edgecolor="white",
@@ -115,38 +115,38 @@ def draw_roofline(result: Result) -> Figure:
     ax.set_ylabel("FLOP/s of a device, launch included")
     ax.grid(which="major")
     fig.suptitle(title(result.resolved), x=0.01, ha="left", fontsize=8.5)
-    _legend(fig, colour, [ph for ph in _MARKERS if any(p.phase == ph for p in found)])
+    _legend(fig, colour, [ph for ph in _MARKERS if any(p.phase == ph for p in drawn)])
     fig.canvas.draw()  # text can only be kept apart once the layout is known
-    marks = [(p.intensity, p.rate, _area(p, whole)) for p in found]
-    place(ax, _names(ax, found[:MOST_LABELS]), marks, _sampled(roofs), list(ax.texts))
+    marks = [(p.intensity, p.rate, _area(p, total)) for p in drawn]
+    place(ax, _names(ax, drawn[:MOST_LABELS]), marks, _sampled(roofs), list(ax.texts))
     return fig
 
 
-def _names(ax: Axes, found: list[RooflinePoint]) -> list[tuple[str, int]]:
+def _names(ax: Axes, drawn: list[RooflinePoint]) -> list[tuple[str, int]]:
     """(names, number of the point) where points that lie on one another are named together."""
     named: dict[int, list[str]] = {}
     dot = ax.figure.dpi / 72
-    places = [ax.transData.transform((p.intensity, p.rate)) for p in found]
-    for i, p in enumerate(found):
+    places = [ax.transData.transform((p.intensity, p.rate)) for p in drawn]
+    for i, p in enumerate(drawn):
         near = [k for k in named if np.hypot(*(places[i] - places[k])) < NEAR * dot]
         named.setdefault(near[0] if near else i, []).append(p.name)
     return [("\n".join(dict.fromkeys(names)), k) for k, names in named.items()]
 
 
-def _area(p: RooflinePoint, whole: int) -> float:
+def _area(p: RooflinePoint, total: int) -> float:
     """Of a marker, in square points: its share of the time."""
-    return 12 + 700 * p.ticks / whole
+    return 12 + 700 * p.ticks / total
 
 
 def _sampled(roofs: list[Line]) -> list[tuple[float, float]]:
     """Points along the roofs, for labels to keep clear of."""
-    found: list[tuple[float, float]] = []
+    samples: list[tuple[float, float]] = []
     for x, y in roofs:
         for a in range(len(x) - 1):
             for f in np.linspace(0, 1, 250):
                 at = x[a] ** (1 - f) * x[a + 1] ** f, y[a] ** (1 - f) * y[a + 1] ** f
-                found.append((float(at[0]), float(at[1])))
-    return found
+                samples.append((float(at[0]), float(at[1])))
+    return samples
 
 
 def _roofs(ax: Axes, result: Result, low: float, high: float) -> list[Line]:

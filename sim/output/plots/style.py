@@ -108,9 +108,9 @@ def figure(kind: Kind = "paper", height: float = 3.0) -> Figure:
     from matplotlib.figure import Figure
 
     tall = max(height, SLIDE_HEIGHT) if kind == "slide" else height
-    made = Figure(figsize=(WIDTHS[kind], tall), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    fig = Figure(figsize=(WIDTHS[kind], tall), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig
 
 
 def heading_lines(text: str, kind: Kind) -> list[str]:

@@ -123,7 +123,7 @@ def _number(result: Result, view: View) -> int:
 
 
 def _lanes(result: Result, view: View, number: int) -> list[Lane]:
-    """Lanes of the devices that are asked for, a stage at its first rank without."""
+    """Lanes of the selected devices; without a selection, of the first rank of each stage."""
     record = result.record
     split = record.compiled.plan.split
     passes: Iterable[int] = [number] if view.window is None else range(len(result.resolved.passes))
@@ -137,8 +137,8 @@ def _lanes(result: Result, view: View, number: int) -> list[Lane]:
         rest, rank = divmod(device, split.tp)
         replica, stage = divmod(rest, split.pp)
         rank = rank if rank in record.compiled.ranks else 0  # folded: all ranks do the same
-        found = lay_out(record, passes, replica, rank)
-        lanes += [lane for lane in found if lane.stage == stage]
+        by_lane = lay_out(record, passes, replica, rank)
+        lanes += [lane for lane in by_lane if lane.stage == stage]
     return lanes
 
 
@@ -163,8 +163,8 @@ def _window(
     layer = [s for s in spans if s.placed and s.placed.layer == view.layer]
     if not layer:
         have = sorted({s.placed.layer for s in spans if s.placed and s.placed.layer >= 0})
-        told = f"{have[0]} to {have[-1]}" if have else "none"
-        raise InputError(f"--layer {view.layer}: these devices run the layers {told} of this pass")
+        known = f"{have[0]} to {have[-1]}" if have else "none"
+        raise InputError(f"--layer {view.layer}: these devices run the layers {known} of this pass")
     one = [s for s in layer if s.placed and layer[-1].placed and s.stage == layer[0].stage]
     stack = one[-1].placed.stack if one[-1].placed else ""
     one = [s for s in one if s.placed and s.placed.stack == stack]

@@ -25,7 +25,7 @@ from workloads.precision import Precision
 FP32 = Precision(weights="fp32", activations="fp32", kv="fp32")
 DEVICE = "xeon-gold-6242"
 REACH = (20.0, 500.0)  # GB/s in which the bandwidth is sought
-PRECISE = 1e-4  # relative, of the bandwidth found
+PRECISE = 1e-4  # relative error of the fitted bandwidth
 
 
 class CpuFit(msgspec.Struct, frozen=True):
@@ -96,8 +96,8 @@ def calibrate() -> CpuFit:
     bandwidth = math.exp((low + high) / 2)
     peak = load_device(DEVICE).matrix.flops("fp32")
     assert peak is not None
-    found = latencies(bandwidth)
-    return CpuFit(bandwidth, 4 * peak / (bandwidth * 1e9), rms(found, printed), found)
+    computed = latencies(bandwidth)
+    return CpuFit(bandwidth, 4 * peak / (bandwidth * 1e9), rms(computed, printed), computed)
 
 
 def rms(ours: dict[str, dict[str, float]], printed: Printed) -> float:

@@ -31,22 +31,22 @@ Curves = dict[str, dict[str, float]]
 
 def totals() -> dict[str, dict[int, Count]]:
     """Whole-network counts by model (BERT-Large also with what Fig 4 lacks taken away), length."""
-    found: dict[str, dict[int, Count]] = {}
+    counts: dict[str, dict[int, Count]] = {}
     for name in MODELS:
         model = paper_model(name)
-        found[name] = {n: paper_counts(model, n)["Total"] for n in LENGTHS}
+        counts[name] = {n: paper_counts(model, n)["Total"] for n in LENGTHS}
     large = paper_model("BERT-Large")
-    found[LESS] = {
+    counts[LESS] = {
         n: grouped(one_projection_less(counted(large, Batch.encode(1, n))))["Total"]
         for n in LENGTHS
     }
-    return found
+    return counts
 
 
-def end_to_end(found: dict[str, dict[int, Count]]) -> list[Section]:
+def end_to_end(totals_of: dict[str, dict[int, Count]]) -> list[Section]:
     """Figs 4, 5 and 6."""
     curves: list[Curves] = [{}, {}, {}]
-    for name, counts in found.items():
+    for name, counts in totals_of.items():
         curves[0][name] = {str(n): c.flops / 1e9 for n, c in counts.items()}
         curves[1][name] = {str(n): c.mops / 1e9 for n, c in counts.items()}
         curves[2][name] = {str(n): c.intensity for n, c in counts.items()}
@@ -101,7 +101,7 @@ def accelerator_latency() -> tuple[Section, float]:
     return compare("figure-32", ours, notes=(note,)), unit
 
 
-def headline(found: dict[str, dict[int, Count]], chip: Section, cpu: Section) -> Section:
+def headline(counts: dict[str, dict[int, Count]], chip: Section, cpu: Section) -> Section:
     """GPT-2 over BERT-Base: the paper's claim in one table."""
 
     def ratio(section: Section, column: str) -> float:
@@ -109,7 +109,7 @@ def headline(found: dict[str, dict[int, Count]], chip: Section, cpu: Section) ->
 
     ours: Curves = {}
     for length in (128, 512, 4096):
-        decoder, encoder = found["GPT-2"][length], found["BERT-Base"][length]
+        decoder, encoder = counts["GPT-2"][length], counts["BERT-Base"][length]
         ours[f"l = {length}, GPT-2 / BERT-Base"] = {
             "FLOPs": decoder.flops / encoder.flops,
             "MOPs": decoder.mops / encoder.mops,
@@ -119,11 +119,11 @@ def headline(found: dict[str, dict[int, Count]], chip: Section, cpu: Section) ->
     return compare("headline", ours)
 
 
-def claims(found: dict[str, dict[int, Count]], chip: Section, cpu: Section) -> Section:
+def claims(counts: dict[str, dict[int, Count]], chip: Section, cpu: Section) -> Section:
     """What the paper says in words, as numbers."""
 
     def peak(name: str) -> float:
-        return float(max(LENGTHS, key=lambda n: found[name][n].intensity))
+        return float(max(LENGTHS, key=lambda n: counts[name][n].intensity))
 
     def slower(section: Section) -> float:
         cells = (
@@ -133,9 +133,9 @@ def claims(found: dict[str, dict[int, Count]], chip: Section, cpu: Section) -> S
 
     def superlinear(name: str) -> float:
         doubled = pairwise(LENGTHS)
-        return float(sum(found[name][b].flops > 2 * found[name][a].flops for a, b in doubled))
+        return float(sum(counts[name][b].flops > 2 * counts[name][a].flops for a, b in doubled))
 
-    decode = [count.intensity for count in found["GPT-2"].values()]
+    decode = [count.intensity for count in counts["GPT-2"].values()]
     others = [paper_counts(paper_model("BERT-Base"), n) for n in LENGTHS]
     matmul = min(100 - 100 * c["Other"].flops / c["Total"].flops for c in others)
     rows = {

@@ -41,26 +41,26 @@ def draw(sections: Sequence[Section], out: Path) -> list[Path]:
 
 
 def _end_to_end(sections: list[Section]) -> Figure:
-    made = figure("paper", 2.9)
-    axes = made.subplots(1, 3)
+    fig = figure("paper", 2.9)
+    axes = fig.subplots(1, 3)
     names = ("Fig 4: GFLOPs", "Fig 5: GMOPs", "Fig 6: FLOPs a MOP")
     for ax, section, name in zip(axes, sections, names, strict=True):
         _curves(ax, section, linear=section is sections[-1])
         ax.set_title(name)
         ax.set_xlabel(X_LABEL)
-    _legend(made, axes[0])
-    return made
+    _legend(fig, axes[0])
+    return fig
 
 
 def _latency(section: Section, title: str) -> Figure:
-    made = figure("paper", 3.4)
-    ax = made.subplots()
+    fig = figure("paper", 3.4)
+    ax = fig.subplots()
     _curves(ax, section)
     ax.set_title(title)
     ax.set_xlabel(X_LABEL)
     ax.set_ylabel("latency, BERT-Base at 128 = 1")
-    _legend(made, ax)
-    return made
+    _legend(fig, ax)
+    return fig
 
 
 def _curves(ax: Axes, section: Section, *, linear: bool = False) -> None:
@@ -93,14 +93,14 @@ def _curves(ax: Axes, section: Section, *, linear: bool = False) -> None:
     ax.grid(axis="y")
 
 
-def _legend(made: Figure, ax: Axes) -> None:
+def _legend(fig: Figure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=len(MODELS))
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(MODELS))
 
 
 def _trends(series: dict[str, Series]) -> Figure:
-    made = figure("paper", 3.8)
-    left, middle, right = made.subplots(1, 3)
+    fig = figure("paper", 3.8)
+    left, middle, right = fig.subplots(1, 3)
     hardware = ("peak FLOPS", "DRAM bandwidth", "interconnect bandwidth")
     for name, colour, mark in zip(hardware, SERIES, "os^", strict=False):
         _trend(left, series[name], colour, mark, name)
@@ -137,7 +137,7 @@ def _trends(series: dict[str, Series]) -> Figure:
         )
     middle.set_xticks(range(2017, 2023))
     right.set_xticks(range(2018, 2021))
-    return made
+    return fig
 
 
 def _trend(ax: Axes, series: Series, colour: str, mark: str, label: str) -> None:

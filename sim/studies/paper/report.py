@@ -48,18 +48,18 @@ class PaperReport(msgspec.Struct, frozen=True):
 
 def reproduce(out: Path | None, pictures: bool = True) -> PaperReport:
     """Recompute the tables and figures; draw them into `out` unless it is None."""
-    found = totals()
+    counts = totals()
     chip, _ = accelerator_latency()
     cpu, _ = cpu_latency()
     report = PaperReport(
         (
             *tables(),
-            *end_to_end(found),
+            *end_to_end(counts),
             non_ideal_intensity(),
             chip,
             cpu,
-            headline(found, chip, cpu),
-            claims(found, chip, cpu),
+            headline(counts, chip, cpu),
+            claims(counts, chip, cpu),
             *trends(),
         )
     )
@@ -123,12 +123,12 @@ def _stacked(section: Section) -> Table:
     table = _grid(section)
     for row in section.rows:
         cells = {c.column: c for c in section.cells if c.row == row}
-        found = [cells.get(column) for column in section.columns]
-        table.add_row(Text(row), *(Text(c.text, style=_style(c)) if c else "" for c in found))
-        if any(c and c.judged for c in found):
+        filled = [cells.get(column) for column in section.columns]
+        table.add_row(Text(row), *(Text(c.text, style=_style(c)) if c else "" for c in filled))
+        if any(c and c.judged for c in filled):
             below = (
                 Text(f"{_sign(c)} {c.printed}", style=_style(c)) if c and c.judged else ""
-                for c in found
+                for c in filled
             )
             table.add_row(Text("  printed", style="dim"), *below)
     return table
@@ -164,8 +164,8 @@ def _style(cell: Cell) -> str:
 
 def _by_reason(section: Section) -> dict[str, list[str]]:
     """Misses as text, those of one reason together."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for cell in section.misses:
         reason = cell.why or "should match and does not."
-        found.setdefault(reason, []).append(f"{cell.label} ({cell.deviation:+.1%})")
-    return found
+        by_reason.setdefault(reason, []).append(f"{cell.label} ({cell.deviation:+.1%})")
+    return by_reason

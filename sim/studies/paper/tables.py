@@ -55,11 +55,11 @@ def shares() -> Section:
     for model in ("BERT-Base", "GPT-2"):
         for length in LENGTHS:
             counts = paper_counts(paper_model(model), length)
-            whole = counts["Total"]
+            total = counts["Total"]
             for row in ROWS[:-1]:
                 cells = ours.setdefault(f"l = {length}, {row}", {})
-                cells[f"{model} GFLOPs"] = 100 * counts[row].flops / whole.flops
-                cells[f"{model} GMOPs"] = 100 * counts[row].mops / whole.mops
+                cells[f"{model} GFLOPs"] = 100 * counts[row].flops / total.flops
+                cells[f"{model} GMOPs"] = 100 * counts[row].mops / total.mops
     return compare("shares", ours)
 
 

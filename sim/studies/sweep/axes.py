@@ -46,9 +46,9 @@ def keys_of(kind: type[msgspec.Struct], extra: Mapping[str, Path]) -> dict[str, 
 
 def parse_axis(text: str, keys: dict[str, Path]) -> Axis:
     """`KEY=VALUES` of --grid. Raises InputError."""
-    key, found, raw = text.partition("=")
+    key, equals, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
-    if not found or not key or not raw:
+    if not equals or not key or not raw:
         raise InputError(
             f"--grid {text!r}: write it as KEY=VALUES, e.g. tp=1,2,4 or batch=1:256:x2"
         )
@@ -108,12 +108,12 @@ def _range(match: re.Match[str], where: str) -> list[int | float]:
     if last < first or (times and (step <= 1 or first <= 0)) or (not times and step <= 0):
         rule = "a factor above 1 from above 0" if times else "a step above 0"
         raise InputError(f"{where}: a range goes up, by {rule}: FIRST:LAST:x2 or FIRST:LAST:+8")
-    whole = all("." not in t and "e" not in t.lower() for t in match.group(1, 4) if t)
-    found: list[int | float] = []
+    integral = all("." not in t and "e" not in t.lower() for t in match.group(1, 4) if t)
+    values: list[int | float] = []
     at = first
     while at <= last:
-        found.append(int(at) if whole else float(at))
+        values.append(int(at) if integral else float(at))
         at = at * step if times else at + step
-        if len(found) > MOST_VALUES:
+        if len(values) > MOST_VALUES:
             raise InputError(f"{where}: more than {MOST_VALUES:,} values; take a larger step")
-    return found
+    return values

@@ -16,11 +16,11 @@ class Metric:
     """A column by which points are compared: `tpot_s`, `min:devices`, `max:mfu`."""
 
     def __init__(self, text: str, columns: dict[str, Column], flag: str) -> None:
-        sense, found, name = text.rpartition(":")
+        sense, colon, name = text.rpartition(":")
         numeric = {n: c for n, c in columns.items() if c.kind is not str}
         if name not in numeric:
             raise InputError(f"{flag} {text!r}: no such column{hint(name, numeric)}")
-        sense = sense if found else columns[name].better
+        sense = sense if colon else columns[name].better
         if sense not in ("min", "max"):
             raise InputError(f"{flag} {text!r}: say which way is better, min:{name} or max:{name}")
         self.name, self.sign = name, 1 if sense == "max" else -1
@@ -63,13 +63,13 @@ def ranked(records: Sequence[Record], metric: Metric) -> list[Record]:
 def pareto(records: Sequence[Record], first: Metric, second: Metric) -> list[Record]:
     """Points that no other beats in one metric without losing in the other, the best in the
     first metric first. Of equal points the earliest stands for all."""
-    found: list[Record] = []
+    front: list[Record] = []
     best: float | None = None
     kept = [r for r in records if first.score(r) is not None and second.score(r) is not None]
     for r in sorted(kept, key=lambda r: (-(first.score(r) or 0), -(second.score(r) or 0))):
         score = second.score(r)
         assert score is not None
         if best is None or score > best:
-            found.append(r)
+            front.append(r)
             best = score
-    return found
+    return front

@@ -1,4 +1,4 @@
-"""A sweep as it is asked: a scenario, the axes along which it changes, the points of their grid."""
+"""The request of a sweep: a scenario, the axes along which it changes, the points of their grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_POINTS = 10_000_000
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """What is asked: a document of a scenario, and axes along which it changes.
+    """A request: a document of a scenario, and axes along which it changes.
 
     where: a condition over the values of a point. option: what else a kind can do with a point
     (`max-rate`).
@@ -53,13 +53,13 @@ def sweep_of(
 
 def points_of(sweep: Sweep) -> list[tuple[Any, ...]]:
     """The values of every point that `where` lets through, in the order of the axes as given."""
-    found = product(*(axis.values for axis in sweep.axes))
+    every = product(*(axis.values for axis in sweep.axes))
     if not sweep.where:
-        return list(found)
+        return list(every)
     condition = Expression(sweep.where, "--where")
     known = _named(sweep)
     names = [axis.name for axis in sweep.axes]
-    points = [v for v in found if condition({**known, **dict(zip(names, v, strict=True))})]
+    points = [v for v in every if condition({**known, **dict(zip(names, v, strict=True))})]
     if not points:
         raise InputError(f"--where {sweep.where!r}: no point of the grid is left")
     return points
@@ -68,30 +68,30 @@ def points_of(sweep: Sweep) -> list[tuple[Any, ...]]:
 def _named(sweep: Sweep) -> dict[str, Any]:
     """Values of the scenario by the names of its keys, for conditions."""
     kind = kind_of(sweep.kind)
-    whole = msgspec.to_builtins(msgspec.convert(sweep.base, kind.record))
-    found = dict(sweep.base.get("set", {}))
+    filled = msgspec.to_builtins(msgspec.convert(sweep.base, kind.record))
+    names = dict(sweep.base.get("set", {}))
     for name, path in kind.keys.items():
-        place: Any = whole
+        place: Any = filled
         for step in path:
             place = place.get(step) if isinstance(place, dict) else None
-        found[name] = place
-    return found
+        names[name] = place
+    return names
 
 
 def document(sweep: Sweep, values: tuple[Any, ...]) -> dict[str, Any]:
     """The document of one point."""
-    made = dict(sweep.base)
+    changed = dict(sweep.base)
     fresh: set[str] = set()
     for axis, value in zip(sweep.axes, values, strict=True):
         head = axis.path[0]
         if len(axis.path) == 1:
-            made[head] = value
+            changed[head] = value
             continue
         if head not in fresh:
             fresh.add(head)
-            made[head] = dict(made.get(head, {}))
-        made[head][axis.path[1]] = value
-    return made
+            changed[head] = dict(changed.get(head, {}))
+        changed[head][axis.path[1]] = value
+    return changed
 
 
 def described(sweep: Sweep) -> dict[str, Any]:

@@ -106,26 +106,26 @@ def _name(
 def _along(ax: Axes, marks: list[tuple[float, float, float]]) -> list[tuple[float, float]]:
     """Points on the line through the marks, close enough that no name fits between two."""
     from_data, to_data = ax.transData, ax.transData.inverted()
-    found: list[tuple[float, float]] = []
+    line: list[tuple[float, float]] = []
     for a, b in itertools.pairwise(marks):
         (ax0, ay0), (ax1, ay1) = from_data.transform((a[:2], b[:2]))
         steps = max(2, round(math.hypot(ax1 - ax0, ay1 - ay0) / 6))
         for i in range(steps):
             share = i / steps
             x, y = to_data.transform((ax0 + share * (ax1 - ax0), ay0 + share * (ay1 - ay0)))
-            found.append((float(x), float(y)))
-    return found
+            line.append((float(x), float(y)))
+    return line
 
 
 def edges(values: Sequence[float], log: bool) -> list[float]:
     """Borders of the cells around values, half-way between neighbours."""
     at = [math.log(v) for v in values] if log else list(map(float, values))
     if len(at) == 1:
-        found = [at[0] - 0.5, at[0] + 0.5]
+        borders = [at[0] - 0.5, at[0] + 0.5]
     else:
         inner = [(a + b) / 2 for a, b in itertools.pairwise(at)]
-        found = [2 * at[0] - inner[0], *inner, 2 * at[-1] - inner[-1]]
-    return [math.exp(v) for v in found] if log else found
+        borders = [2 * at[0] - inner[0], *inner, 2 * at[-1] - inner[-1]]
+    return [math.exp(v) for v in borders] if log else borders
 
 
 def is_log(values: Sequence[Any]) -> bool:

@@ -27,21 +27,21 @@ from sim.studies.sweep.registry import kind_of
 
 PATIENCE = 3  # pools that may die one after the other without a single finished job
 ANSWER = "10s"  # for a Dask scheduler to answer in
-Job = list[tuple[int, Any]]  # numbers of points, and what `Kind.prepare` made of them
+Job = list[tuple[int, Any]]  # numbers of points, and the results of `Kind.prepare`
 Found = list[tuple[int, Row]]
 
 
 def compute(kind: str, option: str, job: Job) -> Found:
     """The rows of a job's points; what cannot be is a row, too. Runs in any process."""
     row_of = kind_of(kind).row
-    found: Found = []
+    rows: Found = []
     for number, ready in job:
         try:
             row = row_of(ready, option)
         except (InputError, Infeasible) as error:
             row = refusal(error)
-        found.append((number, row))
-    return found
+        rows.append((number, row))
+    return rows
 
 
 def compute_away(kind: str, option: str, job: Job) -> Found:
@@ -64,10 +64,10 @@ def run_jobs(
     while left:
         try:
             with _cluster(dask) if dask else _local(min(workers, len(left))) as (pool, window):
-                for number, found in _through(pool, window, kind, option, left):
+                for number, rows in _through(pool, window, kind, option, left):
                     del left[number]
                     deaths = 0
-                    yield found
+                    yield rows
         except BrokenExecutor as error:
             deaths += 1
             if deaths == PATIENCE:

@@ -1,4 +1,4 @@
-"""The rate at which requests come: set, told, and the highest that meets a service level."""
+"""The arrival rate of a serving run: setting it, reading it, and the highest that meets an SLO."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def at_rate(serving: Serving, rate: Any) -> Serving:
         raise InputError(f"rate = {rate!r}: requests per second, above 0")
     traffic = serving.traffic
     if traffic.arrivals:
-        name, found, rest = traffic.arrivals.partition(":")
-        if name not in ("poisson", "gamma", "constant") or not found:
+        name, colon, rest = traffic.arrivals.partition(":")
+        if name not in ("poisson", "gamma", "constant") or not colon:
             raise InputError(
                 f"rate: arrivals {traffic.arrivals!r} have no one rate; use "
                 "poisson, gamma or constant"
@@ -69,7 +69,7 @@ def rate_of(serving: Serving) -> float:
 
 
 def highest_rate(serving: Serving, serve_one: Callable[[Serving], Row]) -> Row:
-    """The row at the highest rate that meets the SLO, found by doubling and bisection.
+    """The row at the highest rate that meets the SLO, by doubling and bisection.
 
     The rates have four digits; the two that enclose the answer end within a hundredth.
     """

@@ -1,7 +1,7 @@
 """Which split is the cheapest that meets a service level, and why the others lose.
 
 The cost of a token is the device-seconds that it takes: devices over tokens per second. It is the
-sum of the device time by state, so that the difference of two splits is told by state, too.
+sum of the device time by state, so that the difference of two splits is known by state, too.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def splits(kind: str, base: dict[str, Any], more: tuple[Axis, ...], devices: int
     micro-batch, or one a stage."""
     if devices < 1:
         raise InputError(f"--devices {devices}: at least one")
-    taken = {axis.path for axis in more}
+    given = {axis.path for axis in more}
     degrees = tuple(n for n in range(1, devices + 1) if devices % n == 0)
     keys = kind_of(kind).keys
     names = SPLIT[kind]
-    axes = tuple(Axis(n, keys[n], degrees) for n in names if keys[n] not in taken)
+    axes = tuple(Axis(n, keys[n], degrees) for n in names if keys[n] not in given)
     product = "*".join(n for n in names if n != "microbatches")
     where = f"{product} <= {devices}"
     if kind == "run":
@@ -57,13 +57,13 @@ def splits(kind: str, base: dict[str, Any], more: tuple[Axis, ...], devices: int
 def verdicts(swept: Swept, bounds: dict[str, float]) -> list[Verdict]:
     """All points: those that meet the bounds from the cheapest on, then those that miss them by
     how much, then those that cannot be."""
-    found = [_judge(r, bounds, swept.sweep.kind) for r in swept.records()]
-    good = sorted((v for v in found if v.meets), key=lambda v: (v.cost, v.record["devices"]))
+    judged = [_judge(r, bounds, swept.sweep.kind) for r in swept.records()]
+    good = sorted((v for v in judged if v.meets), key=lambda v: (v.cost, v.record["devices"]))
     late = sorted(
-        (v for v in found if v.cost is not None and not v.meets),
+        (v for v in judged if v.cost is not None and not v.meets),
         key=lambda v: worst(v.record, bounds, swept.sweep.kind),
     )
-    never = [v for v in found if v.cost is None]
+    never = [v for v in judged if v.cost is None]
     if good:
         best = good[0]
         good = [best, *(_behind(v, best) for v in good[1:])]
@@ -106,13 +106,13 @@ def measured(record: Record) -> dict[str, float]:
 def chance(record: Record, bounds: dict[str, float]) -> float | None:
     """The chance that a static run meets the bound that it is the least sure to meet; None where no
     residuals are known."""
-    found = []
+    shares = []
     for name, value in measured(record).items():
         stem = INTERVALS[name]
         low, high = (record.get(f"{stem}_{end}_s") for end in ("low", "high"))
         if name in bounds and low is not None and high is not None:
-            found.append(chance_below(bounds[name], value, low, high))
-    return min(found, default=None)
+            shares.append(chance_below(bounds[name], value, low, high))
+    return min(shares, default=None)
 
 
 def worst(record: Record, bounds: dict[str, float], kind: str) -> float:
@@ -139,6 +139,6 @@ def _behind(verdict: Verdict, best: Verdict) -> Verdict:
 def _a_token(verdict: Verdict, state: str) -> float:
     """Device-seconds per token in one state; over all states they sum to the cost."""
     record = verdict.record
-    whole = sum(record[f"{s}_ps"] for s in STATES)
-    share = record[f"{state}_ps"] / whole if whole else 0.0
+    total = sum(record[f"{s}_ps"] for s in STATES)
+    share = record[f"{state}_ps"] / total if total else 0.0
     return float(share * (verdict.cost or 0.0))

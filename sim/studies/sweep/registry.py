@@ -7,7 +7,7 @@ from sim.studies.sweep.static import STATIC
 
 
 def kind_of(name: str) -> Kind:
-    """`run` or `serve`. The latter is imported when it is asked for."""
+    """`run` or `serve`. The module of `serve` is imported at its first use."""
     if name == "run":
         return STATIC
     from sim.studies.sweep.serving import SERVING

@@ -67,8 +67,8 @@ def name_of(values: dict[str, Any]) -> str:
 def shares(record: Record) -> dict[str, float]:
     """Share of the device time by state."""
     parts = {state: record.get(f"{state}_ps") or 0 for state in STATES}
-    whole = sum(parts.values())
-    return {state: part / whole if whole else 0.0 for state, part in parts.items()}
+    total = sum(parts.values())
+    return {state: part / total if total else 0.0 for state, part in parts.items()}
 
 
 def heading(swept: Swept) -> str:
@@ -77,7 +77,7 @@ def heading(swept: Swept) -> str:
 
 
 def heading_of(sweep: Sweep, skip: tuple[str, ...] = ()) -> str:
-    """As `heading`; axes named in `skip` are told elsewhere."""
+    """As `heading`; axes named in `skip` are shown elsewhere."""
     axes = [axis for axis in sweep.axes if axis.name not in skip]
     own = {axis.name for axis in sweep.axes}
     base = [_short(sweep.base[key]) for key in ("model", "on") if key not in own]

@@ -55,9 +55,9 @@ def _drawn(traffic: RequestTraffic) -> list[str]:
 
 def _source(name: str) -> str | None:
     """The file of a policy that is named by its import path."""
-    module, found, _ = name.partition(":")
+    module, colon, _ = name.partition(":")
     with suppress(ImportError, ValueError):
-        spec = find_spec(module) if found else None
+        spec = find_spec(module) if colon else None
         return spec.origin if spec else None
     return None
 

@@ -1,4 +1,4 @@
-"""The columns of static points, and a row from what was found."""
+"""The columns of static points, and the row of a result."""
 
 from __future__ import annotations
 

@@ -63,18 +63,18 @@ def _served_row(serving: Serving) -> Row:
 
 def serving_row(served: Served) -> Row:
     """The cells of a row, in the order of COLUMNS."""
-    found = summary(served)
-    goodput, latency, sure = found["goodput"], found["latency_s"], found["interval_80"]
+    metrics = summary(served)
+    goodput, latency, sure = metrics["goodput"], metrics["latency_s"], metrics["interval_80"]
     cells = {
         "status": "ok",
         "reason": "",
-        "devices": found["devices"],
+        "devices": metrics["devices"],
         "max_rate": None,
-        "makespan_ps": found["makespan_ps"],
-        "requests": found["requests"],
-        "refused_requests": found["refused"],
+        "makespan_ps": metrics["makespan_ps"],
+        "requests": metrics["requests"],
+        "refused_requests": metrics["refused"],
         **{
-            name: found[name]
+            name: metrics[name]
             for name in (
                 "preemptions",
                 "steps",
@@ -95,11 +95,11 @@ def serving_row(served: Served) -> Row:
             f"generation_throughput_{end}": sure.get("generation_throughput", NOT_SURE)[i]
             for i, end in enumerate(ENDS)
         },
-        **{name: found[name] for name in ("flops", "hbm_bytes", "mfu", "mbu")},
+        **{name: metrics[name] for name in ("flops", "hbm_bytes", "mfu", "mbu")},
         "goodput": goodput["goodput"] if goodput else None,
         "attainment": goodput["attainment"] if goodput else None,
         "slo_met": goodput["met"] if goodput else None,
-        **{f"{state}_ps": found["account_ps"][state] for state in STATES},
+        **{f"{state}_ps": metrics["account_ps"][state] for state in STATES},
     }
     assert list(cells) == list(COLUMNS)
     return cells

@@ -234,7 +234,7 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
     name, base = base_of(scenario, options.on, options.set, options.grid)
     request, out = sweep_of(name, base, options.grid), options.out
     with progress("points") as watch:
-        found = map_wall(
+        wall_map = map_wall(
             request,
             options.wall,
             options.phase,
@@ -244,16 +244,16 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
         )
     if out:  # before it is printed: a reader may close the pipe
         with replacing(out, [f"map.{kind}" for kind in ("json", "png", "svg")]) as new:
-            write_json(new / "map.json", map_of(found))
+            write_json(new / "map.json", map_of(wall_map))
             if options.pictures:
                 from sim.studies.sweep.wall_plot import plot_walls
 
-                plot_walls([found], new / "map")
+                plot_walls([wall_map], new / "map")
     console = terminal()
-    print_map(found, console)
+    print_map(wall_map, console)
     if out:
         console.print(f"  written to {out}/")
-    return found
+    return wall_map
 
 
 def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict]:
@@ -276,14 +276,14 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
         swept = run_sweep(
             request, folder=out, workers=options.workers, dask=options.dask, watch=watch
         )
-    found = verdicts(swept, bounds)
+    judged = verdicts(swept, bounds)
     if out:
         write_sweep(swept, out, "csv", None, "")
     console = terminal()
-    print_verdicts(swept, found, bounds, devices, console)
+    print_verdicts(swept, judged, bounds, devices, console)
     if out:
         console.print(f"  written to {out}/")
     if swept.interrupted:
         console.print("  interrupted: not all splits were tried")
         raise SystemExit(130)
-    return found
+    return judged

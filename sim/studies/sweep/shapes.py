@@ -131,9 +131,9 @@ class Shapes:
     def _each(self, key: Any, nbytes: Ints, price: Any) -> Ints:
         """Three numbers a size, each size priced once."""
         sizes, back = np.unique(nbytes, return_inverse=True)
-        found = np.empty((3, len(sizes)), dtype=np.int64)
+        amounts = np.empty((3, len(sizes)), dtype=np.int64)
         for i, size in enumerate(sizes.tolist()):
             if (key, size) not in self._known:
                 self._known[key, size] = price(size)
-            found[:, i] = self._known[key, size]
-        return found[:, back]
+            amounts[:, i] = self._known[key, size]
+        return amounts[:, back]

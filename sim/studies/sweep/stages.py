@@ -97,7 +97,7 @@ class StageLayout:
         self.ttft = busy.sum(axis=0) + sum(handed)
         between = back[0] + sum(h[0] for h in sent_later)
         self.makespan = self.ttft + later.sum(axis=(0, 1)) + steps * between
-        whole = np.zeros((3, 7, shapes.count), dtype=np.int64)
+        totals = np.zeros((3, 7, shapes.count), dtype=np.int64)
         begin = np.zeros(shapes.count, dtype=np.int64)
         tail = last.sum(axis=0) + sum(h[0] for h in sent_later)  # of the last step from here on
         for stage in range(pp):
@@ -113,9 +113,9 @@ class StageLayout:
             decode[BUBBLE] += np.where(steps > 0, gone, 0)
             mine = prefill + decode
             mine[BUBBLE] += self.makespan - mine.sum(axis=0)
-            whole += np.stack([mine, prefill, decode])
+            totals += np.stack([mine, prefill, decode])
             begin = end + (handed[stage] if stage < pp - 1 else 0)
-        self.account = split.tp * whole
+        self.account = split.tp * totals
 
     def _wait(self, states: Ints, ticks: Ints, times: Any) -> None:
         """A handover as the stage that it comes to sees it: a launch, then bytes on a link."""
@@ -129,14 +129,14 @@ class StageLayout:
         efficiency, dtype = point.machine.device.efficiency, point.precision.activations
         wholes = {"ttft": self.phases[self.begins], "tpot": self.phases.get("decode", none)}
         wholes["makespan"] = wholes["ttft"] + wholes["tpot"]
-        found: list[dict[str, Interval]] = [{} for _ in range(self.shapes.count)]
-        for name, whole in wholes.items():
+        by_shape: list[dict[str, Interval]] = [{} for _ in range(self.shapes.count)]
+        for name, total in wholes.items():
             phase = {"ttft": self.begins, "tpot": "decode"}.get(name)
             parts = {at: x for at, x in self.families.items() if phase in (None, at[0])}
-            for one, sure in zip(found, intervals(parts, whole, efficiency, dtype), strict=True):
+            for one, sure in zip(by_shape, intervals(parts, total, efficiency, dtype), strict=True):
                 if sure is not None:
                     one[name] = sure
-        return found
+        return by_shape
 
     def rows(self, points: list[StaticPoint], at: list[int]) -> Iterator[tuple[int, int, Row]]:
         """(index, shape, row) of points whose shapes are `at`."""
@@ -190,8 +190,10 @@ class StageLayout:
         """(weights, KV, activations) of each stage, as arrays."""
         shapes, point = self.shapes, self.shapes.point
         context = shapes.prompt + shapes.steps
-        found = needs(point.model, self.split, shapes.graph, shapes.batch, context, 0)
-        return [[np.broadcast_to(np.asarray(x), shapes.count) for x in stage] for stage in found]
+        footprints = needs(point.model, self.split, shapes.graph, shapes.batch, context, 0)
+        return [
+            [np.broadcast_to(np.asarray(x), shapes.count) for x in stage] for stage in footprints
+        ]
 
     def _too_large(self, memory: list[list[Ints]], shape: int, capacity: int) -> Row:
         point = self.shapes.point

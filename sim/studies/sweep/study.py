@@ -125,19 +125,19 @@ def _prepared(
     rows: list[Row | None] = []
     for values in points:
         row: Row | None = None
-        made: Any = None
+        prepared: Any = None
         try:
-            made = kind.prepare(document(sweep, values))
+            prepared = kind.prepare(document(sweep, values))
         except InputError as error:
             row = refusal(error)
-        ready.append(made)
+        ready.append(prepared)
         rows.append(row)
     _blame(sweep, points, rows)
     return ready, rows
 
 
 def _blame(sweep: Sweep, points: list[tuple[Any, ...]], rows: list[Row | None]) -> None:
-    """A value with which no point at all can be made is a slip; say so before anything runs."""
+    """Refuse, before anything runs, a value with which no point of the grid is possible."""
     if all(row is None for row in rows):
         return
     for i in range(len(sweep.axes)):
@@ -234,14 +234,14 @@ def interrupts_after() -> Iterator[None]:
 
 def _together(kind: str, numbers: list[int], ready: list[Any]) -> Iterator[Found]:
     """Rows of the points that have a closed form, some hundred at a time."""
-    found: Found = []
+    rows: Found = []
     for index, row in kind_of(kind).many([ready[n] for n in numbers]):
-        found.append((numbers[index], row))
-        if len(found) == TOGETHER:
-            yield found
-            found = []
-    if found:
-        yield found
+        rows.append((numbers[index], row))
+        if len(rows) == TOGETHER:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
 
 
 def _only_refused(row: Row | None) -> Row | None:

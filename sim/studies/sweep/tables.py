@@ -16,44 +16,46 @@ MOST_COLUMNS, MOST_VERDICTS = 14, 12
 SHORT = {"microbatches": "micro"}
 
 
-def print_map(found: WallMap, console: Console) -> None:
+def print_map(wall_map: WallMap, console: Console) -> None:
     """The shares as a table of figures, and the crossings as sentences."""
     console.print()
-    what = "all of the run" if found.phase == "all" else found.phase
-    console.print(heading_of(found.sweep), style="bold")
-    step = max(1, -(-len(found.x.values) // MOST_COLUMNS))
-    title = f"Share of the device time on {found.wall}, {what}, by {found.x.name} (across)"
-    heads = [shown(v) for v in found.x.values[::step]]
+    what = "all of the run" if wall_map.phase == "all" else wall_map.phase
+    console.print(heading_of(wall_map.sweep), style="bold")
+    step = max(1, -(-len(wall_map.x.values) // MOST_COLUMNS))
+    title = f"Share of the device time on {wall_map.wall}, {what}, by {wall_map.x.name} (across)"
+    heads = [shown(v) for v in wall_map.x.values[::step]]
     console.print(f"  {title}")
-    table = plain_table("", found.y.name or " ", heads)
-    for value, row in zip(found.y.values, found.share, strict=True):
+    table = plain_table("", wall_map.y.name or " ", heads)
+    for value, row in zip(wall_map.y.values, wall_map.share, strict=True):
         cells = ["x" if v is None else f"{v:.0%}" for v in row[::step]]
-        table.add_row(shown(value) if found.y.name else "", *cells)
+        table.add_row(shown(value) if wall_map.y.name else "", *cells)
     console.print(table)
-    if any(v is None for row in found.share for v in row):
+    if any(v is None for row in wall_map.share for v in row):
         console.print("  x: cannot be (it does not fit, or does not divide)")
-    for crossing in found.crossings:
-        console.print(f"  {found.sentence(crossing)}")
-    if not found.crossings:
-        console.print(f"  nowhere on this map do arithmetic and {found.wall} change places")
+    for crossing in wall_map.crossings:
+        console.print(f"  {wall_map.sentence(crossing)}")
+    if not wall_map.crossings:
+        console.print(f"  nowhere on this map do arithmetic and {wall_map.wall} change places")
 
 
 def print_verdicts(
     swept: Swept,
-    found: list[Verdict],
+    judged: list[Verdict],
     bounds: dict[str, float],
     devices: int,
     console: Console,
 ) -> None:
     """The choice in a sentence, then the table of what was tried."""
     names = [a.name for a in swept.sweep.axes if len(a.values) > 1]
-    asked = ", ".join(f"{k.removesuffix('_s').upper()} <= {cell(k, v)}" for k, v in bounds.items())
+    bounds_text = ", ".join(
+        f"{k.removesuffix('_s').upper()} <= {cell(k, v)}" for k, v in bounds.items()
+    )
     console.print()
     console.print(heading_of(swept.sweep), style="bold")
-    met = sum(v.meets for v in found)
-    console.print(f"  {len(found)} splits of at most {devices} devices; {met} meet {asked}")
+    met = sum(v.meets for v in judged)
+    console.print(f"  {len(judged)} splits of at most {devices} devices; {met} meet {bounds_text}")
     if met:
-        best = found[0]
+        best = judged[0]
         said = ", ".join(f"{n} {best.record[n]}" for n in names if best.record[n] != 1)
         cost = cell("_s", best.cost)
         console.print(
@@ -62,21 +64,21 @@ def print_verdicts(
         )
     else:
         console.print("  none does; the nearest come first")
-    console.print(verdict_table(swept, found, names, bounds))
-    never = [v for v in found if v.cost is None]
+    console.print(verdict_table(swept, judged, names, bounds))
+    never = [v for v in judged if v.cost is None]
     if never:
         counted = dict.fromkeys(dict.fromkeys(v.record["status"] for v in never), 0)
         for verdict in never:
             counted[verdict.record["status"]] += 1
-        told = ", ".join(f"{count} {status}" for status, count in counted.items())
-        console.print(f"  cannot be: {told}; the first: {never[0].reason}")
+        failures = ", ".join(f"{count} {status}" for status, count in counted.items())
+        console.print(f"  cannot be: {failures}; the first: {never[0].reason}")
 
 
 def verdict_table(
-    swept: Swept, found: list[Verdict], names: list[str], bounds: dict[str, float]
+    swept: Swept, judged: list[Verdict], names: list[str], bounds: dict[str, float]
 ) -> Table:
     """A row a split: its latencies, the chance that it meets the bounds, its cost, why it loses."""
-    tried = [v for v in found if v.cost is not None][:MOST_VERDICTS]
+    tried = [v for v in judged if v.cost is not None][:MOST_VERDICTS]
     kind = kind_of(swept.sweep.kind)
     shown_ = [n for n in kind.shown if not n.startswith("tokens")]
     shown_ = [n for n in shown_ if any(v.record.get(n) is not None for v in tried)]
@@ -98,7 +100,7 @@ def verdict_table(
             *(cell(n, r.get(n)) for n in shown_),
             *([sure[i]] if any(sure) else []),
             cell("_s", verdict.cost),
-            verdict.reason or ("the choice" if verdict is found[0] and verdict.meets else ""),
+            verdict.reason or ("the choice" if verdict is judged[0] and verdict.meets else ""),
         )
     return table
 

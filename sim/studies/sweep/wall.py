@@ -85,7 +85,7 @@ def map_wall(
     if phase not in ("all", *PHASES):
         raise InputError(f"--phase {phase!r}: use all, {' or '.join(PHASES)}")
     if sweep.kind != "run" or sweep.where:
-        raise InputError("a map is made of runs, over two whole axes")
+        raise InputError("a map needs runs, over two axes")
     long = [axis for axis in sweep.axes if len(axis.values) > 1]
     if not 1 <= len(long) <= 2:
         raise InputError(
@@ -109,9 +109,9 @@ def map_wall(
     }
     rows = [[place[repr(a), repr(b)] for a in x.values] for b in y.values]
     crossings = [
-        found
+        crossing
         for b, row in zip(y.values, rows, strict=True)
-        for found in _crossings(sweep, (x, y), b, row, wall, phase)
+        for crossing in _crossings(sweep, (x, y), b, row, wall, phase)
     ]
     share = [[_share(r, wall, phase) for r in row] for row in rows]
     return WallMap(
@@ -128,8 +128,8 @@ def _share(row: Row, wall: str, phase: str) -> float | None:
     if row["status"] != "ok":
         return None
     parts = _parts(row, phase)
-    whole = sum(parts.values())
-    return sum(parts[s] for s in WALLS[wall]) / whole if whole else None
+    total = sum(parts.values())
+    return sum(parts[s] for s in WALLS[wall]) / total if total else None
 
 
 def computes(row: Row, wall: str, phase: str) -> bool | None:
@@ -149,7 +149,7 @@ def _crossings(
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in x.values):
         return []
     kind = kind_of(sweep.kind)
-    found: list[Crossing] = []
+    crossings: list[Crossing] = []
 
     rows = dict(zip(x.values, row, strict=True))
 
@@ -170,8 +170,8 @@ def _crossings(
             edge = _bisect(low, high, ask)
             parts = _parts(rows[edge], phase)
             longest = max(parts, key=lambda state: parts[state])
-            found.append(Crossing(at, edge, bool(ask(edge)), longest))
-    return found
+            crossings.append(Crossing(at, edge, bool(ask(edge)), longest))
+    return crossings
 
 
 def _bisect(
@@ -180,9 +180,9 @@ def _bisect(
     """The least value (of whole numbers, or nearly) at which the answer is no longer that of
     `low`."""
     before = ask(low)
-    whole = isinstance(low, int) and isinstance(high, int)
-    while (high - low > 1) if whole else (high / low > CLOSE if low > 0 else high - low > 1e-3):
-        middle = (low + high) // 2 if whole else (low + high) / 2
+    integral = isinstance(low, int) and isinstance(high, int)
+    while (high - low > 1) if integral else (high / low > CLOSE if low > 0 else high - low > 1e-3):
+        middle = (low + high) // 2 if integral else (low + high) / 2
         answer = ask(middle)
         if answer is None:  # a hole in the grid: what is known is all that can be said
             break
@@ -193,15 +193,15 @@ def _bisect(
     return high
 
 
-def map_of(found: WallMap) -> dict[str, Any]:
+def map_of(wall_map: WallMap) -> dict[str, Any]:
     """A map as plain data."""
     return {
-        **described(found.sweep),
-        "wall": found.wall,
-        "phase": found.phase,
-        "x": {"key": found.x.name, "values": found.x.values},
-        "y": {"key": found.y.name, "values": found.y.values},
-        "share": found.share,
-        "status": found.status,
-        "crossings": msgspec.to_builtins(found.crossings),
+        **described(wall_map.sweep),
+        "wall": wall_map.wall,
+        "phase": wall_map.phase,
+        "x": {"key": wall_map.x.name, "values": wall_map.x.values},
+        "y": {"key": wall_map.y.name, "values": wall_map.y.values},
+        "share": wall_map.share,
+        "status": wall_map.status,
+        "crossings": msgspec.to_builtins(wall_map.crossings),
     }

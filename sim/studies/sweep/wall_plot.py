@@ -57,11 +57,11 @@ def _figures(ax: Axes, one: WallMap) -> None:
     """The share of each cell in per cent, where neither the line nor a name covers it."""
     from matplotlib.transforms import Bbox
 
-    taken = [text.get_window_extent() for text in ax.texts]
+    occupied = [text.get_window_extent() for text in ax.texts]
     reach = 5 * ax.figure.dpi / 72
     for line in ax.lines:
         for x, y in ax.transData.transform(line.get_xydata()):
-            taken.append(Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
+            occupied.append(Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
     xs, ys = _places(one.x.values)[0], _places(one.y.values)[0]
     for y, row in zip(ys, one.share, strict=True):
         for x, value in zip(xs, row, strict=True):
@@ -69,7 +69,7 @@ def _figures(ax: Axes, one: WallMap) -> None:
                 continue
             text = ax.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6)
             box = text.get_window_extent()
-            if any(box.overlaps(other) for other in taken):
+            if any(box.overlaps(other) for other in occupied):
                 text.remove()
 
 

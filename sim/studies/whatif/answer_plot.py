@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 _NAME = {"column": 20, "paper": 44, "slide": 36}  # characters of a variant in a line
 
 
-def plot_answer(found: Answer, stem: Path, kind: Kind = "paper") -> list[Path]:
+def plot_answer(answer: Answer, stem: Path, kind: Kind = "paper") -> list[Path]:
     """Write the picture as PNG and SVG."""
     with look():
-        fig = draw_answer(found, kind)
+        fig = draw_answer(answer, kind)
     return save(fig, stem)
 
 
-def draw_answer(found: Answer, kind: Kind = "paper") -> Figure:
+def draw_answer(answer: Answer, kind: Kind = "paper") -> Figure:
     """A bar a variant, by state, with how many times as fast as what it is held against."""
-    bars = [(o, o.breakdown) for o in found.outcomes if o.breakdown is not None]
-    unit, size = unit_of([b.whole for _, b in bars])
-    heading = heading_lines(f"{found.what.title}: {found.outcomes[0].name}", kind)
+    bars = [(o, o.breakdown) for o in answer.outcomes if o.breakdown is not None]
+    unit, size = unit_of([b.total for _, b in bars])
+    heading = heading_lines(f"{answer.what.title}: {answer.outcomes[0].name}", kind)
     names = ["\n".join(wrap(o.variant.name, _NAME[kind])) for o, _ in bars]
     states = in_order({Cause(c.state) for _, b in bars for c in b.parts})
     lines = sum(name.count("\n") for name in names)
@@ -42,17 +42,17 @@ def draw_answer(found: Answer, kind: Kind = "paper") -> Figure:
             width = float(parts[cause] * size)
             ax.barh(row, width, 0.68, left=left, color=COLOURS[cause.state], linewidth=0)
             left += width
-        faster = found.speed_up(outcome)
+        faster = answer.speed_up(outcome)
         speed = f" ({faster:.2f} x)" if row and faster else ""
         ax.text(left, row, f" {left:,.3g}{speed}", va="center", fontsize=7, color=INK)
     ax.set_yticks(range(len(bars)), names)
     ax.set_ylim(len(bars) - 0.4, -0.6)
-    longest = max(float(b.whole * size) for _, b in bars)
+    longest = max(float(b.total * size) for _, b in bars)
     ax.set_xlim(0, longest * (1.45 if kind == "column" else 1.17))
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(f"{metric_name(found.what.metric)} ({unit.replace('us', 'µs')})")
+    ax.set_xlabel(f"{metric_name(answer.what.metric)} ({unit.replace('us', 'µs')})")
     fig.suptitle("\n".join(heading), x=0.01, ha="left", fontsize=8)
     legend(fig, states, kind)
     return fig

@@ -14,17 +14,17 @@ def chance(before: Subject, after: Subject, was: Breakdown, now: Breakdown) -> f
     or of serving runs. The same device draws the same factors on both sides."""
     if not isinstance(before, RunSubject) or not isinstance(after, RunSubject):
         return None
-    drawn = [_draws(one, found) for one, found in ((before, was), (after, now))]
-    return beats(float(now.whole), drawn[1], float(was.whole), drawn[0])
+    drawn = [_draws(one, breakdown) for one, breakdown in ((before, was), (after, now))]
+    return beats(float(now.total), drawn[1], float(was.total), drawn[0])
 
 
-def _draws(subject: RunSubject, found: Breakdown) -> Array | None:
+def _draws(subject: RunSubject, breakdown: Breakdown) -> Array | None:
     device, model = subject.resolved.machine.device, subject.resolved.model
-    phase = {"ttft": "prefill", "tpot": "decode"}.get(found.metric, "")
+    phase = {"ttft": "prefill", "tpot": "decode"}.get(breakdown.metric, "")
     if not phase:  # of both, and mostly of this
         phase = "encode" if model.decoder is None else _longer(subject)
     times: dict[Class, int] = {}
-    for cause, x in found.by("kind").items():
+    for cause, x in breakdown.by("kind").items():
         if cause.kind:
             times[phase, cause.kind] = round(x)
     seed = zlib.crc32(device.name.encode())

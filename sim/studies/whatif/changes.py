@@ -24,17 +24,17 @@ LEAST_FACTOR = 1e-12
 
 def changed(kind: str, document: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
     """The document of a scenario of a kind (run or serve) with KEY=VALUE texts laid over it."""
-    made = dict(document)
+    result = dict(document)
     for text in texts:
         key, value = parse_change(text)
         path = path_of(key, kind_of(kind).keys, "--set")
         if isinstance(value, str) and (by := factor(value)) is not None:
-            value = _times(current(kind, made, path), by, text)
-        made = laid(made, path, value)
-    return made
+            value = _times(current(kind, result, path), by, text)
+        result = with_value(result, path, value)
+    return result
 
 
-def laid(document: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
+def with_value(document: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
     """A copy with one value replaced."""
     if len(path) == 1:
         return {**document, path[0]: value}
@@ -61,8 +61,8 @@ def current(kind: str, document: Mapping[str, Any], path: Path) -> Value:
     """The value that a scenario has now, defaults and earlier changes included."""
     if path[0] == "set":
         return number_of(document, path[1])
-    whole = msgspec.to_builtins(msgspec.convert(document, kind_of(kind).record))
-    place: Any = whole
+    filled = msgspec.to_builtins(msgspec.convert(document, kind_of(kind).record))
+    place: Any = filled
     for step in path:
         place = place[step] if isinstance(place, dict) else None
     if not isinstance(place, int | float):
@@ -77,25 +77,27 @@ def number_of(document: Mapping[str, Any], key: str) -> Value:
     changes = split_changes(document.get("set", {}))
     kind = next(name for name, mine in split_changes({key: 0}).items() if mine)
     ref = document["model"] if kind == "model" else document["on"]
-    found, where = stated(kind, ref, changes[kind])
+    stated_document, where = stated(kind, ref, changes[kind])
     inner = key.removeprefix(f"{kind}.")
-    return look_up(found, inner, where)
+    return look_up(stated_document, inner, where)
 
 
 def _times(value: Value, by: float, text: str) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"--set {text}: a factor needs a number; now it is {value!r}")
-    found = value * by
+    product = value * by
     if isinstance(value, int):
-        if abs(found - round(found)) > 1e-9 * abs(found):
-            raise InputError(f"--set {text}: {value} becomes {found:g}, but a whole number is due")
-        return round(found)
-    return found
+        if abs(product - round(product)) > 1e-9 * abs(product):
+            raise InputError(
+                f"--set {text}: {value} becomes {product:g}, but a whole number is due"
+            )
+        return round(product)
+    return product
 
 
 def from_flags(args: Sequence[str]) -> list[str]:
     """`--batch 16 --tp=2 --no-fusion` as KEY=VALUE texts."""
-    found: list[str] = []
+    texts: list[str] = []
     left = list(args)
     while left:
         flag = left.pop(0)
@@ -108,8 +110,8 @@ def from_flags(args: Sequence[str]) -> list[str]:
             value = left.pop(0)
         elif not given:
             name, value = (name[3:], "false") if name.startswith("no-") else (name, "true")
-        found.append(f"{name.replace('-', '_') if '.' not in name else name}={value}")
-    return found
+        texts.append(f"{name.replace('-', '_') if '.' not in name else name}={value}")
+    return texts
 
 
 def from_value(value: Value) -> str:

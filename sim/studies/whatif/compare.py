@@ -30,7 +30,7 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def ratio(self) -> float | None:
         """After over before."""
-        return float(self.after.whole / self.before.whole) if self.before.whole else None
+        return float(self.after.total / self.before.total) if self.before.total else None
 
     def rows(self, *fields: str) -> list[tuple[Cause, Fraction, Fraction, Fraction]]:
         """(cause, before, after, change) of everything that either has, in order."""
@@ -41,20 +41,20 @@ class Comparison(msgspec.Struct, frozen=True):
 
     def sentence(self) -> str:
         """`TPOT +3.2 ms = +2.9 HBM (KV), +0.5 link (all-reduce), -0.2 compute`."""
-        whole = self.change.whole
+        total = self.change.total
         parts = self.change.by("state", "what")
         if not parts:
             return f"{metric_name(self.metric)}: no change"
-        unit, size = unit_of([whole, *parts.values()])
+        unit, size = unit_of([total, *parts.values()])
         most = max(map(abs, parts.values()))
-        told = {c: x for c, x in parts.items() if abs(x) >= most * SMALL}
-        rest = sum((x for c, x in parts.items() if c not in told), Fraction())
+        named = {c: x for c, x in parts.items() if abs(x) >= most * SMALL}
+        rest = sum((x for c, x in parts.items() if c not in named), Fraction())
         items = [
             f"{signed(x * size)} {c.label}"
-            for c, x in sorted(told.items(), key=lambda i: -abs(i[1]))
+            for c, x in sorted(named.items(), key=lambda i: -abs(i[1]))
         ]
         items += [f"{signed(rest * size)} the rest"] if abs(rest) > most / 500 else []
-        return f"{metric_name(self.metric)} {signed(whole * size)} {unit} = {', '.join(items)}"
+        return f"{metric_name(self.metric)} {signed(total * size)} {unit} = {', '.join(items)}"
 
 
 def compare(before: Breakdown, after: Breakdown) -> Comparison:
@@ -70,10 +70,10 @@ def by_size(causes: set[Cause], parts: list[Parts]) -> list[Cause]:
 def by_class(comparison: Comparison) -> dict[str, Parts]:
     """The change of every state by operator class, the largest class first."""
     change = comparison.change.by("kind", "state")
-    found: dict[str, Parts] = {}
+    classes: dict[str, Parts] = {}
     for cause, x in change.items():
-        found.setdefault(cause.kind, {})[Cause(cause.state)] = x
-    return dict(sorted(found.items(), key=lambda item: -abs(sum(item[1].values(), Fraction()))))
+        classes.setdefault(cause.kind, {})[Cause(cause.state)] = x
+    return dict(sorted(classes.items(), key=lambda item: -abs(sum(item[1].values(), Fraction()))))
 
 
 def metric_name(metric: str) -> str:

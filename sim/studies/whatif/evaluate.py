@@ -87,8 +87,8 @@ def speculated(resolved: Resolved, document: dict[str, Any], how: Speculative) -
 
 def _passes(resolved: Resolved, passes: list[Pass]) -> Parts:
     """All time of these passes, as a sequence sees it."""
-    made = msgspec.structs.replace(resolved, passes=tuple(passes))
-    return break_down(simulate(made), "e2e").parts
+    changed = msgspec.structs.replace(resolved, passes=tuple(passes))
+    return break_down(simulate(changed), "e2e").parts
 
 
 def exited(resolved: Resolved, how: Exits) -> Breakdown:
@@ -97,7 +97,7 @@ def exited(resolved: Resolved, how: Exits) -> Breakdown:
     if model.decoder is None or model.encoder or len(resolved.passes) < 2:
         raise InputError("early exit needs a decoder that generates two tokens or more")
     depths = how.layers(model.num_layers)
-    found: list[Parts] = []
+    exits: list[Parts] = []
     for checks, (layers, weight) in enumerate(zip(depths, how.weights(batch), strict=True), 1):
         if not weight:
             continue
@@ -105,9 +105,9 @@ def exited(resolved: Resolved, how: Exits) -> Breakdown:
         parts = break_down(simulate(cut), "tpot").parts
         head = {c: x for c, x in parts.items() if c.kind == "head"}
         share = Fraction(weight)
-        found.append({c: x * share for c, x in parts.items()})
-        found.append({c: x * share * (checks - 1) for c, x in head.items()})
-    return Breakdown("tpot", kept(total(found)))
+        exits.append({c: x * share for c, x in parts.items()})
+        exits.append({c: x * share * (checks - 1) for c, x in head.items()})
+    return Breakdown("tpot", kept(total(exits)))
 
 
 def shortened(model: Model, layers: int) -> Model:

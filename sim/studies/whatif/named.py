@@ -44,12 +44,12 @@ class CheckedClaim(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came out. `asked` says that model, machine or keys are not the file's."""
+    """What came out. `customised` says that model, machine or keys are not the file's."""
 
     what: WhatIf
     outcomes: tuple[VariantResult, ...]
     claims: tuple[CheckedClaim, ...]
-    asked: bool
+    customised: bool
 
     @property
     def base(self) -> Breakdown | None:
@@ -57,15 +57,15 @@ class Answer(msgspec.Struct, frozen=True):
 
     def base_of(self, outcome: VariantResult) -> Breakdown | None:
         """What a variant is held against."""
-        found = {o.variant.name: o.breakdown for o in self.outcomes}
-        return found.get(outcome.variant.against, self.base)
+        by_name = {o.variant.name: o.breakdown for o in self.outcomes}
+        return by_name.get(outcome.variant.against, self.base)
 
     def speed_up(self, outcome: VariantResult) -> float | None:
         """How many times as fast as that."""
         base = self.base_of(outcome)
-        if base is None or outcome.breakdown is None or not outcome.breakdown.whole:
+        if base is None or outcome.breakdown is None or not outcome.breakdown.total:
             return None
-        return float(base.whole / outcome.breakdown.whole)
+        return float(base.total / outcome.breakdown.total)
 
 
 def studies() -> dict[str, Path]:
@@ -111,9 +111,13 @@ def answer(
     if outcomes[0].breakdown is None:
         raise InputError(f"{what.title}: {outcomes[0].reason}")
     by_name = {o.variant.name: o for o in outcomes}
-    asked = bool(model or on or changes)
-    told = [] if asked else [CheckedClaim(c, _ours(c, by_name, outcomes[0])) for c in what.claims]
-    return Answer(what, tuple(outcomes), tuple(told), asked)
+    own_subject = bool(model or on or changes)
+    checked = (
+        []
+        if own_subject
+        else [CheckedClaim(c, _ours(c, by_name, outcomes[0])) for c in what.claims]
+    )
+    return Answer(what, tuple(outcomes), tuple(checked), own_subject)
 
 
 def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> VariantResult:
@@ -129,17 +133,17 @@ def _outcome(base: dict[str, Any], variant: Variant, metric: str) -> VariantResu
         subject = subject_of("run", document)
         assert isinstance(subject, RunSubject)
         resolved = subject.resolved
-        found = evaluate(resolved, document, variant, metric)
+        evaluated = evaluate(resolved, document, variant, metric)
     except (Infeasible, InputError) as error:
         return VariantResult(variant, variant.name, None, None, str(error))
-    return VariantResult(variant, title(resolved), found, resolved)
+    return VariantResult(variant, title(resolved), evaluated, resolved)
 
 
 def _ours(claim: Claim, outcomes: dict[str, VariantResult], first: VariantResult) -> float | None:
     one, other = outcomes[claim.variant], outcomes.get(claim.against, first)
     if one.breakdown is None or one.resolved is None or other.breakdown is None:
         return None
-    ratio = one.breakdown.whole / other.breakdown.whole
+    ratio = one.breakdown.total / other.breakdown.total
     if claim.of == "speed-up":
         return float(1 / ratio)
     if claim.of == "less time":

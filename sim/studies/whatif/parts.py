@@ -43,7 +43,7 @@ class Breakdown(msgspec.Struct, frozen=True):
     parts: Parts
 
     @property
-    def whole(self) -> Fraction:
+    def total(self) -> Fraction:
         """Ticks."""
         return sum(self.parts.values(), Fraction())
 

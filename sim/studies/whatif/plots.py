@@ -47,7 +47,7 @@ def draw_waterfall(comparison: Comparison, names: tuple[str, str], kind: Kind = 
     rest = sum((x for c, x in parts.items() if c not in shown), Fraction())
     bars = [(c.label, parts[c], COLOURS[c.state]) for c in shown]
     bars += [("the rest", rest, FAINT)] if abs(rest) > most / 500 else []
-    unit, size = unit_of([comparison.before.whole, comparison.after.whole])
+    unit, size = unit_of([comparison.before.total, comparison.after.total])
     heading = _heading(comparison, names, kind)
     states = comparison.before.by("state") | comparison.after.by("state")
     rows = -(-len(states) // LEGEND[kind])
@@ -80,7 +80,7 @@ def _draw(
 ) -> bool:
     """Both wholes as stacks of their states, the parts of the change between them. Returns
     whether the axis had to be cut."""
-    before, after = comparison.before.whole, comparison.after.whole
+    before, after = comparison.before.total, comparison.after.total
     _stack(ax, 0, comparison.before.by("state"), size)
     at = before
     lows, highs = [before, after], [before, after]
@@ -95,8 +95,8 @@ def _draw(
     last = len(bars) + 1
     ax.plot([float(at * size)] * 2, [last - 1.33, last - 0.33], color=FAINT, lw=0.6)
     _stack(ax, last, comparison.after.by("state"), size)
-    for row, whole in ((0, before), (last, after)):
-        ax.text(float(whole * size), row, f" {float(whole * size):,.4g}", va="center", fontsize=7)
+    for row, total in ((0, before), (last, after)):
+        ax.text(float(total * size), row, f" {float(total * size):,.4g}", va="center", fontsize=7)
     ax.set_yticks(range(last + 1), ["before", *(label for label, _, _ in bars), "after"])
     ax.set_ylim(last + 0.6, -0.6)
     low, high = min(lows), max(highs)

@@ -35,13 +35,13 @@ def cause_table(comparison: Comparison) -> Table:
         "state",
         ["before", "after", "change", ""],
     )
-    before = comparison.before.whole
+    before = comparison.before.total
     for cause, a, b, change in comparison.rows("state", "what"):
         table.add_row(cause.label, time(a), time(b), signed_time(change), share(change, before))
     table.add_section()
-    whole = comparison.change.whole
+    total = comparison.change.total
     table.add_row(
-        "all", time(before), time(comparison.after.whole), signed_time(whole), share(whole, before)
+        "all", time(before), time(comparison.after.total), signed_time(total), share(total, before)
     )
     return table
 
@@ -69,9 +69,9 @@ def signed_time(t: Fraction) -> str:
     return ("+" if t > 0 else "-") + duration(float(abs(t) * TICK))
 
 
-def share(part: Fraction, whole: Fraction) -> str:
+def share(part: Fraction, total: Fraction) -> str:
     """Of the metric before."""
-    return f"{float(part / whole):+.1%}" if whole and part else ""
+    return f"{float(part / total):+.1%}" if total and part else ""
 
 
 def described(comparison: Comparison, names: tuple[str, str]) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def described(comparison: Comparison, names: tuple[str, str]) -> dict[str, Any]:
 
     return {
         "metric": comparison.metric,
-        "before": {"name": names[0], **amount(comparison.before.whole)},
-        "after": {"name": names[1], **amount(comparison.after.whole)},
-        "change": amount(comparison.change.whole),
+        "before": {"name": names[0], **amount(comparison.before.total)},
+        "after": {"name": names[1], **amount(comparison.after.total)},
+        "change": amount(comparison.change.total),
         "sentence": comparison.sentence(),
         "parts": [
             {
@@ -100,38 +100,38 @@ def described(comparison: Comparison, names: tuple[str, str]) -> dict[str, Any]:
     }
 
 
-def print_sensitivity(found: Sensitivity, console: Console) -> None:
+def print_sensitivity(result: Sensitivity, console: Console) -> None:
     """The table, and the sentence that names the wall."""
     console.print()
-    console.print(found.name, style="bold")
-    console.print(f"  {metric_name(found.metric)} {time(found.base)}")
+    console.print(result.name, style="bold")
+    console.print(f"  {metric_name(result.metric)} {time(result.base)}")
     heads = ["now", "elasticity", "at half", "at double", "if free", "saved"]
     table = plain_table("What it depends on (runs with each resource changed)", "resource", heads)
-    for row in found.rows:
+    for row in result.rows:
         slope = (
             "-" if row.elasticity is None else f"{row.elasticity:+.3f}" if row.elasticity else "0"
         )
         cells = [("-" if x is None else time(x)) for x in (row.half, row.double, row.free)]
-        saved = "-" if row.free is None else share(row.free - found.base, found.base) or "0"
+        saved = "-" if row.free is None else share(row.free - result.base, result.base) or "0"
         table.add_row(row.resource.name, row.resource.now, slope, *cells, saved)
     console.print(table)
-    for row in found.rows:
+    for row in result.rows:
         if row.note and row.elasticity is None:
             console.print(f"  {row.resource.name}: {row.note}")
-    console.print(f"  {found.sentence()}.")
+    console.print(f"  {result.sentence()}.")
 
 
-def described_sensitivity(found: Sensitivity) -> dict[str, Any]:
+def described_sensitivity(result: Sensitivity) -> dict[str, Any]:
     """The sensitivities as plain data; ticks are picoseconds."""
 
     def ps(x: Fraction | None) -> float | None:
         return None if x is None else float(x)
 
     return {
-        "metric": found.metric,
-        "scenario": found.name,
-        "base_ps": float(found.base),
-        "sentence": found.sentence(),
+        "metric": result.metric,
+        "scenario": result.name,
+        "base_ps": float(result.base),
+        "sentence": result.sentence(),
         "resources": [
             {
                 "resource": row.resource.name,
@@ -142,6 +142,6 @@ def described_sensitivity(found: Sensitivity) -> dict[str, Any]:
                 "if_free_ps": ps(row.free),
                 "note": row.note,
             }
-            for row in found.rows
+            for row in result.rows
         ],
     }

@@ -72,7 +72,7 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
     last = levels[-1]
     first_wire = next(iter(wires("bandwidth_GBps")), "")
     first_wait = next(iter(wires("latency_us")), "")
-    found = [
+    present = [
         (
             "FLOP/s",
             "the compute wall",
@@ -122,17 +122,17 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
             "us",
         ),
     ]
-    made = [
+    resources = [
         Resource(name, wall, better, free, values, (key or next(iter(values), ""), unit))
-        for name, wall, better, free, values, key, unit in found
+        for name, wall, better, free, values, key, unit in present
     ]
     if inside:
         name, shown = "kernels' fixed times", ("", "")
-        made.append(Resource(name, "fixed times inside kernels", -1, "", inside, shown))
+        resources.append(Resource(name, "fixed times inside kernels", -1, "", inside, shown))
     if "host_time_us" in document:
         host = {"host_time_us": float(document["host_time_us"])}
-        made.append(Resource("host time", "the host", -1, "", host, ("host_time_us", "us")))
-    return made
+        resources.append(Resource("host time", "the host", -1, "", host, ("host_time_us", "us")))
+    return resources
 
 
 def fixed_times(document: Mapping[str, Any]) -> dict[str, float]:
@@ -140,10 +140,10 @@ def fixed_times(document: Mapping[str, Any]) -> dict[str, float]:
     changes = split_changes(document.get("set", {}))
     device, _ = stated("device", document["on"], changes["device"])
     system, _ = stated("system", document["on"], changes["system"])
-    found = {f"efficiency.{k}": v for k, v in _leaves(device.get("efficiency", {}))}
-    found |= {f"launch.{k}": v for k, v in _leaves(device["launch"])}
-    found |= {f"system.{k}": v for k, v in _leaves(system)}
-    return {k: v for k, v in found.items() if k.endswith(("_us", "_ns"))}
+    leaves = {f"efficiency.{k}": v for k, v in _leaves(device.get("efficiency", {}))}
+    leaves |= {f"launch.{k}": v for k, v in _leaves(device["launch"])}
+    leaves |= {f"system.{k}": v for k, v in _leaves(system)}
+    return {k: v for k, v in leaves.items() if k.endswith(("_us", "_ns"))}
 
 
 def _at(document: Mapping[str, Any], key: str) -> float | None:

@@ -27,7 +27,7 @@ BUSY = "other micro-batch"  # the stage works on another one
 
 
 def metrics_of(result: Result) -> tuple[str, ...]:
-    """What this run can be asked for, the usual one first."""
+    """The metrics of this run, the usual one first."""
     count = len(result.resolved.passes)
     if result.resolved.model.decoder is None:
         return ("makespan", "e2e")
@@ -40,10 +40,10 @@ def break_down(result: Result, metric: str) -> Breakdown:
     if metric == "makespan":
         return Breakdown(metric, _device_parts(result))
     first, last = window(result, metric)
-    found = _sequence_parts(result, first, last)
+    parts = _sequence_parts(result, first, last)
     if metric == "tpot":
-        found = {c: x / last for c, x in found.items()}
-    return Breakdown(metric, found)
+        parts = {c: x / last for c, x in parts.items()}
+    return Breakdown(metric, parts)
 
 
 def window(result: Result, metric: str) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def window(result: Result, metric: str) -> tuple[int, int]:
     spans = {"ttft": (0, 0), "tpot": (1, last), "e2e": (0, last)}
     if metric not in spans or metric not in metrics_of(result):
         known = [*metrics_of(result), "pass:N"]
-        raise InputError(f"--metric {metric!r}: not told by this run{hint(metric, known)}")
+        raise InputError(f"--metric {metric!r}: not a metric of this run{hint(metric, known)}")
     return spans[metric]
 
 
@@ -77,7 +77,7 @@ class _Tally:
 
     def slot(self, record: RunRecord, slot: Slot, begin: int) -> None:
         """The steps of a job on a rank."""
-        if not slot.whole:
+        if not slot.is_single_task:
             for span in slot_spans(record, slot, begin):
                 assert span.step is not None
                 self.step(span.step, span.states)
@@ -92,14 +92,14 @@ class _Tally:
 
     def parts(self, share: Fraction) -> Parts:
         """`share` of all ticks, by cause."""
-        found = [_step_parts(step, states) for step, states in self.steps.values()]
-        found.append(
+        parts = [_step_parts(step, states) for step, states in self.steps.values()]
+        parts.append(
             {
                 Cause(state, "send" if state == "link" else "", WAIT): Fraction(t)
                 for state, t in zip(STATES, self.waits, strict=True)
             }
         )
-        return {cause: x * share for cause, x in total(found).items()}
+        return {cause: x * share for cause, x in total(parts).items()}
 
 
 def _step_parts(step: Step, states: Ticks) -> Parts:
@@ -126,10 +126,10 @@ def _traffic(step: Step) -> dict[str, Fraction]:
         "KV": t.kv_read + t.kv_written,
         "activations": t.read + t.written,
     }
-    whole = sum(moved.values())
-    if not whole:
+    total = sum(moved.values())
+    if not total:
         return {"activations": Fraction(1)}
-    return {what: Fraction(x, whole) for what, x in moved.items() if x}
+    return {what: Fraction(x, total) for what, x in moved.items() if x}
 
 
 def _device_parts(result: Result) -> Parts:
@@ -153,11 +153,11 @@ def _sequence_parts(result: Result, first: int, last: int) -> Parts:
     record = result.record
     sizes = group_sizes(record)
     batch = sum(sizes.values())
-    found = [
+    parts = [
         _group_parts(record, replica, micro, first, last, Fraction(size, batch))
         for (replica, micro), size in sizes.items()
     ]
-    return total(found)
+    return total(parts)
 
 
 def _group_parts(

@@ -66,13 +66,13 @@ class Sensitivity(msgspec.Struct, frozen=True):
             return f"{metric} meets no wall of the hardware: it follows no resource"
         what = row.resource
         more = "more" if what.better > 0 else "less"
-        told = f"{metric} meets {what.wall}: 1 % {more} {what.name} takes {bound:.2g} % off"
+        sentence = f"{metric} meets {what.wall}: 1 % {more} {what.name} takes {bound:.2g} % off"
         if row.free is not None and self.base:
-            told += f"; were it free, {float(1 - row.free / self.base):.0%} would be saved"
+            sentence += f"; were it free, {float(1 - row.free / self.base):.0%} would be saved"
         second = sorted(self.rows, key=lambda r: -abs(r.elasticity or 0.0))[1]
         if abs(second.elasticity or 0.0) >= BINDS:
-            told += f". Next is {second.resource.name} ({abs(second.elasticity or 0):.2g} %)"
-        return told
+            sentence += f". Next is {second.resource.name} ({abs(second.elasticity or 0):.2g} %)"
+        return sentence
 
 
 def sensitivity(
@@ -82,20 +82,24 @@ def sensitivity(
     document = {**document, "allow_oom": True} if kind == "run" else dict(document)
     began = time.monotonic()
     base = subject_of(kind, document)
-    asked = metric or base.default
-    whole = base.break_down(asked).whole
+    metric_name = metric or base.default
+    total = base.break_down(metric_name).total
     spent = time.monotonic() - began
-    if not whole:
-        raise InputError(f"--metric {asked}: it is 0, so nothing can change it")
-    found = resources_of(_complete(kind, document), _dtype(base))
-    jobs = [(i, by) for i, one in enumerate(found) if any(one.values.values()) for by in FACTORS]
+    if not total:
+        raise InputError(f"--metric {metric_name}: it is 0, so nothing can change it")
+    resources = resources_of(_complete(kind, document), _dtype(base))
+    jobs = [
+        (i, by) for i, one in enumerate(resources) if any(one.values.values()) for by in FACTORS
+    ]
     results: dict[Job, Fraction | str] = {}
-    for done, (job, result) in enumerate(_all(kind, document, asked, found, jobs, spent), 1):
+    for done, (job, result) in enumerate(
+        _all(kind, document, metric_name, resources, jobs, spent), 1
+    ):
         results[job] = result
         if watch:
             watch(done, len(jobs))
-    rows = tuple(_row(i, one, results, whole) for i, one in enumerate(found))
-    return Sensitivity(asked, base.name, whole, rows)
+    rows = tuple(_row(i, one, results, total) for i, one in enumerate(resources))
+    return Sensitivity(metric_name, base.name, total, rows)
 
 
 def _complete(kind: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -115,12 +119,12 @@ def _all(
     kind: str,
     document: dict[str, Any],
     metric: str,
-    found: list[Resource],
+    resources: list[Resource],
     jobs: list[Job],
     spent: float,
 ) -> Iterator[tuple[Job, Fraction | str]]:
     """Every job with its result, over the cores where that is worth it."""
-    calls = [(kind, document, metric, found[i], by) for i, by in jobs]
+    calls = [(kind, document, metric, resources[i], by) for i, by in jobs]
     if spent * len(jobs) < WORTH_PROCESSES or cores() == 1:
         yield from ((job, measured(*call)) for job, call in zip(jobs, calls, strict=True))
         return
@@ -137,15 +141,15 @@ def measured(
     if by == FREE and kind == "run" and resource.free:
         one = subject_of(kind, document)
         assert isinstance(one, RunSubject)
-        return break_down(simulate(one.resolved, frozenset({resource.free})), metric).whole
+        return break_down(simulate(one.resolved, frozenset({resource.free})), metric).total
     if by == FREE and resource.free == "sram":
         return "not known for a serving run"
     values = resource.limit if by == FREE else resource.scaled(by)
     own = {key: value for key, value in values.items() if key in document or key == "host_time_us"}
     rest = {key: value for key, value in values.items() if key not in own}
-    made = {**document, **own, "set": {**document.get("set", {}), **rest}}
+    changed = {**document, **own, "set": {**document.get("set", {}), **rest}}
     try:
-        return subject_of(kind, made).break_down(metric).whole
+        return subject_of(kind, changed).break_down(metric).total
     except (Infeasible, InputError) as error:
         return str(error)
 

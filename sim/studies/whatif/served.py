@@ -50,7 +50,7 @@ def break_down(tables: ServedTables, metric: str) -> Breakdown:
     match = _METRIC.match(metric)
     if not match:
         known = [*METRICS, "e2e:p99", "ttft:p50", "tpot:p90", "e2e:request=0"]
-        raise InputError(f"--metric {metric!r}: not told by a serving run{hint(metric, known)}")
+        raise InputError(f"--metric {metric!r}: not a metric of a serving run{hint(metric, known)}")
     name, percentile, index = match.groups()
     rows = _Rows(tables, name)
     if percentile is not None:
@@ -97,7 +97,7 @@ class _Rows:
             for moment in ("arrival", "scheduled", "first_token", "last_token")
         )
         begin, end = (scheduled, first) if self.name == "ttft" else (first, last)
-        found = {Cause(state): np.zeros(t.height, np.int64) for state in STEP_STATES}
+        by_cause = {Cause(state): np.zeros(t.height, np.int64) for state in STEP_STATES}
         replica = t["replica"].to_numpy()
         for number in np.unique(replica):
             mine, steps = replica == number, tables.steps.filter(tables.steps["replica"] == number)
@@ -106,11 +106,11 @@ class _Rows:
             high = np.searchsorted(start + steps["duration_ps"].to_numpy(), end[mine], "right")
             for state, column in zip(STEP_STATES, STATE_COLUMNS, strict=True):
                 sums = np.concatenate(([0], np.cumsum(steps[column].to_numpy())))
-                found[Cause(state)][mine] = sums[high] - sums[low]
-        rest = end - begin - sum(found.values())
+                by_cause[Cause(state)][mine] = sums[high] - sums[low]
+        rest = end - begin - sum(by_cause.values())
         waited = scheduled - arrival if self.name == "ttft" else 0 * arrival
-        found[Cause("queue")] = waited + rest  # between steps the replica waits for work
-        return found
+        by_cause[Cause("queue")] = waited + rest  # between steps the replica waits for work
+        return by_cause
 
     def parts(self, weights: dict[int, Fraction] | None) -> Parts:
         """The weighted sum over rows; None is the mean of all."""
@@ -135,8 +135,8 @@ class _Rows:
         """Weights of the rows at a rank: linear between the two around it."""
         if percent > 100:
             raise InputError(f"--metric {self.name}:p{percent}: a percentile is 0 to 100")
-        whole: Any = sum(self.columns.values())
-        order = np.argsort(whole / self.over, kind="stable")
+        total: Any = sum(self.columns.values())
+        order = np.argsort(total / self.over, kind="stable")
         place = (len(order) - 1) * percent / 100
         low = int(place)
         part = place - low
@@ -147,7 +147,7 @@ class _Rows:
 
     def of_request(self, index: int) -> dict[int, Fraction]:
         """The one request of an index."""
-        found = np.flatnonzero(self.table["index"].to_numpy() == index)
-        if not len(found):
+        rows = np.flatnonzero(self.table["index"].to_numpy() == index)
+        if not len(rows):
             raise InputError(f"--metric {self.name}:request={index}: no such request finished")
-        return {int(found[0]): Fraction(1)}
+        return {int(rows[0]): Fraction(1)}

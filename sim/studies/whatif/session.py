@@ -139,25 +139,25 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
         raise InputError(
             f"compare: {first} is a {before.kind}, {second} a {after.kind}; take two alike"
         )
-    asked = options.metric or _shared(before, after)
-    found = compare(before.break_down(asked), after.break_down(asked))
+    metric = options.metric or _shared(before, after)
+    comparison = compare(before.break_down(metric), after.break_down(metric))
     names = names_of(before, after, changes if second is None else ())
-    share = chance(before, after, found.before, found.after)
+    share = chance(before, after, comparison.before, comparison.after)
     if options.out:
         with results(options.out, "compare", "json", "csv") as stem:
-            document = {**described(found, names), "after_is_shorter_in": share}
+            document = {**described(comparison, names), "after_is_shorter_in": share}
             write_json(stem.with_suffix(".json"), document)
-            write_table(table_of(found), stem.with_suffix(".csv"))
+            write_table(table_of(comparison), stem.with_suffix(".csv"))
             if options.pictures:
                 from sim.studies.whatif.plots import plot_waterfall
 
-                plot_waterfall(found, names, stem, options.size)
+                plot_waterfall(comparison, names, stem, options.size)
     console = terminal()
-    print_comparison(found, names, console)
-    if share is not None and found.change.whole:
+    print_comparison(comparison, names, console)
+    if share is not None and comparison.change.total:
         console.print(f"  {sentence(share)} of the residuals of measured kernels")
     _written(options.out, console)
-    return found
+    return comparison
 
 
 @contextmanager
@@ -179,36 +179,38 @@ def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
     """What a metric depends on."""
     name, base = document_of(scenario, options.on, options.set)
     with progress("runs") as watch:
-        found = sensitivity(name, base, options.metric, watch)
+        result = sensitivity(name, base, options.metric, watch)
     if options.out:
         with results(options.out, "sensitivity", "json") as stem:
-            write_json(stem.with_suffix(".json"), described_sensitivity(found))
+            write_json(stem.with_suffix(".json"), described_sensitivity(result))
             if options.pictures:
                 from sim.studies.whatif.tornado import plot_tornado
 
-                plot_tornado(found, stem, options.size)
+                plot_tornado(result, stem, options.size)
     console = terminal()
-    print_sensitivity(found, console)
+    print_sensitivity(result, console)
     _written(options.out, console)
-    return found
+    return result
 
 
 def answer_what_if(name: str, options: NamedOptions) -> Answer:
     """Run a named what-if, or one's own file."""
     what = load(name)
     with progress("variants") as watch:
-        found = answer(what, model=options.model, on=options.on, changes=options.set, watch=watch)
+        answered = answer(
+            what, model=options.model, on=options.on, changes=options.set, watch=watch
+        )
     if options.out:
         with results(options.out, Path(name).stem, "json") as stem:
-            write_json(stem.with_name(f"{stem.name}.json"), described_answer(found))
+            write_json(stem.with_name(f"{stem.name}.json"), described_answer(answered))
             if options.pictures:
                 from sim.studies.whatif.answer_plot import plot_answer
 
-                plot_answer(found, stem, options.size)
+                plot_answer(answered, stem, options.size)
     console = terminal()
-    print_answer(found, console)
+    print_answer(answered, console)
     _written(options.out, console)
-    return found
+    return answered
 
 
 def list_what_ifs() -> None:
@@ -228,7 +230,7 @@ def show_what_if(name: str) -> None:
 def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
     """Carry a device forward."""
     with progress("workloads") as watch:
-        found = trend(
+        result = trend(
             scenarios,
             options.on,
             options.set,
@@ -238,13 +240,13 @@ def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
         )
     if options.out:
         with results(options.out, "trend", "csv") as stem:
-            write_table(trend_table(found), stem.with_suffix(".csv"))
+            write_table(trend_table(result), stem.with_suffix(".csv"))
             if options.pictures:
-                plot_trend(found, stem, options.size)
+                plot_trend(result, stem, options.size)
     console = terminal()
-    print_trend(found, console)
+    print_trend(result, console)
     _written(options.out, console)
-    return found
+    return result
 
 
 def _shared(before: Subject, after: Subject) -> str:
@@ -253,7 +255,7 @@ def _shared(before: Subject, after: Subject) -> str:
 
 
 def names_of(before: Subject, after: Subject, changes: Sequence[str]) -> tuple[str, str]:
-    """Both in a line; what was changed is told of the second."""
+    """Both in one line; the second with its changes."""
     return before.name, f"the same with {', '.join(changes)}" if changes else after.name
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class RunSubject:
-    """A static point. It is simulated when it is first asked for something."""
+    """A static point. It is simulated at its first use."""
 
     kind = "run"
 
@@ -45,7 +45,7 @@ class RunSubject:
 
     @property
     def default(self) -> str:
-        """The metric that is asked for most."""
+        """The metric of questions that name none."""
         return runs.metrics_of(self.result)[0]
 
     @cached_property
@@ -126,23 +126,23 @@ def subject_of(kind: str, document: dict[str, Any]) -> Subject:
 
 
 def run_folder(folder: Path) -> RunSubject:
-    """The run that a result folder records, made again from its resolved input alone.
+    """The run that a result folder records, repeated from its resolved input alone.
 
     Raises InputError if this version does not come to the makespan that is on record.
     """
-    found = read_document(folder / "resolved.json")
+    resolved = read_document(folder / "resolved.json")
     where = str(folder / "resolved.json")
     try:
-        system = found["system"]
+        system = resolved["system"]
         links = tuple(convert(link, Link, where) for link in system["links"])
         built = checked(
             where,
             lambda: System(system["name"], system["devices"], tuple(system["switches"]), links),
         )
-        device = convert(found["device"], Device, where)
-        scenario = convert(found["scenario"], Scenario, where)
-        model = convert(found["model"], Model, where)
-        precision = convert(found["precision"], Precision, where)
+        device = convert(resolved["device"], Device, where)
+        scenario = convert(resolved["scenario"], Scenario, where)
+        model = convert(resolved["model"], Model, where)
+        precision = convert(resolved["precision"], Precision, where)
     except KeyError as error:
         raise InputError(
             f"{where}: key `{error.args[0]}` is missing; not a result of run"
@@ -155,8 +155,8 @@ def run_folder(folder: Path) -> RunSubject:
     if one.result.makespan != noted:
         raise InputError(
             f"{folder}: records a makespan of {noted} ps, and this version comes to "
-            f"{one.result.makespan} ps (it was written by memorywall {found.get('memorywall')}); "
-            "run it again"
+            f"{one.result.makespan} ps (it was written by memorywall "
+            f"{resolved.get('memorywall')}); run it again"
         )
     return one
 
@@ -188,12 +188,12 @@ def tables_of(done: Served) -> served.ServedTables:
 
     from sim.serve.session import summary
 
-    found = summary(done)
+    metrics = summary(done)
     return served.ServedTables(
         done.requests.frame(),
         pl.concat([columns.frame() for columns in done.steps]) if done.steps else None,
-        found["account_ps"],
-        found["devices"],
+        metrics["account_ps"],
+        metrics["devices"],
         done.serving.parallelism.pp,
     )
 

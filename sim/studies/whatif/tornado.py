@@ -29,26 +29,26 @@ COLOURS |= {"launch overhead": "launch"}
 _NOTE = {"column": 34, "paper": 76, "slide": 60}  # characters of a line below the axis
 
 
-def plot_tornado(found: Sensitivity, stem: Path, kind: Kind = "paper") -> list[Path]:
+def plot_tornado(result: Sensitivity, stem: Path, kind: Kind = "paper") -> list[Path]:
     """Write the picture as PNG and SVG."""
     with look():
-        fig = draw_tornado(found, kind)
+        fig = draw_tornado(result, kind)
     return save(fig, stem)
 
 
-def draw_tornado(found: Sensitivity, kind: Kind = "paper") -> Figure:
+def draw_tornado(result: Sensitivity, kind: Kind = "paper") -> Figure:
     """The widest bar on top; resources that change nothing are named below."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    rows = sorted((r for r in found.rows if _reach(r, found)), key=lambda r: -_reach(r, found))
-    still = [r.resource.name for r in found.rows if r not in rows]
-    unit, size = unit_of([found.base])
-    heading = heading_lines(found.name, kind)
+    rows = sorted((r for r in result.rows if _reach(r, result)), key=lambda r: -_reach(r, result))
+    still = [r.resource.name for r in result.rows if r not in rows]
+    unit, size = unit_of([result.base])
+    heading = heading_lines(result.name, kind)
     note = wrap(f"no effect: {', '.join(still)}", _NOTE[kind]) if still else []
     fig = figure(kind, 1.1 + 0.26 * max(1, len(rows)) + 0.14 * (len(heading) + len(note)))
     ax = fig.add_subplot()
-    base = float(found.base * size)
+    base = float(result.base * size)
     for at, row in enumerate(rows):
         colour = STATE_COLOURS.get(COLOURS.get(row.resource.name, ""), FAINT)
         # A resource that is better is a rate doubled, or a time halved.
@@ -67,7 +67,7 @@ def draw_tornado(found: Sensitivity, kind: Kind = "paper") -> Figure:
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    label = f"{metric_name(found.metric)} ({unit.replace('us', 'µs')})"
+    label = f"{metric_name(result.metric)} ({unit.replace('us', 'µs')})"
     ax.set_xlabel("\n".join([label, *note]))
     fig.suptitle("\n".join(heading), x=0.01, ha="left", fontsize=8)
     handles = [
@@ -80,7 +80,7 @@ def draw_tornado(found: Sensitivity, kind: Kind = "paper") -> Figure:
     return fig
 
 
-def _reach(row: SensitivityRow, found: Sensitivity) -> float:
+def _reach(row: SensitivityRow, result: Sensitivity) -> float:
     """How far a row moves the metric, as a share of it."""
     values = [x for x in (row.double, row.half, row.free) if x is not None]
-    return max((abs(float(x / found.base) - 1) for x in values), default=0.0)
+    return max((abs(float(x / result.base) - 1) for x in values), default=0.0)

@@ -112,20 +112,20 @@ def trend(
     if not 0 < step <= years <= 100:
         raise InputError(f"--years {years:g} --step {step:g}: 0 < step <= years <= 100")
     if scenarios:
-        asked = [(name, *document_of(name, on, changes)) for name in scenarios]
+        subjects = [(name, *document_of(name, on, changes)) for name in scenarios]
     else:
         device = on or "h100-sxm"
-        asked = [
+        subjects = [
             (label, *document_of(model, device, [*own, *changes])) for label, model, own in DEFAULTS
         ]
     courses = []
-    for done, (label, kind, document) in enumerate(asked, 1):
+    for done, (label, kind, document) in enumerate(subjects, 1):
         if kind != "run":
             raise InputError(f"trend: {label} is a serving run; a static run is needed")
         courses.append(_course(label, document, metric, horizon, not scenarios))
         if watch:
-            watch(done, len(asked))
-    machines = list(dict.fromkeys(str(document["on"]) for _, _, document in asked))
+            watch(done, len(subjects))
+    machines = list(dict.fromkeys(str(document["on"]) for _, _, document in subjects))
     return Trend(", ".join(machines), rates, tuple(courses))
 
 
@@ -140,12 +140,12 @@ def _course(
     base = {**document, "allow_oom": True}
     one = subject_of("run", base)
     assert isinstance(one, RunSubject)
-    asked = metric or ("e2e" if one.default == "makespan" else one.default)
-    found = resources_of(base, one.resolved.precision.activations)
+    metric_name = metric or ("e2e" if one.default == "makespan" else one.default)
+    resources = resources_of(base, one.resolved.precision.activations)
     fixed = fixed_times(base)
 
     def at(year: float) -> Moment:
-        return moment(base, found, fixed, asked, rates, year)
+        return moment(base, resources, fixed, metric_name, rates, year)
 
     count = round(years / step)
     moments = tuple(at(step * i) for i in range(count + 1))
@@ -159,7 +159,7 @@ def _course(
     device, dtype = one.resolved.machine.device, one.resolved.precision.activations
     balance = matrix_rate(device, dtype) / device.hbm.bandwidth
     met_at = None if met is None else balance * (rates.flops / rates.hbm) ** (met / 2)
-    return Course(label if named else one.name, asked, moments, met, behind, balance, met_at)
+    return Course(label if named else one.name, metric_name, moments, met, behind, balance, met_at)
 
 
 def crossing(at: Callable[[float], Moment], low: float, high: float) -> float:
@@ -172,7 +172,7 @@ def crossing(at: Callable[[float], Moment], low: float, high: float) -> float:
 
 def moment(
     document: Mapping[str, Any],
-    found: list[Resource],
+    resources: list[Resource],
     fixed: dict[str, float],
     metric: str,
     rates: TrendRates,
@@ -180,19 +180,19 @@ def moment(
 ) -> Moment:
     """The scenario on the device of a year (0: as it is)."""
     values = {key: value / rates.fixed ** (year / 2) for key, value in fixed.items()}
-    for resource in found:
+    for resource in resources:
         if grows := SCALED.get(resource.name):
             values |= resource.scaled(getattr(rates, grows) ** (year / 2))
     one = subject_of("run", {**document, "set": {**document.get("set", {}), **values}})
     assert isinstance(one, RunSubject)
     broken = break_down(one.result, metric)
     states = {c.state: x for c, x in broken.by("state").items()}
-    shares = {state: float(x / broken.whole) for state, x in states.items()}
+    shares = {state: float(x / broken.total) for state, x in states.items()}
     busy = float(states.get("compute", Fraction())) * 1e-12
     moved = _moved(one, metric)
     return Moment(
         year,
-        broken.whole,
+        broken.total,
         shares,
         one.resolved.machine.device.hbm.bandwidth_GBps,
         moved / busy / 1e9 if busy else float("inf"),

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 SHORT = 32  # characters of a name that fits into the table
 
 
-def print_trend(found: Trend, console: Console) -> None:
+def print_trend(result: Trend, console: Console) -> None:
     """Now, the year of the wall, and the last year."""
     console.print()
-    console.print(heading(found), style="bold")
-    last = found.courses[0].moments[-1].year
+    console.print(heading(result), style="bold")
+    last = result.courses[0].moments[-1].year
     heads = ["metric", "now", "HBM", "wall", f"in {last:g} years", "HBM", "has", "needs"]
     table = plain_table(
         "When it meets the memory wall, and the bandwidth it needs", "workload", heads
     )
-    for number, course in enumerate(found.courses):
+    for number, course in enumerate(result.courses):
         now, then = course.moments[0], course.moments[-1]
         # A scenario's own name is long: it stands below.
         short = course.name if len(course.name) <= SHORT else f"workload {number + 1}"
@@ -45,23 +45,23 @@ def print_trend(found: Trend, console: Console) -> None:
             quantity(then.needed * 1e9, "B/s"),
         )
     console.print(table)
-    for number, course in enumerate(found.courses):
+    for number, course in enumerate(result.courses):
         now, then = course.moments[0], course.moments[-1]
         faster = float(now.time / then.time)
         label = (
             course.name if len(course.name) <= SHORT else f"workload {number + 1}, {course.name}"
         )
-        told = f"{faster:.1f} times as fast in {then.year:g} years"
+        sentence = f"{faster:.1f} times as fast in {then.year:g} years"
         if course.met_at:
-            told += f"; the wall stands at {course.met_at:,.0f} FLOP per byte"
-        console.print(f"  {label}: {told} (the device now: {course.balance:,.0f}).")
+            sentence += f"; the wall stands at {course.met_at:,.0f} FLOP per byte"
+        console.print(f"  {label}: {sentence} (the device now: {course.balance:,.0f}).")
 
 
-def heading(found: Trend) -> str:
+def heading(result: Trend) -> str:
     """The device and its rates."""
-    r = found.rates
+    r = result.rates
     return (
-        f"{found.machine} carried forward: FLOP/s x {r.flops:g}, HBM x {r.hbm:g}, "
+        f"{result.machine} carried forward: FLOP/s x {r.flops:g}, HBM x {r.hbm:g}, "
         f"links x {r.link:g}, fixed times / {r.fixed:g} every two years"
     )
 
@@ -73,7 +73,7 @@ def wall(course: Course) -> str:
     return f"over {-EARLIEST:g} years ago" if course.behind else "not yet"
 
 
-def table_of(found: Trend) -> Table:
+def table_of(result: Trend) -> Table:
     """A row a workload and year."""
     columns: dict[str, type] = {
         "workload": str,
@@ -97,30 +97,30 @@ def table_of(found: Trend) -> Table:
             m.needed,
             course.wall,
         )
-        for course in found.courses
+        for course in result.courses
         for m in course.moments
     ]
     return Table(columns, rows)
 
 
-def plot_trend(found: Trend, stem: Path, kind: Kind = "paper") -> list[Path]:
+def plot_trend(result: Trend, stem: Path, kind: Kind = "paper") -> list[Path]:
     """Write the picture as PNG and SVG."""
     with look():
-        fig = draw_trend(found, kind)
+        fig = draw_trend(result, kind)
     return save(fig, stem)
 
 
-def draw_trend(found: Trend, kind: Kind = "paper") -> Figure:
+def draw_trend(result: Trend, kind: Kind = "paper") -> Figure:
     """Share of the time that waits for HBM, and bandwidth that is needed beside what there is."""
-    lines = heading_lines(heading(found), kind)
+    lines = heading_lines(heading(result), kind)
     stacked = kind == "column"
-    names = len(found.courses) + 1
+    names = len(result.courses) + 1
     rows = names if stacked else -(-names // 2)
     height = (4.2 if stacked else 2.3) + 0.14 * len(lines) + 0.16 * rows
     fig = figure(kind, height)
     shape = (2, 1) if stacked else (1, 2)
     left, right = fig.subplots(*shape, squeeze=False).flat
-    for course, colour in zip(found.courses, SERIES, strict=False):
+    for course, colour in zip(result.courses, SERIES, strict=False):
         years = [m.year for m in course.moments]
         left.plot(
             years,
@@ -136,7 +136,7 @@ def draw_trend(found: Trend, kind: Kind = "paper") -> Figure:
             part = (course.wall - before.year) / span if span else 0.0
             a, b = (100 * m.shares.get("hbm", 0.0) for m in (before, after))
             left.plot([course.wall], [a + part * (b - a)], "o", color=colour, ms=5)
-    first = found.courses[0].moments
+    first = result.courses[0].moments
     right.plot(
         [m.year for m in first],
         [m.bandwidth for m in first],
