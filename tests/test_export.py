@@ -137,6 +137,7 @@ def test_the_folder_is_complete_and_has_the_same_bytes_again(
     assert "makespan_ps_if_free" not in found
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from sim import *; from sim.output.export import *\n"

@@ -320,6 +320,7 @@ def fingerprint() -> str:
     return hashlib.sha256(book.encode()).hexdigest()
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes() -> None:
     seen = {fingerprint()}
     for seed in ("1", "2"):

@@ -148,7 +148,12 @@ def test_refused_plug_ins_are_not_imported(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("flags", [["--no-plugins"], []])
 @pytest.mark.parametrize(
-    "command", [["serve"], ["sweep", "--grid", "tp=1"], ["compare", "--tp", "2"]]
+    "command",
+    [
+        ["serve"],
+        pytest.param(["sweep", "--grid", "tp=1"], marks=pytest.mark.slow),
+        pytest.param(["compare", "--tp", "2"], marks=pytest.mark.slow),
+    ],
 )
 def test_commands_refuse_plug_ins(command: list[str], flags: list[str]) -> None:
     name = written("open('touched', 'w').close()\nraise SystemExit(0)")

@@ -14,9 +14,14 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 @pytest.mark.parametrize(
     ("name", "drawn", "said"),
     [
-        ("bandwidth", ["study-bandwidth"], "HBM (weights)"),
-        ("timeline", ["study-timeline", "study-timeline-layer"], "bubbles take"),
-        ("splits", ["study-splits", "study-front"], "/s/user"),
+        pytest.param("bandwidth", ["study-bandwidth"], "HBM (weights)", marks=pytest.mark.slow),
+        pytest.param(
+            "timeline",
+            ["study-timeline", "study-timeline-layer"],
+            "bubbles take",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("splits", ["study-splits", "study-front"], "/s/user", marks=pytest.mark.slow),
         ("wall", ["study-wall"], "compute-bound from batch"),
     ],
 )
