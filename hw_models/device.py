@@ -67,7 +67,7 @@ class OnChip(Record, frozen=True, kw_only=True):
 
 
 class Launch(Record, frozen=True, kw_only=True):
-    """Time that passes before a kernel's first byte or multiply, once a kernel."""
+    """Time that passes before a kernel's first byte or multiply, once per kernel."""
 
     overhead_us: NonNegative
     source: Source

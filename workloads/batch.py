@@ -34,7 +34,7 @@ class Sequence(Record, frozen=True, kw_only=True):
         if self.logits > self.new:
             raise ValueError(
                 f"logits = {self.logits} rows are more than the {self.new} new tokens; "
-                "at most one row a new token"
+                "at most one row per new token"
             )
 
     @property

@@ -79,7 +79,7 @@ def routed_ops(
 
 
 def combine_op(terms: int, tokens: int, width: int, precision: Precision) -> Op:
-    """The weighted sum of `terms` outputs a token."""
+    """The weighted sum of `terms` outputs per token."""
     size = tokens * width
     return vector("combine", "experts", 2 * terms * size, Elements(terms * size, size), precision)
 

@@ -137,7 +137,7 @@ def waiting(record: RunRecord, slot: Slot, clock: int) -> tuple[int, Ticks]:
 
 
 def slot_spans(record: RunRecord, slot: Slot, begin: int) -> Iterator[Span]:
-    """The spans of one job on one rank, one a step."""
+    """The spans of one job on one rank, one per step."""
     clock = begin
     if record.compiled.streams > 1:
         yield from _overlapping(record, slot, begin)

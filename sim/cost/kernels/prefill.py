@@ -16,7 +16,7 @@ from sim.cost.kernels.rates import Rates
 from workloads.ops import SOFTMAX_FLOPS, least, most
 
 WIDE = 2**31  # a window that hides nothing
-LANES = 512  # threads of the kernel that appends a token, an element of a key each
+LANES = 512  # threads of the kernel that appends a token, one element of a key each
 RESIDENT = 2  # tiles that a core holds at once
 
 

@@ -1,7 +1,7 @@
 """Terms of an engine's host from closed-loop serving benchmarks.
 
 Kernels are priced by the device as it is. In a closed loop the steps are the same
-however long they take, so the time a token is linear in the engine's terms, and one replay a row is
+however long they take, so the time per token is linear in the engine's terms, and one replay per row is
 enough for any number of tries (`sim.fidelity.validate.serving.parts`).
 """
 
@@ -106,7 +106,7 @@ def shape_of(row: Row) -> str:
 
 
 def predicted(rows: list[Loop], terms: dict[str, float]) -> Array:
-    """Seconds a token of each row under the terms of an engine."""
+    """Seconds per token of each row under the terms of an engine."""
     decode, prefill, steps, sequences = (
         np.array([getattr(r.parts, name) for r in rows])
         for name in ("decode", "prefill", "steps", "sequences")

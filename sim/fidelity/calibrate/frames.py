@@ -1,4 +1,4 @@
-"""Measurement files as the frames that fit functions take: one a family and a key.
+"""Measurement files as the frames that fit functions take: one per family and key.
 
 A row keeps its place in its source, so that the same row is scored by the readers of
 `sim.fidelity.validate`, and `shape`, by which rows are held out together.
@@ -175,7 +175,7 @@ def _dense(source: MeasuredFile, row: Row) -> FrameCell:
 
 
 def _operator(op: Op, rows: int, dtype: str, shape: str, time: dict[str, float]) -> FrameCell:
-    """A product, or a stream by the elements a row that it reads and writes."""
+    """A product, or a stream by the elements per row that it reads and writes."""
     if op.gemms:
         g = op.gemms[0]
         product = {"m": g.m, "n": g.n, "k": g.k, "batch": g.batch, **time}

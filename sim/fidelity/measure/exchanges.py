@@ -39,7 +39,7 @@ def all_reduces(
     keep: Callable[[int, Timing], None],
     rank: Callable[..., None] | None = None,
 ) -> None:
-    """Time `cases` among `ranks` processes, one a device, and give number and time of each to
+    """Time `cases` among `ranks` processes, one per device, and give number and time of each to
     `keep`, also of those before an interrupt. Raises Broken if a process does not end well."""
     multiprocessing = import_module("torch.multiprocessing")
     with socket.socket() as free:

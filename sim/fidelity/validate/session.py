@@ -83,7 +83,7 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
 def read(
     paths: list[Path], device: str | None, limit: int | None, unknown: list[Path]
 ) -> Iterator[MeasuredFile]:
-    """Every table with its format; the others are put into `unknown`. `limit` rows a table are
+    """Every table with its format; the others are put into `unknown`. `limit` rows per table are
     drawn evenly over it."""
     for path, frame, form in sources(paths):
         if frame is None:

@@ -32,7 +32,7 @@ def place(
     """
     from matplotlib.transforms import Bbox
 
-    dot = ax.figure.dpi / 72  # pixels a point
+    dot = ax.figure.dpi / 72  # pixels per point
     written = [text.get_window_extent() for text in texts]
     occupied: list[Bbox] = list(written)
     for x, y, area in marks:

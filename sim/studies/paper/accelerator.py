@@ -81,7 +81,7 @@ def _tiling(gemm: Gemm, tile: tuple[int, int], best: int) -> Tiling:
 
 
 def intensities(model: Model, length: int, *, best: int = 0) -> dict[str, float]:
-    """Non-ideal FLOPs a byte of the columns of Table 5 and of everything."""
+    """Non-ideal FLOPs per byte of the columns of Table 5 and of everything."""
     flops: dict[str, int] = {}
     moved: dict[str, int] = {}
     for op in layer_ops(model, Batch.encode(1, length)):

@@ -43,7 +43,7 @@ def at_rate(serving: Serving, rate: Any) -> Serving:
 
 @lru_cache(maxsize=64)
 def trace_rate(traffic: RequestTraffic) -> float:
-    """Requests a second of a trace as it is."""
+    """Requests per second of a trace."""
     count, last = 0, 0
     selection = Selection(
         on_bad_row=traffic.on_bad_row,

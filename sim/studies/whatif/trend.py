@@ -77,7 +77,7 @@ class Moment(msgspec.Struct, frozen=True):
 class Course(msgspec.Struct, frozen=True):
     """A workload over the years. `wall` is the year in which it meets the wall, None if it does
     not between EARLIEST and the last year; `behind` says that it had met it before. `balance` is
-    the FLOPs a byte of HBM that the device can do now, `met_at` in that year."""
+    the FLOPs per byte of HBM that the device can do now, `met_at` in that year."""
 
     name: str
     metric: str
