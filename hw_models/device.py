@@ -1,7 +1,7 @@
-"""An accelerator as data: peaks, memories, launch overhead, and how near it comes to them.
+"""An accelerator as data: peaks, memories, launch overhead, and how close it comes to them.
 
 Every table carries its own `source`. Units stand in the key (decimal giga, binary gibi)
-and are SI in the properties. `hw_models.efficiency` says how near real kernels come to the peaks.
+and are SI in the properties. `hw_models.efficiency` says how close real kernels come to the peaks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How near real kernels come to a device's peaks: few terms per kernel family, each of the machine.
+"""How close real kernels come to a device's peaks: a few terms per kernel family, all physical.
 
 A term that nobody has measured stays at its neutral value, which leaves the datasheet as it is.
 Terms of a family are kept by number format; bf16 and fp16 run on the same units and stand in for

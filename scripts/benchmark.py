@@ -1,7 +1,7 @@
 """The speed bounds, measured: run as `.venv/bin/python scripts/benchmark.py`.
 
 Prints CPU seconds, rates and ratios. Ratios within one run are what to compare: the speed of a
-shared machine moves by half.
+shared machine varies by half.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print the development dependencies of pyproject.toml, one a line."""
+"""Print the development dependencies of pyproject.toml, one per line."""
 
 import tomllib
 from pathlib import Path

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/study_bandwidth.py [FOLDER]
 
-Prints a sentence a step and draws where a token's time goes at every bandwidth.
+Prints one sentence per step and draws where a token's time goes at every bandwidth.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     .venv/bin/python scripts/study_splits.py [FOLDER]
 
 Draws the device time per token by state for every split at one batch, and the Pareto front of all
-splits and batches: tokens a second of a user against those of a device.
+splits and batches: tokens per second per user against those per device.
 """
 
 from __future__ import annotations

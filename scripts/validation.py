@@ -1,11 +1,11 @@
 """The whole table of errors, on rows that no fit has seen: `scripts/validate [--write]`.
 
-Exits with 1 where an error exceeds what scripts/validation.toml says was reached, by more than a
-tenth. --write puts the errors of this run there.
+Exits with 1 if an error exceeds its value in scripts/validation.toml by more than a tenth.
+--write stores the errors of this run there.
 
 The terms that ship were fitted with a share of the shapes held out; the rows of these are scored.
 Where that is not enough (exchanges, operators of a model unseen, terms carried to another device)
-a fit is made anew on one part of the rows and scored on the other.
+another fit is made on one part of the rows and scored on the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers as people write them: digits 0 to 9, finite, read in one way everywhere."""
+"""Numbers in text: finite, in the digits 0 to 9. Every option and file uses these two readers."""
 
 from __future__ import annotations
 

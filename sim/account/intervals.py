@@ -8,9 +8,9 @@ lies below (above) the prediction, an 80 % interval reaches from the prediction
 
     sqrt(sum over families of (s d)**2)
 
-down (up): exact for one family and, where spreads are normal, for several. What no residual is
-known of keeps its time; waiting stretches as the work does. That A is faster than B in so many
-draws is found by drawing: one ratio a family, from all of its quantiles.
+down (up): exact for one family and, if spreads are normal, for several. Work without a residual
+keeps its time; waiting grows with the work. The share of draws in which A is faster than
+B comes from random draws: one ratio per family, from all of its quantiles.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Between two events of a device (a start, an end, a change of pace) every operator that runs advances
 at a constant pace. The time between them goes to what these operators do in it, by their own
 account: first to arithmetic, then to waiting for HBM, for on-chip memory, for a link, and to
-launching. What finds no room is hidden: it passed under other work.
+launching. Time that does not fit is hidden: it passed under other work.
 """
 
 from __future__ import annotations

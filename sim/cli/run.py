@@ -1,4 +1,4 @@
-"""What the commands do with a scenario: merge flags, run with progress, print, write."""
+"""The work of `run` and `tour`: merge flags, run with progress, print, write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process finds around it: standard files, memory, threads. Imports next to nothing."""
+"""The limits of a process: standard files, memory, threads. Imports next to nothing."""
 
 from __future__ import annotations
 

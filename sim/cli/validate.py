@@ -1,4 +1,4 @@
-"""`memorywall validate` and `memorywall calibrate`: the flags of what deals with measurements."""
+"""`memorywall validate` and `memorywall calibrate`: the commands that read measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`memorywall compare` and its like: questions about a change."""
+"""`memorywall compare`, `sensitivity`, `trend` and `what-if`: questions about a change."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Steps:
 
 
 def residuals(engine: EngineTerms) -> Spread | None:
-    """Residuals of the time per token of runs, or of the time of single steps, as the engine was fitted."""
+    """Residuals of the time per token of runs, or of single steps, as the engine was fitted."""
     return engine.residuals.get("tpot") or engine.residuals.get("step")
 
 

@@ -85,7 +85,7 @@ def spreads(requests: RequestColumns | pl.DataFrame) -> dict[str, dict[str, floa
 def spread(blocks: Blocks) -> dict[str, float | int | None]:
     """Mean, percentiles and largest of a latency in ticks, as seconds; nan is left out.
 
-    blocks: gives the values anew at each call.
+    blocks: gives the values again at each call.
     """
 
     def kept() -> Iterator[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""How a config.json is read: one record a family, one sentence an error."""
+"""How a config.json is read: one record per family, one sentence per error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Llama and its kin: decoders with rotary positions, rmsnorm and a gated feed-forward."""
+"""Llama and similar models: decoders with rotary positions, rmsnorm and a gated feed-forward."""
 
 from __future__ import annotations
 

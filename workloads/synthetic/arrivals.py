@@ -1,6 +1,6 @@
 """Arrival processes: when requests come.
 
-A process is a small record; `ticks(seed)` starts it anew and yields integer ticks
+A process is a small record; `ticks(seed)` starts it again and yields integer ticks
 (picoseconds) that never decrease. Gaps are rounded to ticks one by one and summed as
 integers, so that the stream does not depend on how many are drawn at once.
 """

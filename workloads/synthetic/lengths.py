@@ -107,7 +107,7 @@ class Zipf(Distribution, frozen=True):
 
 
 class Empirical(Distribution, frozen=True):
-    """One of `values`, with replacement: the lengths of a trace, drawn anew."""
+    """One of `values`, with replacement: the lengths of a trace, drawn again."""
 
     values: tuple[int, ...]
 

@@ -19,7 +19,7 @@ class AttentionShape(NamedTuple):
     decoding, seen: sequences with one new token behind a cache, and the keys they see together.
     chunks: (sequences, new tokens, context) of all others, equal ones counted.
     queries, written: bytes in and out but for the cache; kv, appended: bytes of the cache that are
-        read, and written anew.
+        read, and written again.
     """
 
     heads: Any

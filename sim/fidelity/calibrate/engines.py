@@ -1,7 +1,7 @@
 """Terms of an engine's host from closed-loop serving benchmarks.
 
 Kernels are priced by the device as it is. In a closed loop the steps are the same
-however long they take, so the time per token is linear in the engine's terms, and one replay per row is
+however long they take, so the time per token is linear in the engine's terms: one replay per row is
 enough for any number of tries (`sim.fidelity.validate.serving.parts`).
 """
 

@@ -79,7 +79,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace:
-    """The requests of a file; each iteration reads it anew and gives the same.
+    """The requests of a file; each iteration reads it again and gives the same.
 
     `skipped`, `failures` and `reasons` tell of the latest iteration.
     """

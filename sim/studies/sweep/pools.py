@@ -1,6 +1,6 @@
 """Where points are computed: in this process, on the local cores, or on a Dask cluster.
 
-The two pools are executors of futures, and the path through them is one and the same.
+Both pools are executors of futures, and share one code path.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a sweep prints: how many points are what, the best, the front."""
+"""What a sweep prints: the number of points by status, the best points, the front."""
 
 from __future__ import annotations
 

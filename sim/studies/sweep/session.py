@@ -1,4 +1,4 @@
-"""What the commands do: read the scenario, sweep with progress, print, write."""
+"""The work of the commands: read the scenario, sweep with progress, print, write."""
 
 from __future__ import annotations
 

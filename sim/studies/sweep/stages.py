@@ -1,6 +1,6 @@
 """Shapes laid out over the stages of a pipeline with one micro-batch: one thing after another.
 
-Of each device the account is what it does itself, what it waits for its handovers, and a bubble.
+The account of a device holds its own work, its waits for handovers, and a bubble.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How often one run beats another, over draws of what its kernels' residuals leave open."""
+"""How often one run beats another, over random draws of their kernels' residuals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The difference of two breakdowns of one metric: who is to blame for how much.
+"""The difference of two breakdowns of one metric: which cause accounts for how much.
 
 compare(A, A) is zero everywhere, compare(A, B) = -compare(B, A), and parts sum to the whole, all
 of it exactly.

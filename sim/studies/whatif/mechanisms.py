@@ -1,7 +1,7 @@
-"""What a named what-if can do beside changing keys: mechanisms that a scenario has no key for.
+"""Mechanisms of named what-ifs for which a scenario has no key.
 
-Each is made of what the simulator has: operators that are rewritten before they are priced, passes
-that are really run, models cut short. Each states its formula.
+Each uses what the simulator has: operators that are rewritten before they are priced, passes that
+are really run, shortened models. Each states its formula.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Named what-ifs: a scenario, what changes in its variants, and what others claim of it.
+"""Named what-ifs: a scenario, the changes of its variants, and published claims about it.
 
 One TOML each in `sim/studies/whatif/studies`; a file of your own works wherever a name does.
 """

@@ -1,4 +1,4 @@
-"""What the commands do: find the subjects, run them, print, write."""
+"""The work of the commands: find the subjects, run them, print, write."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""A device carried along the paper's rates: when a workload meets the memory wall.
+"""A device scaled by the paper's rates: when a workload meets the memory wall.
 
 Over two years peak FLOP/s grew 3.0 times, DRAM bandwidth 1.6 and interconnect bandwidth 1.4
 (Gholami et al. 2024, arXiv 2403.14123). The device's rates are scaled so and the scenario is run
 again; capacities and what kernels reach of a peak stay as they are. Of the fixed times (launches,
-floors, latencies) the paper says nothing: they shrink as arithmetic grows, or by a rate of one's
-own; at rate 1 they stay, and become the wall themselves.
+floors, latencies) the paper says nothing: they shrink as arithmetic grows, or by a given
+rate; at rate 1 they stay, and become the wall themselves.
 
-The wall is met when a workload waits for HBM as long as it computes. The bandwidth that keeps the
+A workload meets the wall when it waits for HBM as long as it computes. The bandwidth that keeps the
 arithmetic busy moves the bytes in the time of the arithmetic: bytes / compute time, to be read
 as bandwidth that is reached.
 """
