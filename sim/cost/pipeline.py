@@ -24,7 +24,7 @@ def makespan(
 ) -> Any:
     """Ticks from the first load's start to the last store's end; numbers or arrays."""
     if xp is SCALAR:
-        return _makespan_of_one(tiles, load, compute, store, perfect)
+        return makespan_of_one(tiles, load, compute, store, perfect)
     if perfect:
         return xp.max(tiles * (load + store), tiles * compute)
     most = xp.max
@@ -32,7 +32,7 @@ def makespan(
     return load + xp.where(tiles == 1, compute, inside + most(compute, store)) + store
 
 
-def _makespan_of_one(tiles: int, load: int, compute: int, store: int, perfect: bool) -> int:
+def makespan_of_one(tiles: int, load: int, compute: int, store: int, perfect: bool) -> int:
     """The same for numbers, without a call: serving prices each decode step by it."""
     busy, moving = tiles * compute, load + store
     if perfect:

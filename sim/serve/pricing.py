@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from sim.clock import ticks
+from sim.clock import LONGEST, TICKS_PER_SECOND, ticks
 from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
 from sim.cost.kernels.price import waits
@@ -224,14 +224,20 @@ class Pricer:
         per_key = self._attention(attention, [decoding(count, 1)]).flops
         low, high = (base[4] + times * ticks(floor) for floor in line.floors)
         most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
-        read, work, all_stores = line.load, line.compute, line.store
+        all_stores = line.store
+        per_byte, first, waiting, per_score = line.per_byte, line.first, line.waits, line.per_key
         fixed, bits = none.traffic.total, attention.kv_width * self.precision.kv_bits
+        scale = TICKS_PER_SECOND
 
         def cost(keys: int) -> Amounts:
             kv = (keys * bits + 7) // 8
-            load = read(kv)
-            tile = (ticks(load / tiles), ticks(work(keys) / tiles), store)
-            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, ticks(load + all_stores))
+            # As `line` and `ticks` do, without calls.
+            load, busy = kv * per_byte + first, waiting + keys * per_score
+            memory = round((load + all_stores) * scale)
+            if memory >= LONGEST:
+                ticks(load + all_stores)  # says so
+            tile = (round(load / tiles * scale), round(busy / tiles * scale), store)
+            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, memory)
             return (
                 base[0] + times * compute,
                 base[1] + times * hbm,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sim.cost.arith import SCALAR, Arith
 from sim.cost.kernels.rates import Rates
-from sim.cost.pipeline import makespan
+from sim.cost.pipeline import makespan, makespan_of_one
 
 
 class Times(NamedTuple):
@@ -118,11 +118,12 @@ def waits(
     """
     load, busy, store = tile
     work = tiles * busy
-    wait = makespan(xp, tiles, load, busy, store, rates.perfect) - work
-    if xp is SCALAR:  # the same, without a call
+    if xp is SCALAR:  # the same with fewer calls: serving prices each decode step by it
+        wait = makespan_of_one(tiles, load, busy, store, rates.perfect) - work
         left = memory - work
         hbm = 0 if left < 0 else wait if left > wait else left
     else:
+        wait = makespan(xp, tiles, load, busy, store, rates.perfect) - work
         hbm = xp.min(wait, xp.max(0, memory - work))
     return work, hbm, wait - hbm
 
