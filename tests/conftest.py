@@ -5,6 +5,7 @@ further, with new examples in each run.
 """
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -15,3 +16,7 @@ settings.register_profile(
 )
 settings.register_profile("hunt", deadline=None, max_examples=2000, suppress_health_check=calm)
 settings.load_profile("laws")
+
+# A shell starts background jobs with SIGINT ignored, and commands would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
