@@ -17,6 +17,7 @@ from sim.cli.options import flags_of, record_of, with_options
 from sim.cli.serve import serve
 from sim.cli.sweep import map_, recommend, sweep
 from sim.cli.timeline import timeline
+from sim.cli.traces import app as traces
 from sim.cli.validate import calibrate, validate
 from sim.cli.whatif import OPEN, SESSION, compare, sensitivity, trend, what_if
 from sim.errors import MemorywallError, one_line
@@ -51,6 +52,7 @@ app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Measured"))(sens
 app.command(cls=with_options(f"{SESSION}:TrendOptions"))(trend)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:TimelineOptions"))(timeline)
 app.add_typer(what_if, name="what-if")
+app.add_typer(traces, name="traces")
 
 
 @app.command(cls=with_options("sim.scenario:Scenario", "sim.cli.run:RunOutput"))

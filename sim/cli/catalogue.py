@@ -20,7 +20,7 @@ def catalogue_app(kind: str) -> typer.Typer:
     @app.command("list")
     def list_them() -> None:
         """List them in a table."""
-        _print(TABLES[kind]())
+        print_table(*TABLES[kind]())
 
     @app.command()
     def show(
@@ -50,16 +50,17 @@ def load(kind: str, name: str) -> object:
     return loaders[kind](name)
 
 
-def _print(rows: tuple[list[str], list[list[str]]]) -> None:
+def print_table(heads: list[str], lines: list[list[str]]) -> None:
+    """A table for the terminal: words to the left, numbers to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from sim.output.report import terminal
 
-    heads, lines = rows
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+        words = i == 0 or not any(line[i][:1].isdigit() for line in lines)
+        table.add_column(head, justify="left" if words else "right", no_wrap=True)
     for line in lines:
         table.add_row(*line)
     terminal().print(table)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from sim.inputs.traces.files import Limits
+from sim.inputs.traces.samples import trace_path
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Dtype, KvDtype, MachineName, ModelName, Seed, Settings
 from sim.serve.knobs import Knobs, Positive, Slo
@@ -22,7 +24,11 @@ class RequestTraffic(Record, frozen=True, kw_only=True):
     """
 
     trace: Annotated[
-        str | None, Meta(description="File of a request trace; its columns tell its format")
+        str | None,
+        Meta(
+            description="Request trace: a file, whose columns show its format, or a sample of "
+            "`traces list`"
+        ),
     ] = None
     arrivals: Annotated[
         str | None,
@@ -72,6 +78,11 @@ class RequestTraffic(Record, frozen=True, kw_only=True):
             "beyond the first 64 MiB"
         ),
     ] = Limits().expansion
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the trace, of a sample's name, too."""
+        return trace_path(self.trace) if self.trace else None
 
     @property
     def limits(self) -> Limits:

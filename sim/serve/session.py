@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -181,7 +180,7 @@ def share_done(traffic: RequestTraffic) -> Callable[[Reached], float]:
     """The share of a run that is done, from how far it is: of its requests where their number is
     known, else of the bytes of its trace."""
     total = traffic.limit if traffic.trace else traffic.num_requests
-    size = os.path.getsize(traffic.trace) if traffic.trace else 0
+    size = traffic.file.stat().st_size if traffic.file else 0
 
     def share(at: Reached) -> float:
         shares = [at.finished / total if total else 0.0, at.bytes_read / size if size else 0.0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -85,10 +84,11 @@ class RequestSource:
 
     def expected(self) -> int:
         """An estimate of the number of requests."""
-        if not self.traffic.trace:
+        file = self.traffic.file
+        if file is None:
             return self.traffic.num_requests
         # A row of the shortest format takes about 40 bytes.
-        return min(self.traffic.limit or 2**62, Path(self.traffic.trace).stat().st_size // 40)
+        return min(self.traffic.limit or 2**62, file.stat().st_size // 40)
 
     def __iter__(self) -> Iterator[Request]:
         """The stream, from its start at each call."""

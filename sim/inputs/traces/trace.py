@@ -20,6 +20,7 @@ from sim.errors import InputError, hint
 from sim.inputs.traces.files import Limits, TraceFile
 from sim.inputs.traces.formats import FORMATS, Entry, tell
 from sim.inputs.traces.rows import Source, open_source
+from sim.inputs.traces.samples import trace_path
 from sim.inputs.traces.stream import Clock, drawn, requests, scaled, shuffled
 from sim.inputs.traces.values import BadRow
 from workloads.request import Request
@@ -158,15 +159,17 @@ def read_trace(
     selection: Selection = EVERYTHING,
     *,
     arrivals: Arrivals | None = None,
+    lengths_alone: Arrivals | None = None,
     seed: int = 42,
 ) -> Trace:
-    """The trace at `path`; its columns tell its format.
+    """The trace at `path`, or the sample of that name; its columns show its format.
 
     `arrivals` replaces the arrival times of the trace, with random numbers from `seed`; a trace
-    without arrival times needs it. Each session takes one arrival, and the trace ends with the
-    arrivals. Raises InputError for a selection that cannot be and for a file that is no trace.
+    without arrival times needs it, or takes `lengths_alone`. Each session takes one arrival, and
+    the trace ends with the arrivals. Raises InputError for a selection that cannot be and for a
+    file that is no trace.
     """
-    file = TraceFile(Path(path), selection.limits)
+    file = TraceFile(trace_path(path), selection.limits)
     on_bad_row, limit, window = selection.on_bad_row, selection.limit, selection.window
     shuffle_seed = selection.shuffle_seed
     if on_bad_row not in get_args(OnBadRow):
@@ -192,6 +195,8 @@ def read_trace(
             generator(used, "arrivals")  # refuses what is no seed
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
+    if not FORMATS[form].timed and arrivals is None:
+        arrivals = lengths_alone
     if not FORMATS[form].timed and arrivals is None:
         raise InputError(
             f"{path}: {form} holds lengths without arrival times; "

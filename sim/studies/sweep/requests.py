@@ -13,6 +13,7 @@ import msgspec
 
 from sim.errors import InputError
 from sim.inputs.documents import convert
+from sim.inputs.traces.samples import trace_path
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.host import load_engine
 from sim.studies.sweep.points import looked_up
@@ -36,15 +37,15 @@ def prepare(document: dict[str, Any]) -> Ready:
         serving = at_rate(serving, document["rate"])
     model, machine = looked_up(serving.model, serving.on, serving.set)
     traffic = serving.traffic
-    files = [traffic.trace, *(p.partition(":")[2] for p in _drawn(traffic))]
-    files += [_source(name) for name in (serving.scheduler, serving.router)]
+    files = [traffic.file, *(trace_path(p.partition(":")[2]) for p in _drawn(traffic))]
+    sources = [_source(name) for name in (serving.scheduler, serving.router)]
     rest = msgspec.structs.replace(serving, model="", on="", set={})
     decides = {
         "serving": rest,
         "model": model,
         "machine": machine,
         "engine": load_engine(serving.engine) if serving.engine else None,
-        "files": [_digest(name) for name in files if name],
+        "files": [_digest(name) for name in (*files, *sources) if name],
     }
     return Ready(serving, decides)
 
@@ -63,7 +64,7 @@ def _source(name: str) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _digest(name: str) -> str:
+def _digest(name: str | Path) -> str:
     path = Path(name)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
