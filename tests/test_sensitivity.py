@@ -66,9 +66,18 @@ def test_launches_alone_bind(bare: Path) -> None:
 
 def test_idle_resources_have_no_sensitivity() -> None:
     slopes = rows(of("gpt2", "l4", "prompt=64", "output=3"))
-    for name in ("HBM capacity", "SRAM bandwidth", "link bandwidth", "link latency"):
-        assert slopes[name].elasticity == 0
-        assert slopes[name].free == slopes[name].half == slopes[name].double
+    capacity = slopes["HBM capacity"]
+    assert capacity.elasticity == 0
+    assert capacity.free == capacity.half == capacity.double
+
+
+def test_what_a_device_does_not_state_has_no_elasticity() -> None:
+    """A lone L4 has no links, and its data sheet no bandwidth of the on-chip memory."""
+    slopes = rows(of("gpt2", "l4", "prompt=64", "output=3"))
+    for name in ("SRAM bandwidth", "link bandwidth", "link latency"):
+        row = slopes[name]
+        assert (row.elasticity, row.half, row.double, row.free) == (None, None, None, None)
+        assert row.note == "not stated"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from sim.cli.app import answer
 from sim.output.files import STAGING
 from sim.studies.sweep.study import LOG
 
-REFUSAL_S = 2.0  # seconds within which a bad input is refused
+REFUSAL_S = 2.0  # seconds of work within which a bad input is refused
+WAIT_S = 20.0  # seconds of the clock, on a machine that does other work, too
 HANG_S = 60.0
 
 
@@ -26,7 +27,8 @@ class Outcome(NamedTuple):
     code: int
     out: str
     err: str
-    seconds: float
+    seconds: float  # of this process's work
+    waited: float  # of the clock
 
 
 class Counts(NamedTuple):
@@ -57,7 +59,7 @@ def outcome(words: tuple[str, ...]) -> Outcome:
     argv, sys.argv = sys.argv, ["memorywall", *words]
     before = signal.signal(signal.SIGALRM, _hang)
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
-    begin = time.perf_counter()
+    begin, spent = time.perf_counter(), time.process_time()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = answer()
@@ -70,7 +72,8 @@ def outcome(words: tuple[str, ...]) -> Outcome:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         sys.argv = argv
-    return Outcome(code, out.getvalue(), err.getvalue(), time.perf_counter() - begin)
+    seconds, waited = time.process_time() - spent, time.perf_counter() - begin
+    return Outcome(code, out.getvalue(), err.getvalue(), seconds, waited)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -106,7 +109,7 @@ def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:
             wrong = f"no sentence: {done.err[:500]!r}"
         elif len(sentence) > 1600:
             wrong = f"a sentence of {len(sentence)} characters"
-        elif done.seconds > REFUSAL_S:
+        elif done.seconds > REFUSAL_S or done.waited > WAIT_S:
             counts, wrong = counts._replace(hangs=1), f"refused after {done.seconds:.1f} s"
     else:
         counts = counts._replace(accepted=1)

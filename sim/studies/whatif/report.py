@@ -12,7 +12,7 @@ from rich.text import Text
 from sim.output.report import duration, plain_table
 from sim.studies.whatif.compare import Comparison, by_class, metric_name
 from sim.studies.whatif.parts import ALL_STATES, HEADS, Cause
-from sim.studies.whatif.sensitivity import Sensitivity
+from sim.studies.whatif.sensitivity import NOT_STATED, Sensitivity
 
 TICK = Fraction(1, 10**12)
 
@@ -113,10 +113,11 @@ def print_sensitivity(result: Sensitivity, console: Console) -> None:
         )
         cells = [("-" if x is None else time(x)) for x in (row.half, row.double, row.free)]
         saved = "-" if row.free is None else share(row.free - result.base, result.base) or "0"
-        table.add_row(row.resource.name, row.resource.now, slope, *cells, saved)
+        now = NOT_STATED if row.note == NOT_STATED else row.resource.now
+        table.add_row(row.resource.name, now, slope, *cells, saved)
     console.print(table)
     for row in result.rows:
-        if row.note and row.elasticity is None:
+        if row.note and row.note != NOT_STATED and row.elasticity is None:
             console.print(f"  {row.resource.name}: {row.note}")
     console.print(f"  {result.sentence()}.")
 

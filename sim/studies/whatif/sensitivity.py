@@ -34,6 +34,9 @@ BINDS = 0.05  # elasticity from which a resource is called a wall
 Job = tuple[int, float]  # (number of the resource, factor)
 
 
+NOT_STATED = "not stated"
+
+
 class SensitivityRow(msgspec.Struct, frozen=True):
     """A resource: the metric at twice and at half of it, and free, in ticks; None: cannot be."""
 
@@ -157,10 +160,10 @@ def measured(
 def _row(
     number: int, resource: Resource, results: dict[Job, Fraction | str], base: Fraction
 ) -> SensitivityRow:
+    if not resource.values:
+        return SensitivityRow(resource, None, None, None, None, NOT_STATED)
     if not any(resource.values.values()):  # nothing to scale: it costs nothing as it is
-        return SensitivityRow(
-            resource, 0.0, base, base, base, "not stated" if not resource.values else ""
-        )
+        return SensitivityRow(resource, 0.0, base, base, base)
     up, down, double, half, free = (results[number, by] for by in FACTORS)
     reasons = [x for x in (up, down, double, half, free) if isinstance(x, str)]
     return SensitivityRow(
