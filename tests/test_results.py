@@ -429,6 +429,40 @@ def test_a_sweep_gives_the_same_rows_whatever_its_folder_went_through(
             log.write_bytes(b"".join([*lines[at:], *lines[:at]]))
 
 
+def test_what_is_no_log_is_left_as_it_is(tmp_path: Path) -> None:
+    """A file of the user under the name of the log keeps every byte that it holds."""
+    notes = tmp_path / "points.jsonl"
+    notes.write_text("my notes\nthe last line has no end")
+    log = Log(notes)
+    log.write([("key", {"status": "ok", "devices": 1})])
+    log.close()
+    assert notes.read_text().startswith("my notes\nthe last line has no end\n{")
+    again = Log(notes)
+    again.close()
+    assert list(again.rows) == ["key"]
+    assert again.damaged == 2
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (tmp_path / "other").mkdir()
+    os.link(outside, tmp_path / "other" / "points.jsonl")
+    with pytest.raises(InputError, match="it has another name, too"):
+        Log(tmp_path / "other" / "points.jsonl")
+    assert outside.read_text() == "precious"
+
+
+@pytest.mark.parametrize("content", ["x\n" * 200_000, "\0" * (70 * 2**20)], ids=["lines", "zeros"])
+def test_a_log_without_end_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "points.jsonl").write_text(content)
+    with pytest.raises(InputError, match="does not look like the log"):
+        Log(tmp_path / "points.jsonl")
+
+
+def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "points.jsonl")
+    with pytest.raises(InputError, match="no regular file"):
+        Log(tmp_path / "points.jsonl")
+
+
 def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("precious\n")
     (tmp_path / "points.jsonl").symlink_to(tmp_path / "outside")

@@ -7,8 +7,6 @@ import signal
 import sys
 from types import FrameType
 
-from sim.cli.surroundings import open_standard_files, shortage
-
 INTERRUPT, TERMINATE = 130, 143  # exit codes: 128 and the number of the signal
 WORDS = {INTERRUPT: "interrupted", TERMINATE: "terminated"}
 _code = INTERRUPT  # of an interrupt that has arrived
@@ -19,20 +17,21 @@ def main() -> None:
 
     Exit codes: 0, 1 (a bound is missed), 2 (a mistake), 130 (SIGINT), 143 (SIGTERM).
     """
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is signal.default_int_handler:
+        # Some libraries cannot be left half imported; nothing is written yet.
+        signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGTERM, _terminate)
+    from sim.cli.surroundings import open_standard_files, shortage
+
     open_standard_files()
-    short = shortage()
-    if short:
+    if short := shortage():
         sys.stderr.write(f"memorywall: {short}\n")
         sys.exit(2)
     os.environ["MPLBACKEND"] = "agg"  # pictures are files and need no window
     if "measure" not in sys.argv[1:2]:  # arithmetic here is small; threads would only cost
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        usual = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGTERM, _terminate)
-        if usual is signal.default_int_handler:
-            # Some libraries cannot be left half imported; nothing is written yet.
-            signal.signal(signal.SIGINT, _leave)
         from sim.cli.app import answer
 
         signal.signal(signal.SIGINT, usual)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
@@ -77,6 +78,7 @@ class Line(msgspec.Struct, frozen=True):
     check: str
 
 
+MOST_ODD_LINES, MOST_ODD_BYTES = 100_000, 2**26  # of lines that are no rows
 LINES = msgspec.json.Decoder(Line)
 ROWS = msgspec.json.Decoder(dict[str, Cell])
 
@@ -95,23 +97,33 @@ class Log:
         if path:
             self.file = os.fdopen(_open(path), "rb+")
             _claim(self.file, path)
-            self._read(self.file)
+            self._read(self.file, path)
 
-    def _read(self, file: IO[bytes]) -> None:
+    def _read(self, file: IO[bytes], path: Path) -> None:
+        """Take the good lines. Nothing is cut off: the file may hold something else."""
         file.seek(0)
-        end = 0  # of the last line that is not cut short
-        while line := file.readline(LONGEST_LINE):
-            if not line.endswith(b"\n") and len(line) == LONGEST_LINE:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(LONGEST_LINE)
-                self.damaged += 1
-            elif not line.endswith(b"\n"):
+        line, odd_bytes, within_long = b"\n", 0, False
+        while more := file.readline(LONGEST_LINE):
+            line, damaged = more, self.damaged
+            ends = line.endswith(b"\n")
+            if within_long:  # more of a line that was counted
+                odd_bytes += len(line)
+            elif ends:
+                self._take(line)
+            elif len(line) < LONGEST_LINE:  # the last line, cut short by a kill
                 break
             else:
-                self._take(line)
-            end = file.tell()
-        file.truncate(end)
+                self.damaged += 1
+            within_long = not ends
+            odd_bytes += len(line) if self.damaged > damaged else 0
+            if odd_bytes > MOST_ODD_BYTES or self.damaged > MOST_ODD_LINES:
+                raise InputError(
+                    f"{path}: it does not look like the log of a sweep; move it away or choose "
+                    "another --out"
+                )
         file.seek(0, os.SEEK_END)
+        if not line.endswith(b"\n"):
+            file.write(b"\n")
 
     def _take(self, line: bytes) -> None:
         """Believe a line whose checksum is right."""
@@ -151,15 +163,20 @@ def _check(key: str, row: bytes) -> str:
 
 def _open(path: Path) -> int:
     """Open or make a log, never through a link. Raises InputError."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        return os.open(path, flags, 0o666)
+        handle = os.open(path, flags, 0o666)
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            return handle
+        os.close(handle)
+        reason = "it has another name, too" if stat.S_ISREG(status.st_mode) else "no regular file"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(
-            f"{path}: the log of the sweep cannot be opened ({reason}); move it away or choose "
-            "another --out"
-        ) from None
+    raise InputError(
+        f"{path}: the log of the sweep cannot be opened ({reason}); move it away or choose "
+        "another --out"
+    )
 
 
 def _claim(file: IO[bytes], path: Path) -> None:
