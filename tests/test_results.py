@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -429,6 +430,22 @@ def test_a_sweep_gives_the_same_rows_whatever_its_folder_went_through(
             log.write_bytes(b"".join([*lines[at:], *lines[:at]]))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"status": None}, {"status": 1}, {"tpot_s": "x"}, {"devices": True}, {"unknown": 1}, {}],
+)
+def test_a_row_of_odd_cells_is_computed_again(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Whoever can compute the checksum can write any row."""
+    sweep = sweep_of("run", GRID, ["batch=1,2"])
+    right = run_sweep(sweep, folder=tmp_path, workers=1).rows
+    log = Log(tmp_path / "points.jsonl")
+    key = next(iter(log.rows))
+    log.write([(key, {**log.rows[key], **change} if change else {})])
+    log.close()
+    again = run_sweep(sweep, folder=tmp_path, workers=1)
+    assert (again.rows, again.known, again.damaged) == (right, 1, 1)
+
+
 def test_what_is_no_log_is_left_as_it_is(tmp_path: Path) -> None:
     """A file of the user under the name of the log keeps every byte that it holds."""
     notes = tmp_path / "points.jsonl"
@@ -532,6 +549,8 @@ def test_a_signal_ends_in_one_line_and_its_exit_code(
         time.sleep(draw.uniform(0.15, 2.0))  # the moment of the signal
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
+        if (process.returncode, out, err) == (-number, "", ""):
+            continue  # on a slow machine: Python itself was starting, and no line of ours had run
         assert process.returncode == 128 + number, (out, err)
         assert err.count("\n") <= 1
         assert "Traceback" not in err

@@ -424,7 +424,7 @@ def test_truncated_gzip(put: Callable[..., Path]) -> None:
         ("t.json", '{"a": [1],\n"b": 2}', "no list of entries"),
         ("t.jsonl", '{"a": 1}', "no format has the columns 'a'"),
         ("t.csv", "a,b\n1,2\n", "no format has the columns 'a, b'"),
-        ("t.csv", "a,a\n1,2\n", "names column `a` twice"),
+        ("t.csv", "a,a\n1,2\n", "names column 'a' twice"),
         ("t.csv", "arrival_s,prompt_tokens,outputs\n", "memorywall lacks `output_tokens`"),
         ("t.csv", "prompt_tokens,output_tokens\n1,1\n", "give an arrival process"),
         ("t.json", '[{"conversations": [{"value": "hi"}, {}]}]', "num_tokens"),

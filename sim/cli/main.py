@@ -28,6 +28,7 @@ def main() -> None:
     if short := shortage():
         sys.stderr.write(f"memorywall: {short}\n")
         sys.exit(2)
+    os.environ["PYTHONSAFEPATH"] = "1"  # workers import nothing from the current folder by chance
     os.environ["MPLBACKEND"] = "agg"  # pictures are files and need no window
     if "measure" not in sys.argv[1:2]:  # arithmetic here is small; threads would only cost
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -74,11 +74,11 @@ def read_document(path: Path) -> Document:
 
 def without_doubles(pairs: list[tuple[str, Any]]) -> Document:
     """A JSON object from its keys and values. Raises ValueError where a key stands twice."""
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {quoted(double)} stands twice in one object")
+    table: Document = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"the key {quoted(key)} stands twice in one object")
+        table[key] = value
     return table
 
 

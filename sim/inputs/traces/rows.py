@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sim.errors import InputError, one_line
+from sim.errors import InputError, one_line, quoted
 from sim.inputs.documents import without_doubles
 from sim.inputs.traces.documents import entries
 from sim.inputs.traces.files import PARQUET, TraceFile
@@ -128,9 +128,11 @@ def _header(file: TraceFile) -> list[str]:
                 raise line
             if line.strip():
                 names = [name.strip() for name in _cells(line)]
-                double = next((n for n in names if names.count(n) > 1), None)
-                if double is not None:
-                    raise BadRow(f"the header names column `{double[:60]}` twice")
+                seen: set[str] = set()
+                for name in names:
+                    if name in seen:
+                        raise BadRow(f"the header names column {quoted(name)} twice")
+                    seen.add(name)
                 return names
         except BadRow as bad:
             raise InputError(f"{file.path}, line {number}: {bad.sentence()}") from None

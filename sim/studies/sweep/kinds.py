@@ -45,6 +45,21 @@ class Kind(msgspec.Struct, frozen=True):
     shown: tuple[str, ...]
 
 
+def is_row(kind: Kind, row: Row) -> bool:
+    """Whether a row that was read back has a status and cells of the right types."""
+    columns = {**STATUS, **kind.columns}
+
+    def fits(name: str, value: Any) -> bool:
+        wanted = columns[name].kind
+        if value is None:
+            return name != "status"
+        if wanted is float:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        return type(value) is wanted
+
+    return "status" in row and all(n in columns and fits(n, v) for n, v in row.items())
+
+
 STATUS: dict[str, Column] = {"status": Column(str), "reason": Column(str)}
 REFUSED = "refused"
 

@@ -99,7 +99,9 @@ def _local(workers: int) -> Iterator[tuple[Executor, int]]:
 
     alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     pool = get_reusable_executor(
-        max_workers=workers, timeout=60, env={**alone, "POLARS_MAX_THREADS": "1"}
+        max_workers=workers,
+        timeout=60,
+        env={**alone, "POLARS_MAX_THREADS": "1"},
     )
     try:
         yield pool, 2 * workers

@@ -16,7 +16,7 @@ from sim.errors import InputError
 from sim.output.files import claimed
 from sim.output.tables import Cell, Table
 from sim.studies.sweep.grid import Sweep, document, points_of
-from sim.studies.sweep.kinds import REFUSED, Kind, Row, refusal
+from sim.studies.sweep.kinds import REFUSED, Kind, Row, is_row, refusal
 from sim.studies.sweep.log import Keys, Log
 from sim.studies.sweep.pools import Found, Job, cores, reach, run_jobs
 from sim.studies.sweep.registry import kind_of
@@ -105,6 +105,10 @@ def _run_claimed(sweep: Sweep, folder: Path | None, workers: Workers, watch: Wat
     log = Log(folder / LOG if folder else None)
     try:
         keys = _keys(sweep, kind, ready)
+        for key in {key for key in keys if key in log.rows}:
+            if not is_row(kind, log.rows[key]):  # its checksum is right, but nothing else is
+                del log.rows[key]
+                log.damaged += 1
         for number, key in enumerate(keys):
             if key in log.rows:
                 rows[number] = log.rows[key]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw_models.device import Device
 from hw_models.system import Link, System
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from sim.inputs.catalogue import Machine
 from sim.inputs.documents import checked, convert, read_document
 from sim.output.plots.style import title
@@ -97,7 +97,13 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
     if folder.is_dir() and (folder / "summary.json").is_file():
         if changes or on:
             raise InputError(f"{ref}: a result is as it is; changes go with a scenario")
-        return serve_folder(folder) if _table(folder, "requests") else run_folder(folder)
+        try:
+            return serve_folder(folder) if _table(folder, "requests") else run_folder(folder)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"{folder}: not a result as it was written: {quoted(error)} is missing or odd; run "
+                "it again"
+            ) from None
     return subject_of(*document_of(ref, on, changes))
 
 
