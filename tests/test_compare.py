@@ -25,6 +25,7 @@ from sim.studies.whatif.parts import Breakdown
 from sim.studies.whatif.resources import resources_of
 from sim.studies.whatif.served import break_down
 from sim.studies.whatif.subjects import RunSubject, ServeSubject, subject, tables_of
+from tests.commands import content
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 GPT2 = ["prompt=64", "output=4"]
@@ -206,9 +207,7 @@ def test_the_command(tmp_path: Path) -> None:
         check=True,
     )
     assert "the same with hbm.bandwidth_GBps=*2, tp=2" in good.stdout
-    assert {p.name for p in tmp_path.iterdir()} == {
-        f"compare.{kind}" for kind in ("csv", "json", "png", "svg")
-    }
+    assert set(content(tmp_path)) == {f"compare.{kind}" for kind in ("csv", "json", "png", "svg")}
     bad = subprocess.run([*call, "--metric", "tpots"], capture_output=True, text=True)
     assert bad.returncode == 2
     assert len(bad.stderr.splitlines()) == 1

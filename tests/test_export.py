@@ -16,6 +16,7 @@ from sim.output.export import write_result, write_table
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import load_scenario
 from sim.states import STATES
+from tests.commands import content
 
 SCENARIOS = {
     "encoder": Scenario(model="bert-base", on="h100-sxm", workload=Workload(batch=2, seq=128)),
@@ -124,7 +125,7 @@ def test_the_folder_is_complete_and_has_the_same_bytes_again(
 ) -> None:
     written = write_result(result, tmp_path / "a", pictures=False, trace=False)
     assert sorted(p.name for p in written) == FILES
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == FILES
+    assert sorted(content(tmp_path / "a")) == FILES
     again = run(load_scenario(tmp_path / "a" / "scenario.toml"))
     for path in write_result(again, tmp_path / "b", pictures=False, trace=False):
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()

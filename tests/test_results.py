@@ -6,10 +6,8 @@ import fcntl
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,57 +19,46 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.output.files import STAGING, atomic_write, claimed, replacing
-from sim.scenario import load_scenario
+from sim.output.files import atomic_write
+from sim.output.folder import (
+    COMPLETE,
+    STAGING,
+    ResultKind,
+    check_replaceable,
+    check_whole,
+    claimed,
+    replacing,
+)
+from sim.output.manifest import MANIFEST, Manifest
 from sim.studies.sweep.grid import sweep_of
 from sim.studies.sweep.log import Log
 from sim.studies.sweep.study import run_sweep
-
-COMMAND = str(Path(sys.executable).with_name("memorywall"))
-RUN = ("run", "gpt2", "--on", "h100-sxm", "--output", "2", "--no-pictures", "--no-what-if")
-SERVE = (
-    *("serve", "gpt2", "--on", "h100-sxm", "--arrivals", "poisson:20", "--num-requests", "40"),
-    *("--prompt", "fixed:64", "--output", "fixed:8", "--no-pictures"),
+from tests.commands import (
+    COMMAND,
+    NEW,
+    RUN,
+    SERVE,
+    SWEEP,
+    check_whole_result,
+    command,
+    content,
+    refused,
 )
-SWEEP = ("sweep", "gpt2", "--on", "h100-sxm", "--grid", "batch=1,2,4", "--no-pictures")
+
 NAMES = ("summary.json", "a.csv", "b.csv")
-NEW = {"run": RUN, "serve": SERVE, "sweep": SWEEP}
+KIND = ResultKind("test", NAMES)
 root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write where it has no permission")
 
 
-def command(*args: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [COMMAND, *args],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=before,
-    )
-
-
-def refused(process: subprocess.Popen[str]) -> str:
-    """The one sentence of a command that was refused."""
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 2, (out, err)
-    assert "Traceback" not in err
-    assert err.count("\n") == 1
-    return err
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every visible file of a folder."""
-    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
-
-
 def fill(folder: Path, text: str, names: tuple[str, ...] = NAMES) -> None:
-    with replacing(folder, NAMES) as new:
+    with replacing(folder, KIND) as new:
         for name in names:
             (new / name).write_text(text)
 
 
 def fail(folder: Path, error: BaseException) -> None:
     """A result that fails when a part of it is written."""
-    with replacing(folder, NAMES) as new:
+    with replacing(folder, KIND) as new:
         (new / "a.csv").write_text("half")
         raise error
 
@@ -84,7 +71,7 @@ def test_a_result_replaces_the_one_before_and_leaves_other_files(tmp_path: Path)
     fill(tmp_path, "old")
     fill(tmp_path, "new", NAMES[:2])
     assert content(tmp_path) == {"mine.txt": b"mine", "summary.json": b"new", "a.csv": b"new"}
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [MANIFEST]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError()])
@@ -96,26 +83,46 @@ def test_a_result_that_fails_leaves_the_old_one(tmp_path: Path, error: BaseExcep
     assert not list(tmp_path.glob(f"{STAGING}*"))
 
 
-def test_a_folder_under_the_name_of_a_result_is_refused_before_anything_moves(
-    tmp_path: Path,
+def plant(path: Path, what: str) -> None:
+    """Put something under the name of a result file, after a command wrote that file."""
+    path.unlink(missing_ok=True)
+    if what == "folder":
+        path.mkdir()
+    elif what == "link":
+        (path.parent.parent / "outside").write_text("precious")
+        path.symlink_to(path.parent.parent / "outside")
+    elif what == "dangling link":
+        path.symlink_to(path.parent.parent / "nothing")
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_text(what)
+
+
+@pytest.mark.parametrize("what", ["folder", "link", "dangling link", "pipe", "mine"])
+@pytest.mark.parametrize("before", ["nothing", "a result"])
+def test_only_a_file_that_the_same_command_wrote_is_replaced(
+    tmp_path: Path, before: str, what: str
 ) -> None:
-    fill(tmp_path, "old", NAMES[:2])
-    (tmp_path / "b.csv").mkdir()
-    with pytest.raises(InputError, match=r"b\.csv: it is a folder"):
-        fill(tmp_path, "new")
-    assert (tmp_path / "a.csv").read_text() == "old"
-
-
-def test_links_are_replaced_and_not_written_through(tmp_path: Path) -> None:
-    outside, folder = tmp_path / "outside", tmp_path / "out"
-    outside.write_text("precious")
+    folder = tmp_path / "out"
     folder.mkdir()
-    for name in NAMES:
-        (folder / name).symlink_to(outside)
-    fill(folder, "new", NAMES[:2])
-    assert outside.read_text() == "precious"
-    assert not any((folder / name).is_symlink() for name in NAMES)
-    assert not (folder / "b.csv").exists()
+    if before == "a result":
+        fill(folder, "old")
+    plant(folder / "a.csv", what)
+    for attempt in (check_replaceable, lambda *_: fill(folder, "new")):
+        with pytest.raises(InputError, match=r"a\.csv: (it is a folder|the result would replace)"):
+            attempt(folder, KIND)
+    if before == "a result":
+        assert (folder / "summary.json").read_text() == "old"
+    assert not (tmp_path / "nothing").exists()
+    if what == "link":
+        assert (tmp_path / "outside").read_text() == "precious"
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    """Also one that is planted between the check and the writing."""
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
     (tmp_path / "single").symlink_to(outside)
     with atomic_write(tmp_path / "single") as path:
         path.write_text("new")
@@ -139,6 +146,113 @@ def test_no_file_takes_the_place_of_a_pipe_or_a_folder(
         assert "name a file" in refused(command(*words))
     assert path.stat().st_mode == mode
     assert [p.name for p in tmp_path.iterdir()] == ["special.png"]
+
+
+@pytest.mark.parametrize("cut", range(5))
+def test_a_result_whose_move_was_cut_short_is_finished_by_the_next_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """As a kill would cut it: between any two steps of the move."""
+    fill(tmp_path, "old", ("summary.json", "b.csv"))
+    moves = 0
+    replace = os.replace
+
+    def killed(*args: Any) -> None:
+        nonlocal moves
+        moves += 1
+        if moves > cut:
+            raise OSError("killed")
+        replace(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        if cut < 3:  # two files and the manifest move
+            with pytest.raises(OSError, match="killed"):
+                fill(tmp_path, "new", NAMES[:2])
+            assert list(tmp_path.glob(f"{COMPLETE}*"))
+        else:
+            fill(tmp_path, "new", NAMES[:2])
+    check_whole(tmp_path)
+    assert content(tmp_path) == dict.fromkeys(NAMES[:2], b"new")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [MANIFEST]
+    fill(tmp_path, "newer")
+
+
+def test_an_interrupt_waits_until_the_files_are_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, "old")
+    replace = os.replace
+
+    def interrupted(*args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        replace(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fill(tmp_path, "new")
+    assert content(tmp_path) == dict.fromkeys(NAMES, b"new")
+
+
+def test_results_of_two_commands_share_a_folder_only_where_no_name_is_shared(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path, "old")
+    other = ResultKind("other", ("d.csv", "a.csv"))
+    with pytest.raises(InputError, match=r"holds a result of `test`, which has a a\.csv, too"):
+        check_replaceable(tmp_path, other)
+    with replacing(tmp_path, ResultKind("third", ("d.csv",))) as new:
+        (new / "d.csv").write_text("third")
+    assert content(tmp_path) == {**dict.fromkeys(NAMES, b"old"), "d.csv": b"third"}
+
+
+def test_a_result_does_not_replace_its_input(tmp_path: Path) -> None:
+    fill(tmp_path, "old")
+    check_replaceable(tmp_path, KIND, [None, "gpt2", tmp_path / "none", tmp_path])
+    with pytest.raises(InputError, match=r"a\.csv: it is an input"):
+        check_replaceable(tmp_path, KIND, [tmp_path / ".." / tmp_path.name / "a.csv"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"results": {"test": {"../mine": "0"}}}',
+        b'{"results": {"test": {"": "0", "..": "0"}}}',
+        b'{"results": {"test": {"a.csv": 1}}}',
+    ],
+)
+def test_a_damaged_manifest_owns_nothing(tmp_path: Path, text: bytes) -> None:
+    folder = tmp_path / "out"
+    fill(folder, "old")
+    (tmp_path / "mine").write_text("precious")
+    (folder / MANIFEST).write_bytes(text)
+    assert Manifest.read(folder) == Manifest()
+    with pytest.raises(InputError, match="memorywall did not write it"):
+        fill(folder, "new")
+    assert content(folder) == dict.fromkeys(NAMES, b"old")
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_commands_do_not_replace_what_is_not_theirs(tmp_path: Path) -> None:
+    """Each is refused before it works: an input, a file of the user, another command's result."""
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    assert command(*RUN, "--out", str(run)).wait(timeout=120) == 0
+    mine.mkdir()
+    (mine / "config.json").write_text("{}")
+    before = content(run)
+    for words, sentence in (
+        ((*SERVE, "--out", str(run)), "holds a result of `run`"),
+        (("run", str(run / "scenario.toml"), "--out", str(run)), "it is an input"),
+        ((*SWEEP, "--out", str(mine)), "did not write it"),
+        ((*SERVE, "--out", str(mine)), "did not write it"),
+    ):
+        assert sentence in refused(command(*words))
+    assert content(run) == before
+    assert content(mine) == {"config.json": b"{}"}
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
@@ -208,10 +322,12 @@ def test_a_folder_holds_one_whole_result_whatever_came_before(
             (folder / names[0]).unlink(missing_ok=True)
             if event == "link":
                 (folder / names[0]).symlink_to(outside)
-                expected[names[0]] = b"precious"
             else:
                 (folder / names[0]).write_bytes(b"\xff")
-                expected[names[0]] = b"\xff"
+            with pytest.raises(InputError, match="the result would replace it"):
+                fill(folder, "new")
+            (folder / names[0]).unlink()
+            expected.pop(names[0], None)
         assert content(folder) == expected
     assert outside.read_text() == "precious"
 
@@ -259,83 +375,6 @@ def test_a_second_writer_is_refused(tmp_path: Path, name: str) -> None:
         words = refused(command(*NEW[name], "--out", str(tmp_path)))
     assert "another memorywall is writing there" in words
     assert content(tmp_path) == dict.fromkeys(NAMES, b"old")
-
-
-# Failures of the machine ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NEW)
-@pytest.mark.parametrize(
-    "most", [200, *(pytest.param(most, marks=pytest.mark.slow) for most in (0, 2000))]
-)
-def test_a_file_size_limit_leaves_the_old_result(tmp_path: Path, name: str, most: int) -> None:
-    done = command(*NEW[name], "--out", str(tmp_path))
-    done.communicate(timeout=120)
-    assert done.returncode == 0
-    before = {k: v for k, v in content(tmp_path).items() if k != "points.jsonl"}
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-
-    args = (*NEW[name], "--set", "hbm.bandwidth_GBps=1000", "--out", str(tmp_path))
-    assert "File too large" in refused(command(*args, before=limit))
-    assert {k: v for k, v in content(tmp_path).items() if k != "points.jsonl"} == before
-    assert not list(tmp_path.glob(f"{STAGING}*"))
-
-
-def kill_once(folder: Path, delay: float) -> None:
-    """Start a run into a folder that holds one, and kill it after a while."""
-    args = (*RUN, "--batch", "3", "--out", str(folder))
-    process = command(*args)
-    time.sleep(delay)  # the moment of the attack, not a wait for something to happen
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-
-
-def check_whole(folder: Path) -> None:
-    """A folder that says "complete" holds files of one run."""
-    if (folder / "summary.json").exists():
-        batch = load_scenario(folder / "scenario.toml").workload.batch
-        resolved = json.loads((folder / "resolved.json").read_bytes())
-        assert resolved["scenario"]["workload"]["batch"] == batch
-        assert json.loads((folder / "summary.json").read_bytes())["tokens_out"] == 2 * batch
-
-
-@pytest.mark.parametrize(
-    "trials", [2, pytest.param(60, marks=pytest.mark.slow)], ids=["few", "many"]
-)
-def test_a_kill_at_any_moment_leaves_a_whole_result(tmp_path: Path, trials: int) -> None:
-    draw = random.Random(7)
-    first = command(*RUN, "--batch", "5", "--out", str(tmp_path))
-    begun = time.monotonic()
-    first.communicate(timeout=120)
-    length = time.monotonic() - begun
-    for _ in range(trials):
-        kill_once(tmp_path, draw.uniform(0.3, 1.05) * length)
-        check_whole(tmp_path)
-    last = command(*RUN, "--batch", "7", "--out", str(tmp_path))
-    assert last.communicate(timeout=120)[1] == ""
-    assert load_scenario(tmp_path / "scenario.toml").workload.batch == 7
-    check_whole(tmp_path)
-    assert not list(tmp_path.glob(f"{STAGING}*"))
-
-
-@pytest.mark.parametrize(
-    "trials", [1, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"]
-)
-def test_two_runs_into_one_folder_never_mix(tmp_path: Path, trials: int) -> None:
-    for trial in range(trials):
-        folder = tmp_path / str(trial)
-        both = [command(*RUN, "--batch", b, "--out", str(folder)) for b in ("3", "5")]
-        texts = [process.communicate(timeout=120)[1] for process in both]
-        codes = [process.returncode for process in both]
-        assert set(codes) <= {0, 2}
-        assert 0 in codes
-        for code, text in zip(codes, texts, strict=True):
-            assert ("another memorywall" in text) == (code == 2)
-        winner = load_scenario(folder / "scenario.toml").workload.batch
-        assert codes[(3, 5).index(winner)] == 0
-        check_whole(folder)
 
 
 # The log of a sweep --------------------------------------------------------------------------
@@ -514,7 +553,7 @@ def test_closed_standard_files_do_no_harm(tmp_path: Path, closed: tuple[int, ...
         [COMMAND, *RUN, "--out", str(tmp_path)], preexec_fn=close, check=False, timeout=120
     )
     assert done.returncode == 0
-    check_whole(tmp_path)
+    check_whole_result(tmp_path)
     assert (tmp_path / "summary.json").exists()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sim.cli.surroundings import LEAST_ADDRESSES, shortage
-from sim.output.files import STAGING
+from sim.output.folder import STAGING
 from sim.serve import serving as serving_module
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.serving import serve

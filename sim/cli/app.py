@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from sim.cli.traces import app as traces
 from sim.cli.validate import calibrate, validate
 from sim.cli.whatif import OPEN, SESSION, compare, sensitivity, trend, what_if
 from sim.errors import MemorywallError, one_line
-from sim.output.files import claimed
+from sim.output.folder import claimed
 
 # ClickException, of the click that this typer uses: its own copy or the installed one.
 FlagError: Any = typer.BadParameter.__mro__[2]
@@ -80,7 +79,9 @@ def run(
     flags = flags_of(context, Scenario)
     if prefetch is not None:
         flags.setdefault("set", {})["device.prefetch"] = prefetch
-    run_scenario(scenario_of(model, flags), record_of(context, RunOutput))
+    scenario = scenario_of(model, flags)
+    output = record_of(context, RunOutput)
+    run_scenario(scenario, output, (model, scenario.model, scenario.on))
 
 
 @app.command()
@@ -136,9 +137,6 @@ def answer() -> int:
         return _refused(error.format_message() or "see memorywall --help")
     except (MemorywallError, msgspec.ValidationError) as error:
         return _refused(str(error))
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except MemoryError:
         return _refused(
             "memory is short: take fewer --workers, points, requests or layers, or --no-steps; "

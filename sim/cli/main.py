@@ -9,7 +9,7 @@ from types import FrameType
 
 INTERRUPT, TERMINATE = 130, 143  # exit codes: 128 and the number of the signal
 WORDS = {INTERRUPT: "interrupted", TERMINATE: "terminated"}
-_code = INTERRUPT  # of an interrupt that has arrived
+_code = INTERRUPT  # the exit code of the signal that arrived last
 
 
 def main() -> None:

@@ -27,4 +27,4 @@ def measure(context: typer.Context) -> None:
             f"  memorywall calibrate {plan.out}/kernels --device {done.file}   # fits its terms"
         )
     if done.interrupted:
-        raise SystemExit(130)
+        raise KeyboardInterrupt

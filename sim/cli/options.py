@@ -19,7 +19,7 @@ from sim.errors import InputError, quoted
 from sim.inputs.explain import explained
 from sim.inputs.plugins import refuse_plugins
 from sim.inputs.settings import Setting, settings_of
-from sim.output.files import claimed
+from sim.output.folder import claimed
 from workloads.numbers import decimal_number, whole_number
 
 _PLUGINS = inspect.Parameter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,17 +37,21 @@ def scenario_of(model: str, flags: dict[str, Any]) -> Scenario:
     return convert(overlay(model, flags, [], Scenario), Scenario, "command line")
 
 
-def run_scenario(scenario: Scenario, output: RunOutput) -> Result:
-    """Run, print the tables, and write the folder of results if one is named."""
+def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = ()) -> Result:
+    """Run, print the tables, and write the folder of results if one is named.
+
+    `inputs`: names or files that the scenario came from; the results do not replace one of them.
+    """
+    from sim.output.export import RUN_RESULT, write_result
+    from sim.output.folder import check_replaceable
     from sim.output.report import print_result, terminal
 
+    check_replaceable(output.out, RUN_RESULT, inputs)
     if output.save_scenario:
         _save(scenario, output.save_scenario)
     with progress_bar() as progress:
         result = run(scenario, progress)
-    if output.out:  # before it is printed: the reader of a pipe may close it
-        from sim.output.export import write_result
-
+    if output.out:  # files first: printing may fail
         write_result(
             result,
             output.out,

@@ -18,6 +18,6 @@ def serve(
     from sim.serve.session import ServeOutput, serve_scenario, serving_of
 
     serving = serving_of(model, flags_of(context, Serving))
-    served = serve_scenario(serving, record_of(context, ServeOutput))
+    served = serve_scenario(serving, record_of(context, ServeOutput), [model])
     if served.interrupted:  # no script may take a part for the whole
         raise typer.Exit(130)

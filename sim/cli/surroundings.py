@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 LEAST_ADDRESSES = 2 * 10**9  # bytes; libraries reserve far more than they use
 MORE_THREADS = 14  # that libraries start, beyond one per core
-MANY_THREADS = 4096  # a limit from here on is none
+MANY_THREADS = 4096  # limits this high are treated as no limit
 
 
 def shortage() -> str:
@@ -23,8 +24,8 @@ def shortage() -> str:
     addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
     if addresses != resource.RLIM_INFINITY and addresses < LEAST_ADDRESSES:
         return (
-            f"memory is limited to {addresses / 1e9:.1f} GB (ulimit -v); the least is "
-            f"{LEAST_ADDRESSES / 1e9:.0f} GB of addresses, most of which stay unused"
+            f"memory is limited to {addresses / 1e9:.1f} GB (ulimit -v); at least "
+            f"{LEAST_ADDRESSES / 1e9:.0f} GB of address space is needed, most of it unused"
         )
     threads, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if threads == resource.RLIM_INFINITY or threads >= MANY_THREADS:
@@ -54,9 +55,39 @@ def _startable(count: int) -> bool:
     return True
 
 
+class StandardFile(io.TextIOWrapper):
+    """Standard output or error, whose reader may leave: what is written after that is dropped.
+
+    The command goes on, so that its results and its exit code do not depend on who reads them.
+    """
+
+    def write(self, text: str) -> int:
+        """Write; see `io.TextIOBase.write`."""
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush; see `io.IOBase.flush`."""
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.fileno())
+        os.close(nothing)
+
+
 def open_standard_files() -> None:
-    """Where a standard file is closed, the null device takes its place: no result may get its
-    number, and printing does no harm."""
+    """Make printing harmless.
+
+    Where a standard file is closed, the null device takes its place, so that no result gets its
+    number. Where the reader of a pipe leaves, output is dropped.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, os.O_RDWR)
@@ -64,3 +95,8 @@ def open_standard_files() -> None:
                 os.dup2(handle, number)
                 os.close(handle)
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        file = getattr(sys, name)
+        kept = {"encoding": file.encoding, "errors": file.errors}
+        kept["line_buffering"] = file.line_buffering
+        setattr(sys, name, StandardFile(file.detach(), **kept))

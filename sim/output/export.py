@@ -13,15 +13,15 @@ from msgspec import to_builtins
 
 from sim.account.metrics import ends
 from sim.output.cells import safe, safe_rows
-from sim.output.files import atomic_write, replacing
+from sim.output.files import atomic_write
+from sim.output.folder import ResultKind, replacing
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import save_scenario
 from sim.simulation import Result
 from sim.states import STATES
 
 TABLE_FORMATS = ("csv", "parquet")
-# What a run leaves in its folder; summary.json comes last, so that its presence says: complete.
-OURS = (
+RUN_FILES = (
     "scenario.toml",
     "resolved.json",
     "summary.json",
@@ -29,6 +29,7 @@ OURS = (
     *(f"{name}.{kind}" for name in ("ops", "account", "passes") for kind in TABLE_FORMATS),
     *(f"{name}.{kind}" for name in ("timeline", "account", "roofline") for kind in ("png", "svg")),
 )
+RUN_RESULT = ResultKind("run", RUN_FILES)
 
 
 def write_result(
@@ -46,7 +47,7 @@ def write_result(
     """
     if table_format not in TABLE_FORMATS:
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
-    with replacing(folder, OURS) as new:
+    with replacing(folder, RUN_RESULT) as new:
         written = list(_write(result, new, table_format, pictures, trace, counterfactual))
     return [folder / path.name for path in written]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,11 +33,6 @@ class Terminal(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Text to show; see `rich.console.Console`."""
         return super().render_str(printable(text), **options)
-
-    def on_broken_pipe(self) -> None:
-        """The reader of a pipe has seen enough: the command has done its work, and succeeds."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0)
 
 
 def terminal() -> Console:

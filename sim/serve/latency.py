@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PERCENTILES = (50, 90, 95, 99)
 LATENCIES = ("ttft", "tpot", "e2e", "queuing_delay")
 _TIMES = ("arrival_ps", "scheduled_ps", "first_token_ps", "last_token_ps", "output_tokens")
-_DROPPED = 36  # trailing bits of a float64 that do not count for a bin: bins 0.0015 % wide
+_DROPPED = 36  # low bits of a float64 that are dropped to form bins, which are 0.0015 % wide
 Values = NDArray[np.float64]
 Blocks = Callable[[], Iterator[NDArray[Any]]]
 

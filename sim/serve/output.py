@@ -13,7 +13,8 @@ from rich.table import Table
 
 from sim.clock import seconds
 from sim.output.export import TABLE_FORMATS
-from sim.output.files import atomic_write, replacing
+from sim.output.files import atomic_write
+from sim.output.folder import ResultKind, replacing
 from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import collect_steps
 from sim.serve.latency import LATENCIES, PERCENTILES
@@ -24,14 +25,14 @@ from sim.states import STATES
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "queuing_delay": "queuing delay"}
 
 
-# What a serving run leaves in its folder.
-OURS = (
+SERVE_FILES = (
     "config.json",
     "summary.json",
     "trace.json.gz",
     *(f"{name}.{kind}" for name in ("requests", "steps", "stages") for kind in TABLE_FORMATS),
     *(f"{name}.{kind}" for name in ("latencies", "requests", "time") for kind in ("png", "svg")),
 )
+SERVE_RESULT = ResultKind("serve", SERVE_FILES)
 
 
 class ServeFiles(NamedTuple):
@@ -68,7 +69,7 @@ def write_serve(
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
     if trace_window and steps is None:
         raise ValueError("a trace needs the steps of the run, which were not kept")
-    with replacing(folder, OURS) as new:
+    with replacing(folder, SERVE_RESULT) as new:
         written = [
             _json(new / "config.json", {"memorywall": version("memorywall"), **config}),
             _json(new / "summary.json", summary),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,13 @@ from sim.cost.model import matrix_rate
 from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
+from sim.output.folder import check_replaceable
 from sim.output.options import Output
 from sim.output.report import counted, terminal
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.intervals import in_summary
 from sim.serve.knobs import Slo
-from sim.serve.output import ServeFiles, print_summary, write_serve
+from sim.serve.output import SERVE_RESULT, ServeFiles, print_summary, write_serve
 from sim.serve.record import ServeRecord
 from sim.serve.serving import Served, serve
 from sim.serve.shard import Progress, Reached
@@ -45,13 +46,21 @@ def serving_of(model: str, flags: dict[str, Any]) -> Serving:
     return convert(overlay(model, flags, [], Serving), Serving, "command line")
 
 
-def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
+def files_of(serving: Serving) -> list[str | None]:
+    """The names that a serving run may read as files."""
+    traffic = serving.traffic
+    lengths = (text.partition(":")[2] for text in (traffic.prompt, traffic.output))
+    return [serving.model, serving.on, traffic.trace, *lengths]
+
+
+def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] = ()) -> Served:
     """Serve, write the result folder if one is named, and print the tables: in this order, so that
     a reader who has seen enough (`| head`) costs no result.
 
-    After Ctrl-C the same, with what is finished.
+    After Ctrl-C the same, with what is finished. The results do not replace one of the `inputs`.
     """
     console, out, trace_window = terminal(), output.out, output.trace_window
+    check_replaceable(out, SERVE_RESULT, [*inputs, *files_of(serving)])
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
     with progress_lines(serving.traffic) as progress:
@@ -80,7 +89,7 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
                     ticks_of(trace_window),
                 ),
             )
-    finally:  # a folder that cannot be written costs no table
+    finally:  # print the tables even if writing fails
         _show(served, metrics, console)
     if out:
         console.print(f"  written to {out}/")

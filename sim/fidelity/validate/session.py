@@ -19,10 +19,14 @@ from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import scores, table
 from sim.output.cells import safe_frame
-from sim.output.files import atomic_write, replacing
+from sim.output.files import atomic_write
+from sim.output.folder import ResultKind, check_replaceable, replacing
 from sim.output.options import Output
 from sim.output.report import terminal
 
+VALIDATE_RESULT = ResultKind(
+    "validate", ("scores.csv", "scores.parquet", "predicted.png", "predicted.svg")
+)
 BY = ["set", "quantity", "device", "dtype", "shapes", "regime"]
 
 
@@ -50,6 +54,7 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
     """
     console = terminal()
     device, out = options.device, options.out
+    check_replaceable(out, VALIDATE_RESULT, paths)
     bench = PredictionBench(device)
     predicted: list[tuple[MeasuredFile, pl.DataFrame]] = []
     unknown: list[Path] = []
@@ -63,20 +68,23 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
             interrupted = True
     for path in unknown:
         console.print(f"  {path}: left out, its columns are of no known format")
+    if not predicted and interrupted:
+        raise KeyboardInterrupt
     if not predicted:
         raise InputError(
             f"{', '.join(map(str, paths))}: no table of a known format was read; known formats "
             f"are {', '.join(one.name for one in FORMATS)}, each recognised by its columns"
         )
     points = pl.concat([scored for _, scored in predicted])
+    if out:  # files first: printing may fail
+        write(out, predicted, points, options.table_format, options.pictures)
     print_scores(points, console, options.detail)
     if interrupted:
-        console.print("  interrupted: what stands above is of the tables read until then")
+        console.print("  interrupted: the scores are those of the tables that were read")
     if out:
-        write(out, predicted, points, options.table_format, options.pictures)
         console.print(f"  written to {out}/")
     if interrupted:
-        raise SystemExit(130)
+        raise KeyboardInterrupt
     return within(points, options.max_median, console)
 
 
@@ -140,9 +148,8 @@ def write(
     table_format: str,
     pictures: bool,
 ) -> None:
-    """Rows with their predictions (a table a source), scores, and the picture."""
-    names = ["scores.csv", "scores.parquet", "predicted.png", "predicted.svg"]
-    with replacing(out, names) as new:
+    """Rows with their predictions (one table per source), the scores and the picture."""
+    with replacing(out, VALIDATE_RESULT) as new:
         known: dict[str, int] = {}
         for source, scored in predicted:
             stem = "-".join(source.path.with_suffix("").parts[-2:])

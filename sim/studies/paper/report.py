@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sim.output.folder import ResultKind, replacing
 from sim.studies.paper.cells import Cell, Section
 from sim.studies.paper.cpu import cpu_latency
 from sim.studies.paper.figures import (
@@ -21,6 +22,8 @@ from sim.studies.paper.figures import (
 )
 from sim.studies.paper.tables import tables
 from sim.studies.paper.trends import trends
+
+PAPER_RESULT = ResultKind("paper", ())  # its files are checked when they are drawn
 
 
 class PaperReport(msgspec.Struct, frozen=True):
@@ -67,8 +70,9 @@ def reproduce(out: Path | None, pictures: bool = True) -> PaperReport:
         return report
     from sim.studies.paper.pictures import draw
 
-    out.mkdir(parents=True, exist_ok=True)
-    return PaperReport(report.sections, tuple(draw(report.sections, out)))
+    with replacing(out, PAPER_RESULT) as new:
+        drawn = draw(report.sections, new)
+    return PaperReport(report.sections, tuple(out / path.name for path in drawn))
 
 
 def print_report(report: PaperReport, console: Console) -> None:

@@ -25,7 +25,7 @@ from sim.errors import Infeasible, InputError, MemorywallError
 from sim.studies.sweep.kinds import Row, refusal
 from sim.studies.sweep.registry import kind_of
 
-PATIENCE = 3  # pools that may die one after the other without a single finished job
+PATIENCE = 3  # give up after this many pools in a row died without finishing a job
 ANSWER = "10s"  # for a Dask scheduler to answer in
 Job = list[tuple[int, Any]]  # numbers of points, and the results of `Kind.prepare`
 Found = list[tuple[int, Row]]

@@ -14,7 +14,7 @@ from sim.errors import InputError
 from sim.inputs.documents import read_document
 from sim.inputs.overlay import overlay
 from sim.output.export import write_json, write_table
-from sim.output.files import replacing
+from sim.output.folder import ResultKind, check_replaceable, replacing
 from sim.output.options import OutputFolder, Pictures, TableFormat
 from sim.output.report import terminal
 from sim.scenario import MachineName, Scenario
@@ -31,6 +31,10 @@ from sim.studies.sweep.wall import WallMap, map_of, map_wall
 from workloads.model import Record
 
 TABLE = "sweep"
+SWEEP_RESULT = ResultKind(
+    "sweep", (f"{TABLE}.csv", f"{TABLE}.parquet", "config.json", "front.png", "front.svg")
+)
+MAP_RESULT = ResultKind("map", ("map.json", "map.png", "map.svg"))
 RUN_KEYS = Scenario.__struct_fields__
 Words = tuple[str, ...]
 DaskAddress = Annotated[
@@ -139,7 +143,7 @@ def _first(grids: Sequence[str], key: str) -> str | None:
 
 def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
     """Sweep, print the tables, write the folder if one is named. After Ctrl-C the same with what
-    is finished, and exit code 130."""
+    is finished, and a KeyboardInterrupt."""
     name, base = base_of(scenario, options.on, options.set, options.grid)
     kind, out, having = kind_of(name), options.out, options.having
     max_rate = options.max_rate_under_slo
@@ -150,12 +154,13 @@ def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
     metric = Metric(options.objective or best, kind.columns, "--objective")
     front = front_of(options.pareto, kind.front, request)
     check_having(having, [axis.name for axis in request.axes] + [*STATUS, *kind.columns])
+    check_replaceable(out, SWEEP_RESULT, [scenario])
     with progress("points") as watch:
         swept = run_sweep(
             request, folder=out, workers=options.workers, dask=options.dask, watch=watch
         )
     console = terminal()
-    if out:  # before it is printed: a reader may close the pipe
+    if out:  # files first: printing may fail
         write_sweep(swept, out, options.table_format, front if options.pictures else None, having)
     print_sweep(swept, console, metric, front, having)
     if out:
@@ -164,7 +169,7 @@ def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
         left = sum(row is None for row in swept.rows)
         again = "the same command goes on from here" if out else "with --out one can go on"
         console.print(f"  interrupted: {left:,} points are left; {again}")
-        raise SystemExit(130)
+        raise KeyboardInterrupt
     return swept
 
 
@@ -182,9 +187,8 @@ def write_sweep(
     swept: Swept, out: Path, table_format: str, front: tuple[Metric, Metric] | None, having: str
 ) -> None:
     """The request, the table in the order of the grid, and the picture of the front."""
-    drawn = [f"front.{kind}" for kind in ("png", "svg")]
     good = usable(swept.records(), having)  # before anything is written: it may refuse `having`
-    with replacing(out, [f"{TABLE}.csv", f"{TABLE}.parquet", "config.json", *drawn]) as new:
+    with replacing(out, SWEEP_RESULT) as new:
         write_json(new / "config.json", described(swept.sweep))
         write_table(swept.table(), new / f"{TABLE}.{table_format}")
         if front and len(good) > 1:
@@ -233,6 +237,7 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
     """Compute a memory-wall map, print it, draw it if a folder is named."""
     name, base = base_of(scenario, options.on, options.set, options.grid)
     request, out = sweep_of(name, base, options.grid), options.out
+    check_replaceable(out, MAP_RESULT, [scenario])
     with progress("points") as watch:
         wall_map = map_wall(
             request,
@@ -242,8 +247,8 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
             workers=options.workers,
             watch=watch,
         )
-    if out:  # before it is printed: a reader may close the pipe
-        with replacing(out, [f"map.{kind}" for kind in ("json", "png", "svg")]) as new:
+    if out:  # files first: printing may fail
+        with replacing(out, MAP_RESULT) as new:
             write_json(new / "map.json", map_of(wall_map))
             if options.pictures:
                 from sim.studies.sweep.wall_plot import plot_walls
@@ -272,6 +277,7 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
         raise InputError("a recommendation needs a bound: --slo-ttft, --slo-tpot or --slo-e2e")
     more = sweep_of(name, base, options.grid).axes
     request = splits(name, base, more, devices)
+    check_replaceable(out, SWEEP_RESULT, [scenario])
     with progress("splits") as watch:
         swept = run_sweep(
             request, folder=out, workers=options.workers, dask=options.dask, watch=watch
@@ -285,5 +291,5 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
         console.print(f"  written to {out}/")
     if swept.interrupted:
         console.print("  interrupted: not all splits were tried")
-        raise SystemExit(130)
+        raise KeyboardInterrupt
     return judged

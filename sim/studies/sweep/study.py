@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sim.errors import InputError
-from sim.output.files import claimed
+from sim.output.folder import claimed
+from sim.output.interrupts import interrupts_after
 from sim.output.tables import Cell, Table
 from sim.studies.sweep.grid import Sweep, document, points_of
 from sim.studies.sweep.kinds import REFUSED, Kind, Row, is_row, refusal
@@ -218,22 +215,6 @@ def _compute(swept: Swept, points: Points, log: Log, workers: Workers, watch: Wa
         swept.interrupted = True
     if not swept.interrupted:
         _blame(swept.sweep, swept.points, [_only_refused(row) for row in swept.rows])
-
-
-@contextmanager
-def interrupts_after() -> Iterator[None]:
-    """Obey an interrupt that comes within the block when the block has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-        if caught and callable(before):
-            before(*caught[0])
 
 
 def _together(kind: str, numbers: list[int], ready: list[Any]) -> Iterator[Found]:

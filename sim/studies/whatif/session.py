@@ -14,7 +14,7 @@ from rich.console import Console
 from sim.errors import InputError, printable
 from sim.inputs.documents import read_text
 from sim.output.export import write_json, write_table
-from sim.output.files import replacing
+from sim.output.folder import ResultKind, check_replaceable, replacing
 from sim.output.options import OutputFolder, Pictures
 from sim.output.plots.style import Kind
 from sim.output.report import plain_table, terminal
@@ -133,6 +133,7 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
             "compare: give a second scenario or result, or what changes, e.g. --set "
             "hbm.bandwidth_GBps=*2 or --batch 16"
         )
+    check_replaceable(options.out, kind_of_answer("compare"), [first, second])
     before = subject(first, on, both)
     after = subject(second or first, on, [*both, *changes])
     if before.kind != after.kind:
@@ -144,7 +145,7 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     names = names_of(before, after, changes if second is None else ())
     share = chance(before, after, comparison.before, comparison.after)
     if options.out:
-        with results(options.out, "compare", "json", "csv") as stem:
+        with results(options.out, "compare") as stem:
             document = {**described(comparison, names), "after_is_shorter_in": share}
             write_json(stem.with_suffix(".json"), document)
             write_table(table_of(comparison), stem.with_suffix(".csv"))
@@ -160,13 +161,18 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     return comparison
 
 
+def kind_of_answer(name: str) -> ResultKind:
+    """What an answer may leave in its folder."""
+    return ResultKind(name, tuple(f"{name}.{kind}" for kind in ("json", "csv", "png", "svg")))
+
+
 @contextmanager
-def results(out: Path, name: str, *suffixes: str) -> Iterator[Path]:
+def results(out: Path, name: str) -> Iterator[Path]:
     """`name` in a new folder whose files replace those of an earlier answer in `out`.
 
-    They are written before anything is printed: the reader of a pipe may close it.
+    They are written before anything is printed, since printing may fail.
     """
-    with replacing(out, [f"{name}.{suffix}" for suffix in (*suffixes, "png", "svg")]) as new:
+    with replacing(out, kind_of_answer(name)) as new:
         yield new / name
 
 
@@ -177,11 +183,12 @@ def _written(out: Path | None, console: Console) -> None:
 
 def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
     """What a metric depends on."""
+    check_replaceable(options.out, kind_of_answer("sensitivity"), [scenario])
     name, base = document_of(scenario, options.on, options.set)
     with progress("runs") as watch:
         result = sensitivity(name, base, options.metric, watch)
     if options.out:
-        with results(options.out, "sensitivity", "json") as stem:
+        with results(options.out, "sensitivity") as stem:
             write_json(stem.with_suffix(".json"), described_sensitivity(result))
             if options.pictures:
                 from sim.studies.whatif.tornado import plot_tornado
@@ -196,12 +203,13 @@ def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
 def answer_what_if(name: str, options: NamedOptions) -> Answer:
     """Run a named what-if, or one's own file."""
     what = load(name)
+    check_replaceable(options.out, kind_of_answer(Path(name).stem), [name])
     with progress("variants") as watch:
         answered = answer(
             what, model=options.model, on=options.on, changes=options.set, watch=watch
         )
     if options.out:
-        with results(options.out, Path(name).stem, "json") as stem:
+        with results(options.out, Path(name).stem) as stem:
             write_json(stem.with_name(f"{stem.name}.json"), described_answer(answered))
             if options.pictures:
                 from sim.studies.whatif.answer_plot import plot_answer
@@ -229,6 +237,7 @@ def show_what_if(name: str) -> None:
 
 def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
     """Carry a device forward."""
+    check_replaceable(options.out, kind_of_answer("trend"), scenarios)
     with progress("workloads") as watch:
         result = trend(
             scenarios,
@@ -239,7 +248,7 @@ def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
             watch,
         )
     if options.out:
-        with results(options.out, "trend", "csv") as stem:
+        with results(options.out, "trend") as stem:
             write_table(trend_table(result), stem.with_suffix(".csv"))
             if options.pictures:
                 plot_trend(result, stem, options.size)

@@ -13,6 +13,7 @@ from hw_models.system import Link, System
 from sim.errors import InputError, quoted
 from sim.inputs.catalogue import Machine
 from sim.inputs.documents import checked, convert, read_document
+from sim.output.folder import check_whole
 from sim.output.plots.style import title
 from sim.output.progress import progress_bar
 from sim.scenario import Resolved, Scenario, make_passes, resolve
@@ -94,7 +95,9 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
     """A result folder, the TOML of a run or of a serving run, or a model's name; with changes
     (KEY=VALUE) laid over a scenario. Raises InputError."""
     folder = Path(ref)
-    if folder.is_dir() and (folder / "summary.json").is_file():
+    if folder.is_dir():
+        check_whole(folder)
+    if (folder / "summary.json").is_file():
         if changes or on:
             raise InputError(f"{ref}: a result is as it is; changes go with a scenario")
         try:
@@ -170,6 +173,10 @@ def run_folder(folder: Path) -> RunSubject:
 def serve_folder(folder: Path) -> ServeSubject:
     """The tables of a serving run's folder."""
     summary = read_document(folder / "summary.json")
+    if summary.get("interrupted"):
+        raise InputError(
+            f"{folder}: the run was interrupted, and its result is a part; run it again"
+        )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     requests, steps = _table(folder, "requests"), _table(folder, "steps")
     assert requests is not None
