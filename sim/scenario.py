@@ -27,17 +27,34 @@ ModelName = Annotated[
     str, Meta(description="Model: a name of the catalogue, a config.json or its folder, or a TOML")
 ]
 MachineName = Annotated[
-    str, Meta(description="Device or system: a name of the catalogue or a TOML")
+    str,
+    Meta(
+        description="Device or system: a name of the catalogue, 4xl40s for four of a device, "
+        "or a TOML",
+        extra={"group": "machine"},
+    ),
 ]
 Dtype = Annotated[
-    str | None, Meta(description="Number format: bf16, fp16, fp8, int8, ..., or wXaY such as w4a16")
+    str | None,
+    Meta(
+        description="Number format: bf16, fp16, fp8, int8, ..., or wXaY such as w4a16; "
+        "the model's own if not given",
+        extra={"group": "machine"},
+    ),
 ]
-KvDtype = Annotated[str | None, Meta(description="Number format of the KV cache")]
+KvDtype = Annotated[
+    str | None,
+    Meta(
+        description="Number format of the KV cache; that of the activations if not given",
+        extra={"group": "machine"},
+    ),
+]
 Settings = Annotated[
     dict[str, Value],
     Meta(
         description="KEY=VALUE changes one value of the device, the system or the model, "
-        "e.g. hbm.bandwidth_GBps=6700 or model.num_hidden_layers=8"
+        "e.g. hbm.bandwidth_GBps=6700 or model.num_hidden_layers=8; or by a factor: *2, /4, +10%",
+        extra={"group": "machine"},
     ),
 ]
 DEFAULT_SEQ, DEFAULT_PROMPT, DEFAULT_OUTPUT = 512, 512, 32
@@ -82,7 +99,11 @@ class Scenario(Record, frozen=True, kw_only=True):
         bool, Meta(description="Simulate equal ranks and uncontended runs of operators only once")
     ] = True
     allow_oom: Annotated[
-        bool, Meta(description="Continue if the model does not fit into memory")
+        bool,
+        Meta(
+            description="Continue if the model does not fit into memory",
+            extra={"group": "memory"},
+        ),
     ] = False
     seed: Annotated[Seed, Meta(description="Seed, recorded with the result")] = 0
     set: Settings = msgspec.field(default_factory=dict)

@@ -19,8 +19,8 @@ from sim.scenario import Resolved
 from sim.serve.serving import serve
 from sim.serve.session import summary
 from sim.simulation import simulate
+from sim.studies.sweep.changes import changed, factor, from_flags
 from sim.studies.whatif import compare, runs
-from sim.studies.whatif.changes import changed, factor, from_flags
 from sim.studies.whatif.parts import Breakdown
 from sim.studies.whatif.resources import resources_of
 from sim.studies.whatif.served import break_down

@@ -25,6 +25,7 @@ from sim.mapping.parallelism import Parallelism
 from sim.scenario import Scenario, Workload
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.knobs import Slo
+from sim.serve.rate import at_rate
 from sim.serve.serving import serve
 from sim.serve.session import summary
 from sim.states import STATES
@@ -34,7 +35,6 @@ from sim.studies.sweep.fronts import Metric, pareto
 from sim.studies.sweep.grid import Sweep, document, points_of, sweep_of
 from sim.studies.sweep.log import Keys
 from sim.studies.sweep.pools import compute, run_jobs
-from sim.studies.sweep.rates import at_rate
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.session import base_of, write_sweep
 from sim.studies.sweep.study import Swept, run_sweep
@@ -260,12 +260,10 @@ def test_a_rate_moves_a_process_and_a_trace(tmp_path: Path) -> None:
     assert fast is not None
     assert 10e12 < slow["makespan_ps"] < 10.1e12  # two a second, as it is
     assert 0.5e12 < fast["makespan_ps"] < 0.6e12
-    process = at_rate(
-        Serving(model="m", on="d", traffic=RequestTraffic(arrivals="gamma:4:cv=2")), 7.5
-    )
-    assert process.traffic.arrivals == "gamma:7.5:cv=2"
+    process = at_rate(RequestTraffic(arrivals="gamma:4:cv=2"), 7.5)
+    assert process.arrivals == "gamma:7.5:cv=2"
     with pytest.raises(InputError, match="no one rate"):
-        at_rate(Serving(model="m", on="d", traffic=RequestTraffic(arrivals="closed:4")), 7.5)
+        at_rate(RequestTraffic(arrivals="closed:4"), 7.5)
 
 
 def test_what_a_file_holds_decides_a_row(tmp_path: Path) -> None:

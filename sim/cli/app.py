@@ -11,14 +11,15 @@ import msgspec
 import typer
 
 from sim.cli.catalogue import catalogue_app
+from sim.cli.help import HelpfulCommand, HelpfulGroup
 from sim.cli.measure import measure
-from sim.cli.options import flags_of, record_of, with_options
+from sim.cli.options import OPEN, flags_of, record_of, with_options
 from sim.cli.serve import serve
 from sim.cli.sweep import map_, recommend, sweep
 from sim.cli.timeline import timeline
 from sim.cli.traces import app as traces
 from sim.cli.validate import calibrate, validate
-from sim.cli.whatif import OPEN, SESSION, compare, sensitivity, trend, what_if
+from sim.cli.whatif import SESSION, compare, sensitivity, trend, what_if
 from sim.errors import MemorywallError, one_line
 from sim.output.folder import claimed
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     name="memorywall",
     help="Where does the time of a transformer go? A simulator whose account of time adds up.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=HelpfulGroup,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -40,12 +41,12 @@ for kind in ("model", "device", "system"):
 SERVING = ("sim.serve.config:Serving", "sim.serve.session:ServeOutput")
 SWEEPS = "sim.studies.sweep.session"
 app.command(cls=with_options(*SERVING))(serve)
-app.command(cls=with_options(f"{SWEEPS}:SweepOptions"))(sweep)
+app.command(context_settings=OPEN, cls=with_options(f"{SWEEPS}:SweepOptions"))(sweep)
 app.command(cls=with_options("sim.fidelity.validate.session:ValidateOptions"))(validate)
 app.command(cls=with_options("sim.fidelity.calibrate.session:CalibrateOptions"))(calibrate)
 app.command(cls=with_options("sim.fidelity.measure.plan:MeasurementPlan"))(measure)
-app.command("map", cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
-app.command(cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)
+app.command("map", context_settings=OPEN, cls=with_options(f"{SWEEPS}:MapOptions"))(map_)
+app.command(context_settings=OPEN, cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:CompareOptions"))(compare)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Measured"))(sensitivity)
 app.command(cls=with_options(f"{SESSION}:TrendOptions"))(trend)
@@ -68,6 +69,7 @@ def run(
         bool | None,
         typer.Option(
             "--prefetch/--no-prefetch",
+            rich_help_panel="machine",
             help="Launch the next operator and load its first weights early: --set device.prefetch",
         ),
     ] = None,
@@ -78,13 +80,13 @@ def run(
 
     flags = flags_of(context, Scenario)
     if prefetch is not None:
-        flags.setdefault("set", {})["device.prefetch"] = prefetch
+        flags.setdefault("set", []).append(f"device.prefetch={str(prefetch).lower()}")
     scenario = scenario_of(model, flags)
     output = record_of(context, RunOutput)
     run_scenario(scenario, output, (model, scenario.model, scenario.on))
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def paper(
     out: Annotated[Path | None, typer.Option(help="Write the pictures here")] = None,
     pictures: Annotated[bool, typer.Option(help="Draw the figures")] = True,
@@ -101,7 +103,7 @@ def paper(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def tour(
     out: Annotated[Path, typer.Option(help="Where results go")] = Path("out"),
 ) -> None:

@@ -7,22 +7,28 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.help import HelpfulCommand, HelpfulGroup
+
 
 def catalogue_app(kind: str) -> typer.Typer:
     """The `list` and `show` commands of one part of the catalogue."""
-    app = typer.Typer(help=f"The {kind}s of the catalogue.", invoke_without_command=True)
+    app = typer.Typer(
+        cls=HelpfulGroup,
+        help=f"The {kind}s of the catalogue.",
+        invoke_without_command=True,
+    )
 
     @app.callback()
     def default(ctx: typer.Context) -> None:
         if ctx.invoked_subcommand is None:
             list_them()
 
-    @app.command("list")
+    @app.command("list", cls=HelpfulCommand)
     def list_them() -> None:
         """List them in a table."""
         print_table(*TABLES[kind]())
 
-    @app.command()
+    @app.command(cls=HelpfulCommand)
     def show(
         name: Annotated[str, typer.Argument(help="A name of the catalogue, or a file")],
     ) -> None:

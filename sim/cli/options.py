@@ -15,6 +15,7 @@ from msgspec import NODEFAULT
 from msgspec import inspect as fields
 from typer.core import TyperCommand
 
+from sim.cli.help import HelpfulCommand
 from sim.errors import InputError, quoted
 from sim.inputs.explain import explained
 from sim.inputs.plugins import refuse_plugins
@@ -30,18 +31,21 @@ _PLUGINS = inspect.Parameter(
         bool,
         typer.Option(
             "--plugins/--no-plugins",
-            help="Allow schedulers and routers that are Python code (module:name)",
+            help="Allow schedulers and routers that are Python code, module:name "
+            "[default: plugins]",
             show_default=False,
+            rich_help_panel="program",
         ),
     ],
 )
 T = TypeVar("T", bound=msgspec.Struct)
+OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}  # of commands with every key
 Flags = dict[str, Any]  # values of flags by field, nested as the records are
 _NUMBERS: dict[type[fields.Type], Callable[[str], float]] = {
     fields.IntType: whole_number,
     fields.FloatType: decimal_number,
 }
-_SHOWN = {fields.IntType: "<int>", fields.FloatType: "<float>"}
+_SHOWN = {fields.IntType: "<int>", fields.FloatType: "<number>"}
 _LISTS = (fields.ListType, fields.VarTupleType)
 
 
@@ -51,7 +55,7 @@ def with_options(*records: str) -> type[TyperCommand]:
     The records are imported when the command runs, so that other commands start without them.
     """
 
-    class Command(TyperCommand):
+    class Command(HelpfulCommand):
         settings: dict[str, tuple[str, Setting]] | None = None  # parameter -> (record, setting)
 
         def get_params(self, ctx: Any) -> Any:
@@ -102,13 +106,21 @@ def record_of(context: typer.Context, record: type[T]) -> T:
     return convert(flags, record, "command line")
 
 
+def open_record_of(context: typer.Context, record: type[T], *more: str) -> T:
+    """The options of a command that takes every key of a scenario as a flag, too: such flags become
+    texts of `set`. `more`: words that stood in the place of an argument. Raises InputError."""
+    from sim.studies.sweep.changes import from_flags
+
+    flags = flags_of(context, record)
+    flags["set"] = [*flags.get("set", ()), *from_flags([*more, *context.args])]
+    return record_of(context, record)
+
+
 def parse(setting: Setting, value: Any) -> Any:
     """The value of a flag as the record takes it. Raises InputError."""
     flag = f"--{setting.flag}"
     if isinstance(setting.info, fields.DictType):
-        from sim.inputs.catalogue import parse_change
-
-        return dict(parse_change(text) for text in value)
+        return list(value)  # KEY=VALUE texts: factors need the scenario that they change
     if isinstance(setting.info, fields.CustomType):
         return Path(value)
     if isinstance(setting.info, fields.TupleType):
@@ -169,11 +181,16 @@ def _parameters(settings: Iterable[Setting]) -> list[Any]:
     return list(typer.main.get_command(app).params)
 
 
-def _values(info: fields.Type) -> str | None:
-    """What stands for the value in the help; None leaves it to typer."""
+def _values(setting: Setting) -> str:
+    """What stands for the value in the help."""
+    info = setting.info
     if isinstance(info, fields.LiteralType):
         return "|".join(map(str, info.values))
-    return _SHOWN.get(type(info))
+    if isinstance(info, fields.DictType) or setting.help.startswith("KEY="):
+        return "KEY=VALUE"
+    if isinstance(info, fields.TupleType):
+        return "FROM:TO"
+    return _SHOWN.get(type(info), "<text>")
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
@@ -185,16 +202,17 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     if isinstance(info, fields.BoolType):
         plain = bool
         names, shown = [f"--{flag}/--no-{flag}"], flag if default else f"no-{flag}"
+    names += [f"--{alias}" for alias in setting.aliases]
     if setting.short:
         names.append(f"-{setting.short}")
-    if default not in (None, NODEFAULT, "", ()):  # the backslash keeps rich from reading a tag
-        text = f"{text} \\[default: {shown}]"
+    if default not in (None, NODEFAULT, "", ()):
+        text = f"{text} [default: {shown}]"
     option = typer.Option(
         *names,
         help=text,
-        metavar=_values(info),
+        metavar=None if plain is bool else _values(setting),
         show_default=False,
-        rich_help_panel=setting.path[0].capitalize() if len(setting.path) > 1 else None,
+        rich_help_panel=setting.group or None,
     )
     return inspect.Parameter(
         "__".join(setting.path),

@@ -26,15 +26,33 @@ LONG_RUN = {"passes planned": 1000, "tasks simulated": 100_000}
 class RunOutput(Output, frozen=True, kw_only=True):
     """What `run` prints and writes."""
 
-    what_if: Annotated[bool, Meta(description="Run again with each resource free")] = True
+    what_if: Annotated[
+        bool, Meta(description="Run again with each resource free", extra={"group": "output"})
+    ] = True
     save_scenario: Annotated[
-        Path | None, Meta(description="File: write the scenario as TOML, then run it")
+        Path | None,
+        Meta(
+            description="File: write the scenario as TOML, then run it", extra={"group": "output"}
+        ),
     ] = None
 
 
 def scenario_of(model: str, flags: dict[str, Any]) -> Scenario:
     """A scenario from a file or from the name of a model, with the given flags over it."""
-    return convert(overlay(model, flags, [], Scenario), Scenario, "command line")
+    return convert(document_of("run", model, flags, Scenario), Scenario, "command line")
+
+
+def document_of(
+    kind: str, model: str, flags: dict[str, Any], record: type[msgspec.Struct]
+) -> dict[str, Any]:
+    """The document of a run or of a serving run with the flags over it, those of --set last."""
+    changes = flags.get("set", ())
+    document = overlay(model, {k: v for k, v in flags.items() if k != "set"}, record)
+    if not changes:
+        return document
+    from sim.studies.sweep.changes import changed
+
+    return changed(kind, document, changes)
 
 
 def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = ()) -> Result:

@@ -6,7 +6,8 @@ import re
 
 import typer
 
-from sim.cli.whatif import Subject, changed
+from sim.cli.options import open_record_of
+from sim.cli.whatif import Subject
 from sim.clock import ticks
 from sim.errors import InputError
 from workloads.numbers import DECIMAL
@@ -22,7 +23,7 @@ def timeline(context: typer.Context, scenario: Subject) -> None:
     from sim.studies.whatif.session import TimelineOptions
     from sim.studies.whatif.subjects import RunSubject, subject
 
-    options = changed(context, TimelineOptions)
+    options = open_record_of(context, TimelineOptions)
     if options.window and options.layer is not None:
         raise InputError("--window and --layer both say what to show; give one")
     out = options.picture

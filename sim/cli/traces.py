@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Request traces: samples by name, and what a trace holds.")
+from sim.cli.help import HelpfulCommand, HelpfulGroup
+
+app = typer.Typer(
+    cls=HelpfulGroup,
+    help="Request traces: samples by name, and what a trace holds.",
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -15,7 +20,7 @@ def default(context: typer.Context) -> None:
         list_them()
 
 
-@app.command("list")
+@app.command("list", cls=HelpfulCommand)
 def list_them() -> None:
     """List the samples that come with the program."""
     from sim.cli.catalogue import print_table
@@ -25,7 +30,7 @@ def list_them() -> None:
     print_table(["sample", "requests", "of"], rows)
 
 
-@app.command()
+@app.command(cls=HelpfulCommand)
 def show(
     trace: Annotated[str, typer.Argument(help="A sample of the list, or a file")],
     on_bad_row: Annotated[

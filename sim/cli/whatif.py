@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import msgspec
 import typer
 
-from sim.cli.options import flags_of, record_of, with_options
+from sim.cli.help import HelpfulCommand, HelpfulGroup
+from sim.cli.options import OPEN, open_record_of, record_of, with_options
 
-OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
 SESSION = "sim.studies.whatif.session"
-T = TypeVar("T", bound=msgspec.Struct)
 Subject = Annotated[
     str,
     typer.Argument(
         help="A model as for `run`, the TOML of a run or of a serving run, or a result folder"
     ),
 ]
-
-
-def changed(context: typer.Context, record: type[T], *more: str) -> T:
-    """The options of the command; flags that are keys of a scenario become texts of `set`."""
-    from sim.studies.whatif.changes import from_flags
-
-    flags = flags_of(context, record)
-    flags["set"] = [*flags.get("set", ()), *from_flags([*more, *context.args])]
-    return record_of(context, record)
 
 
 def compare(
@@ -40,7 +29,7 @@ def compare(
     from sim.studies.whatif.session import CompareOptions, compare_scenarios
 
     flag = (after,) if after and after.startswith("--") else ()
-    options = changed(context, CompareOptions, *flag)
+    options = open_record_of(context, CompareOptions, *flag)
     compare_scenarios(before, None if flag else after, options)
 
 
@@ -48,7 +37,7 @@ def sensitivity(context: typer.Context, scenario: Subject) -> None:
     """What a metric depends on: its elasticity per resource, and its value if one were free."""
     from sim.studies.whatif.session import Measured, sense_scenario
 
-    sense_scenario(scenario, changed(context, Measured))
+    sense_scenario(scenario, open_record_of(context, Measured))
 
 
 def trend(
@@ -66,10 +55,13 @@ def trend(
     trend_scenarios(scenarios or [], record_of(context, TrendOptions))
 
 
-what_if = typer.Typer(help="Named questions: quantised, pruned, speculative, tiered, ...")
+what_if = typer.Typer(
+    cls=HelpfulGroup,
+    help="Named questions: quantised, pruned, speculative, tiered, ...",
+)
 
 
-@what_if.command("list")
+@what_if.command("list", cls=HelpfulCommand)
 def list_() -> None:
     """Names and questions."""
     from sim.studies.whatif.session import list_what_ifs
@@ -77,7 +69,7 @@ def list_() -> None:
     list_what_ifs()
 
 
-@what_if.command()
+@what_if.command(cls=HelpfulCommand)
 def show(name: Annotated[str, typer.Argument(help="A name of the list")]) -> None:
     """The TOML of a question, to read, to copy and to change."""
     from sim.studies.whatif.session import show_what_if
@@ -93,4 +85,4 @@ def run(
     """Run every variant of a question, and put the numbers that others claim beside ours."""
     from sim.studies.whatif.session import NamedOptions, answer_what_if
 
-    answer_what_if(name, changed(context, NamedOptions))
+    answer_what_if(name, open_record_of(context, NamedOptions))

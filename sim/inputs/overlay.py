@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sim.errors import InputError
-from sim.inputs.catalogue import parse_change
 from sim.inputs.documents import convert, read_document
 
 
-def overlay(
-    model: str, flags: dict[str, Any], changes: Sequence[str], kind: type[msgspec.Struct]
-) -> dict[str, Any]:
+def overlay(model: str, flags: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
     """The document of a scenario file, or of a model's name, with the given flags over it.
 
-    Flags that are None are left out; `changes` are `KEY=VALUE` strings of `--set`. Raises
-    `InputError` if the file does not exist or nothing says what the model runs on.
+    Flags that are None are left out. Raises InputError if the file does not exist or nothing says
+    what the model runs on.
     """
     path = Path(model)
     if path.suffix == ".toml" and not path.exists():
@@ -38,8 +34,6 @@ def overlay(
                     base[key] = str(beside)
     for key, value in _given(flags).items():
         base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
-    if changes:
-        base["set"] = {**base.get("set", {}), **dict(parse_change(c) for c in changes)}
     if not base.get("on"):
         raise InputError(f"{model}: say what it runs on, e.g. --on h100-sxm or --on hgx-h100")
     return base

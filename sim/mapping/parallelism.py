@@ -24,10 +24,20 @@ COLLECTIVES = ("auto", *ALGORITHMS)
 class Parallelism(Record, frozen=True, kw_only=True):
     """Degrees of a split. `stages` gives layers a pipeline stage where they are uneven."""
 
-    tp: Annotated[Degree, Meta(description="Tensor parallel ranks")] = 1
-    pp: Annotated[Degree, Meta(description="Pipeline stages")] = 1
+    tp: Annotated[
+        Degree,
+        Meta(description="Tensor parallel ranks", extra={"aliases": ("tensor-parallel",)}),
+    ] = 1
+    pp: Annotated[
+        Degree, Meta(description="Pipeline stages", extra={"aliases": ("pipeline-parallel",)})
+    ] = 1
     dp: Annotated[
-        Degree, Meta(description="Data parallel replicas; the batch is split over them")
+        Degree,
+        Meta(
+            description="Data parallel replicas: a batch is split over them, requests are routed "
+            "to them",
+            extra={"aliases": ("data-parallel",)},
+        ),
     ] = 1
     microbatches: Annotated[Degree, Meta(description="Micro-batches per replica")] = 1
     stages: Annotated[

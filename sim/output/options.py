@@ -9,11 +9,16 @@ from msgspec import Meta
 
 from workloads.model import Record
 
-OutputFolder = Annotated[Path | None, Meta(description="Folder of the results")]
-TableFormat = Annotated[
-    Literal["csv", "parquet"], Meta(description="Format of the tables", extra={"flag": "format"})
+OutputFolder = Annotated[
+    Path | None, Meta(description="Folder of the results", extra={"group": "output"})
 ]
-Pictures = Annotated[bool, Meta(description="Draw PNG and SVG into --out")]
+TableFormat = Annotated[
+    Literal["csv", "parquet"],
+    Meta(description="Format of the tables", extra={"flag": "format", "group": "output"}),
+]
+Pictures = Annotated[
+    bool, Meta(description="Draw PNG and SVG into --out", extra={"group": "output"})
+]
 
 
 class Output(Record, frozen=True, kw_only=True):

@@ -53,6 +53,13 @@ class RequestTraffic(Record, frozen=True, kw_only=True):
     window: Annotated[
         tuple[float, float] | None, Meta(description="Part of the trace, in seconds: FROM:TO")
     ] = None
+    rate: Annotated[
+        Annotated[float, Meta(gt=0, le=1e9)] | None,
+        Meta(
+            description="Requests per second: the pace of a trace or of arrivals is scaled to it, "
+            "with its burstiness"
+        ),
+    ] = None
     rate_scale: Annotated[
         float, Meta(ge=1e-6, le=1e6), Meta(description="Factor of the arrival rate")
     ] = 1.0
@@ -106,16 +113,32 @@ class Serving(Record, frozen=True, kw_only=True):
     on: MachineName
     traffic: RequestTraffic = msgspec.field(default_factory=RequestTraffic)
     scheduler: Annotated[
-        str, Meta(description="chunked, prefill-first, static, dynamic, or module:Class")
+        str,
+        Meta(
+            description="chunked, prefill-first, static, dynamic, or module:Class",
+            extra={"group": "knobs"},
+        ),
     ] = "chunked"
     order: Annotated[
-        str, Meta(description="Order of waiting requests: fcfs, shortest, or priority (high first)")
+        str,
+        Meta(
+            description="Order of waiting requests: fcfs, shortest, or priority (high first)",
+            extra={"group": "knobs"},
+        ),
     ] = "fcfs"
     router: Annotated[
-        str, Meta(description="round-robin, least-outstanding, least-kv or prefix-aware")
+        str,
+        Meta(
+            description="round-robin, least-outstanding, least-kv or prefix-aware",
+            extra={"group": "parallelism"},
+        ),
     ] = "round-robin"
     replicas: Annotated[
-        Positive, Meta(description="Copies of the model, each with the same split")
+        Positive,
+        Meta(
+            description="Copies of the model, each with the same split",
+            extra={"group": "parallelism"},
+        ),
     ] = 1
     parallelism: Parallelism = msgspec.field(default_factory=Parallelism)
     lowering: Lowering = msgspec.field(default_factory=Lowering)
@@ -124,20 +147,32 @@ class Serving(Record, frozen=True, kw_only=True):
     dtype: Dtype = None
     kv_dtype: KvDtype = None
     gpu_memory_utilization: Annotated[
-        float, Meta(gt=0, le=1), Meta(description="Share of the HBM that may be used, 0 to 1")
+        float,
+        Meta(gt=0, le=1),
+        Meta(description="Share of the HBM that may be used, 0 to 1", extra={"group": "memory"}),
     ] = 0.9
     kv_blocks: Annotated[
-        Positive | None, Meta(description="KV blocks per replica, instead of what fits into memory")
+        Positive | None,
+        Meta(
+            description="KV blocks per replica, instead of what fits into memory",
+            extra={"group": "memory"},
+        ),
     ] = None
     engine: Annotated[
-        str | None, Meta(description="Host time of an engine: vllm-0.12, trtllm-1.0, or a TOML")
+        str | None,
+        Meta(
+            description="Host time of an engine: vllm-0.12, trtllm-1.0, or a TOML; none if not "
+            "given",
+            extra={"group": "engine"},
+        ),
     ] = None
     host_time_us: Annotated[
         float,
         Meta(ge=0, le=1e9),
         Meta(
             description="More host time per step, in us: 0 to 2000 in engines of 2025, "
-            "30000 in 2023"
+            "30000 in 2023",
+            extra={"group": "engine"},
         ),
     ] = 0.0
     shortcuts: Annotated[

@@ -52,6 +52,7 @@ class Served(msgspec.Struct):
 def serve(serving: Serving, progress: Progress | None = None) -> Served:
     """Serve the traffic. Ctrl-C ends the run early; what is finished is returned."""
     setup = Setup(serving)
+    serving = setup.serving
     independent = serving.router == "round-robin" and not setup.source.feedback
     cores = min(os.cpu_count() or 1, serving.replicas)
     if independent and cores > 1 and setup.source.expected() >= WORTH_PROCESSES:

@@ -17,8 +17,6 @@ from rich.console import Console
 from sim.clock import ticks
 from sim.cost.model import matrix_rate
 from sim.errors import InputError
-from sim.inputs.documents import convert
-from sim.inputs.overlay import overlay
 from sim.output.folder import check_replaceable
 from sim.output.options import Output
 from sim.output.report import counted, terminal
@@ -37,13 +35,11 @@ class ServeOutput(Output, frozen=True, kw_only=True):
 
     trace_window: Annotated[
         tuple[float, float] | None,
-        Meta(description="Part to write as a Perfetto trace, in seconds: FROM:TO"),
+        Meta(
+            description="Part to write as a Perfetto trace, in seconds: FROM:TO",
+            extra={"group": "output"},
+        ),
     ] = None
-
-
-def serving_of(model: str, flags: dict[str, Any]) -> Serving:
-    """A serving run from a file or from the name of a model, with the given flags over it."""
-    return convert(overlay(model, flags, [], Serving), Serving, "command line")
 
 
 def files_of(serving: Serving) -> list[str | None]:

@@ -13,6 +13,7 @@ from sim.serve.memory import Blocks, kv_capacity
 from sim.serve.pipeline import PipelineWorker
 from sim.serve.policies import ORDERS, policy
 from sim.serve.pricing import Pricer
+from sim.serve.rate import plain
 from sim.serve.replica import Recorder, Replica, ReplicaParts
 from sim.serve.routing import router
 from sim.serve.single_stage import SingleStageWorker
@@ -23,10 +24,10 @@ class Setup:
     """The parts of a serving run. Raises InputError, or Infeasible if it cannot run."""
 
     def __init__(self, serving: Serving) -> None:
-        self.serving = serving
+        self.serving = serving = plain(serving)
         split = serving.parallelism
-        if split.dp > 1 or split.microbatches > 1:
-            raise InputError("serving takes replicas for dp, and makes its own micro-batches")
+        if split.microbatches > 1:
+            raise InputError("serving makes its own micro-batches; leave --microbatches out")
         self.resolved = resolve(
             Scenario(
                 model=serving.model,

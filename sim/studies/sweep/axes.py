@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from hw_models.device import Device
 from sim.errors import InputError, hint
 from sim.inputs.catalogue import parse_change
 from sim.inputs.settings import settings_of
@@ -32,16 +33,16 @@ class Axis(msgspec.Struct, frozen=True):
     values: tuple[Any, ...]
 
 
-def keys_of(kind: type[msgspec.Struct], extra: Mapping[str, Path]) -> dict[str, Path]:
+def keys_of(kind: type[msgspec.Struct]) -> dict[str, Path]:
     """Every key of a scenario by its short name (`tp`), by its dotted name (`parallelism.tp`), and
     by its flag (`slo_ttft`)."""
     keys: dict[str, Path] = {}
     for setting in settings_of(kind):
         if setting.path != ("set",):
-            flag = setting.flag.replace("-", "_")
-            for name in (setting.path[-1], flag, ".".join(setting.path)):
+            flags = (name.replace("-", "_") for name in (setting.flag, *setting.aliases))
+            for name in (setting.path[-1], *flags, ".".join(setting.path)):
                 keys.setdefault(name, setting.path)
-    return {**keys, **extra}
+    return keys
 
 
 def parse_axis(text: str, keys: dict[str, Path]) -> Axis:
@@ -56,11 +57,11 @@ def parse_axis(text: str, keys: dict[str, Path]) -> Axis:
 
 
 def path_of(key: str, keys: Mapping[str, Path], flag: str) -> Path:
-    """Where a key that `flag` names lies in the document; a dotted one that is no scenario's own is
-    a set-path, of the hardware or of the model."""
+    """Where a key that `flag` names lies in the document. A dotted one that is no scenario's own,
+    and a field of a device, is a set-path, of the hardware or of the model."""
     if key in keys:
         return keys[key]
-    if "." in key:
+    if "." in key or key in Device.__struct_fields__:
         return ("set", key)
     short = [name for name in keys if "." not in name]
     raise InputError(

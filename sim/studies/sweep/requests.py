@@ -16,10 +16,8 @@ from sim.inputs.documents import convert
 from sim.inputs.traces.samples import trace_path
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.host import load_engine
+from sim.serve.rate import plain
 from sim.studies.sweep.points import looked_up
-from sim.studies.sweep.rates import at_rate
-
-EXTRA = {"rate": ("rate",)}  # a key beside the fields of the records
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -31,10 +29,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 def prepare(document: dict[str, Any]) -> Ready:
     """A point's serving run, checked and looked up. Raises InputError."""
-    plain = {key: value for key, value in document.items() if key != "rate"}
-    serving = convert(plain, Serving, "sweep")
-    if "rate" in document:
-        serving = at_rate(serving, document["rate"])
+    serving = plain(convert(document, Serving, "sweep"))
     model, machine = looked_up(serving.model, serving.on, serving.set)
     traffic = serving.traffic
     files = [traffic.file, *(trace_path(p.partition(":")[2]) for p in _drawn(traffic))]

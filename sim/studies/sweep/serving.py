@@ -10,7 +10,7 @@ from sim.states import STATES
 from sim.studies.sweep.axes import keys_of
 from sim.studies.sweep.kinds import STATUS, Column, Kind, Row, Sense
 from sim.studies.sweep.rates import highest_rate
-from sim.studies.sweep.requests import EXTRA, Ready, prepare
+from sim.studies.sweep.requests import Ready, prepare
 
 MAX_RATE = "max-rate"  # an option of a point: look for the highest rate that meets the SLO
 _LOW: Sense = "min"
@@ -108,7 +108,7 @@ def serving_row(served: Served) -> Row:
 SERVING = Kind(
     name="serve",
     record=Serving,
-    keys=keys_of(Serving, EXTRA),
+    keys=keys_of(Serving),
     columns=COLUMNS,
     prepare=prepare,
     decides=lambda ready: ready.decides,

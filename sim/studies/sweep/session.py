@@ -19,6 +19,7 @@ from sim.output.options import OutputFolder, Pictures, TableFormat
 from sim.output.report import terminal
 from sim.scenario import MachineName, Scenario
 from sim.serve.knobs import E2eBound, Positive, TpotBound, TtftBound
+from sim.studies.sweep.changes import changed
 from sim.studies.sweep.fronts import Metric, check_having, usable
 from sim.studies.sweep.grid import Sweep, described, sweep_of
 from sim.studies.sweep.kinds import STATUS
@@ -53,7 +54,13 @@ class SweepStudy(Record, frozen=True, kw_only=True):
             "batch=1:256:x2, prompt=0:8192:+1024, hbm.bandwidth_GBps=2000,3350"
         ),
     ] = ()
-    set: Annotated[Words, Meta(description="KEY=VALUE, as for `run`")] = ()
+    set: Annotated[
+        Words,
+        Meta(
+            description="KEY=VALUE of any key, as for `run`. A plain flag does the same: --tp 4",
+            extra={"group": "machine"},
+        ),
+    ] = ()
     workers: Annotated[
         Positive | None, Meta(description="Local processes; all cores if not given")
     ] = None
@@ -109,9 +116,11 @@ class RecommendOptions(SweepStudy, frozen=True, kw_only=True):
 def base_of(
     scenario: str, on: str | None, changes: Sequence[str], grids: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
-    """(kind, document) of a scenario. The name of a model is a run, unless the grid has a key
-    that only serving has."""
-    keys = [text.partition("=")[0].strip() for text in grids]
+    """(run or serve, document) of a scenario with `changes` (KEY=VALUE) over it.
+
+    The name of a model is a run, unless a change or the grid has a key that only serving has.
+    """
+    keys = [text.partition("=")[0].strip() for text in (*grids, *changes)]
     path = Path(scenario)
     serving = False
     if path.suffix == ".toml" and path.is_file():
@@ -122,12 +131,12 @@ def base_of(
     static = kind_of("run").keys
     if not serving and any(key not in static and "." not in key for key in keys):
         serving = any(key in kind_of("serve").keys for key in keys if key not in static)
-    flags: dict[str, Any] = {"on": on or _first(grids, "on")}
+    flags: dict[str, Any] = {"on": on or _first(changes, "on") or _first(grids, "on")}
     if not serving:
-        return "run", overlay(scenario, flags, changes, Scenario)
+        return "run", changed("run", overlay(scenario, flags, Scenario), changes)
     from sim.serve.config import Serving
 
-    document = overlay(scenario, flags, changes, Serving)
+    document = changed("serve", overlay(scenario, flags, Serving), changes)
     document["keep_steps"] = False  # a sweep does not use the rows of steps
     return "serve", document
 

@@ -17,8 +17,8 @@ from sim.inputs.documents import checked, convert, read_document
 from sim.output.plots.style import title
 from sim.scenario import Resolved
 from sim.studies.paper.convention import counted, grouped
+from sim.studies.sweep.changes import changed, from_value
 from sim.studies.sweep.study import Watch
-from sim.studies.whatif.changes import changed, from_value
 from sim.studies.whatif.evaluate import evaluate
 from sim.studies.whatif.parts import Breakdown
 from sim.studies.whatif.question import Claim, Variant, WhatIf

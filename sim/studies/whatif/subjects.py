@@ -20,7 +20,6 @@ from sim.scenario import Resolved, Scenario, make_passes, resolve
 from sim.simulation import Result, simulate
 from sim.studies.sweep.session import base_of
 from sim.studies.whatif import runs, served
-from sim.studies.whatif.changes import changed
 from sim.studies.whatif.parts import Breakdown
 from workloads.model import Model
 from workloads.precision import Precision
@@ -117,9 +116,9 @@ def document_of(
     changes laid over it."""
     recorded = Path(ref) / "scenario.toml"
     ref = str(recorded) if recorded.is_file() else ref
-    kind, base = base_of(ref, on, [], list(changes))
+    kind, base = base_of(ref, on, changes, [])
     base.pop("keep_steps", None)
-    return kind, changed(kind, base, changes)
+    return kind, base
 
 
 def subject_of(kind: str, document: dict[str, Any]) -> Subject:
