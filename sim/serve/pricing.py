@@ -64,7 +64,7 @@ class Pricer:
         self.attentions = self._attention_kinds()
         self.tabled = self.separable and all(self._sums_suffice(a) for a, _ in self.attentions)
         self.table = TokenTable(self.share, self._exchange)
-        self._decodes: dict[tuple[Attention, int], Callable[[int], PassCost]] = {}
+        self._decodes: dict[int, list[Callable[[int], Amounts]]] = {}  # by sequences, see below
 
     def _sums_suffice(self, attention: Attention) -> bool:
         """Whether the sums of a batch say all that this attention depends on."""
@@ -107,7 +107,7 @@ class Pricer:
 
             return self.summed_step(len(contexts), keys, prefills)
         batch = self._batch(contexts, prefills)
-        costs = [
+        costs: list[tuple[Amounts, list[int]]] = [
             (self._summed(self._context_ops(attention, batch)), counts)
             for attention, counts in self.attentions
         ]
@@ -117,19 +117,34 @@ class Pricer:
         self, decodes: int, keys: Callable[[Attention], int], prefills: list[Prefill]
     ) -> list[PassCost]:
         """A step from sums; `keys` tells the keys that the decoding sequences see together."""
+        if not prefills:
+            lines = self._decode_attentions(decodes)
+            alone = [
+                (line(keys(attention)), layers)
+                for line, (attention, layers) in zip(lines, self.attentions, strict=True)
+            ]
+            return self._with_table(decodes, prefills, alone)
         counts: dict[tuple[int, int], int] = {}  # chunks by (new, cached)
         for p in prefills:
             counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
-        costs, price = [], self.costs.price
+        costs = list[tuple[Amounts, list[int]]]()
         for attention, layers in self.attentions:
             parts = [decoding(decodes, keys(attention))] if decodes else []
             for (new, cached), count in counts.items():
                 parts.append(chunks(attention, count, new, cached))
-            costs.append((price(self._attention(attention, parts)), layers))
+            costs.append((self.costs.price(self._attention(attention, parts)), layers))
         return self._with_table(decodes, prefills, costs)
 
+    def _decode_attentions(self, count: int) -> list[Callable[[int], Amounts]]:
+        """`decode_attention` of each kind of attention, with `count` sequences."""
+        known = self._decodes.get(count)
+        if known is None:
+            known = [self.decode_attention(attention, count) for attention, _ in self.attentions]
+            self._decodes[count] = known
+        return known
+
     def _with_table(
-        self, decodes: int, prefills: list[Prefill], costs: list[tuple[PassCost, list[int]]]
+        self, decodes: int, prefills: list[Prefill], costs: list[tuple[Amounts, list[int]]]
     ) -> list[PassCost]:
         """The costs of attentions in so many layers of each stage, and all the rest."""
         tokens, rows = decodes, decodes
@@ -145,6 +160,8 @@ class Pricer:
 
     def linear(self, tokens: int, rows: int) -> list[PassCost]:
         """What varies with `tokens` new tokens and `rows` rows alone."""
+        if tokens == rows:
+            return list(self.table.decode(tokens))
         body = self.table.parts(tokens)[0]
         if not rows:
             return list(body)
