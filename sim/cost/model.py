@@ -140,9 +140,9 @@ def reread(op: Op, capacity: int) -> tuple[Any, Any]:
         extra_in, extra_out = extra_in + more[0], extra_out + more[1]
     room = max(1, capacity // 2)
     for flash in op.flash:
-        passes = -(-flash.query_bytes // room)
-        if isinstance(passes, np.ndarray) or passes > 1:
-            extra_in += flash.kv_bytes * (passes - 1)
+        rows = flash.query_bytes
+        if isinstance(rows, np.ndarray) or rows > room:
+            extra_in += flash.kv_bytes * (-(-rows // room) - 1)
     return extra_in, extra_out
 
 
