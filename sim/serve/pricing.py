@@ -13,17 +13,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from sim.clock import LONGEST, TICKS_PER_SECOND, ticks
-from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
-from sim.cost.kernels.price import waits
-from sim.cost.kernels.registry import decode_line_of
 from sim.cost.model import CostModel
 from sim.cost.pass_cost import FREE, Amounts, PassCost, add
 from sim.mapping.parallelism import shard
 from sim.mapping.plan import stage_table
 from sim.mapping.priced import Step, TensorGroup, output_exchange, price_blocks
 from sim.scenario import Resolved
+from sim.serve.decode_cost import decode_cost
 from sim.serve.token_table import ModelShare, TokenTable
 from workloads.attention import Attended, chunks, core_of, decoding
 from workloads.batch import Batch, Sequence
@@ -231,41 +228,12 @@ class Pricer:
     ) -> Callable[[int], Amounts]:
         """`base` plus the cost of `times` attentions in which `count` sequences decode, by the
         keys that they see together. The innermost loop of serving calls it."""
-        rates = self.costs.rates
-        none = self._attention(attention, [decoding(count, 0)])
-        line = decode_line_of(none, rates)
-        if line is None:  # build the operator each time
-            return lambda keys: add(
-                base, self.costs.price(self._attention(attention, [decoding(count, keys)])), times
-            )
-        per_key = self._attention(attention, [decoding(count, 1)]).flops
-        low, high = (base[4] + times * ticks(floor) for floor in line.floors)
-        most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
-        all_stores = line.store
-        per_byte, first, waiting, per_score = line.per_byte, line.first, line.waits, line.per_key
-        fixed, bits = none.traffic.total, attention.kv_width * self.precision.kv_bits
-        scale = TICKS_PER_SECOND
 
-        def cost(keys: int) -> Amounts:
-            kv = (keys * bits + 7) // 8
-            # As `line` and `ticks` do, without calls.
-            load, busy = kv * per_byte + first, waiting + keys * per_score
-            memory = round((load + all_stores) * scale)
-            if memory >= LONGEST:
-                ticks(load + all_stores)  # says so
-            tile = (round(load / tiles * scale), round(busy / tiles * scale), store)
-            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, memory)
-            return (
-                base[0] + times * compute,
-                base[1] + times * hbm,
-                base[2] + times * sram,
-                base[3],
-                high if keys > most else low,
-                base[5] + times * keys * per_key,
-                base[6] + times * (fixed + kv),
-            )
+        def build(keys: int) -> Op:
+            return self._attention(attention, [decoding(count, keys)])
 
-        return cost
+        bits = attention.kv_width * self.precision.kv_bits
+        return decode_cost(self.costs, build, bits, base, times)
 
 
 def _sum(

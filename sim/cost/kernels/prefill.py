@@ -81,7 +81,9 @@ def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, shape: AttentionSh
     group = shape.heads // shape.kv_heads
     passes = 1
     if not terms.packed:
-        far = (shape.kv > rates.reuse * shape.kv_heads) & (tiles.sequences * group > RESIDENT * cores)
+        far = (shape.kv > rates.reuse * shape.kv_heads) & (
+            tiles.sequences * group > RESIDENT * cores
+        )
         passes = xp.where(far, group, 1)
     load = (shape.queries + shape.kv * passes) / (peak * terms.hbm)
     store = shape.written / (peak * terms.hbm)
