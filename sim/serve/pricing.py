@@ -124,7 +124,7 @@ class Pricer:
         counts: dict[tuple[int, int], int] = {}  # chunks by (new, cached)
         for p in prefills:
             counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
-        costs = list[tuple[Amounts, list[int]]]()
+        costs: list[tuple[Amounts, list[int]]] = []
         for attention, layers in self.attentions:
             parts = [decoding(decodes, keys(attention))] if decodes else []
             for (new, cached), count in counts.items():

@@ -50,7 +50,7 @@ class SingleStageWorker:
         while True:
             while not queue.running and not queue.waiting:
                 yield replica.change()
-            if not engine.settled:
+            if queue.now <= engine.now and not engine.settled:
                 yield engine.settle(replica.rank)
             if replica.stop():
                 return
