@@ -72,6 +72,9 @@ class CostModel:
         self.device, self.dtype = device, dtype
         self.rates: Rates = rates_of(device, dtype, free)
         self.launch = ticks(self.rates.launch)
+        rates = self.rates
+        # Bytes of the innermost level, if its bandwidth limits.
+        self.near = min(rates.reuse, int(rates.staging)) if rates.inner_rate else 0
         self._memo: dict[Op, Cost] = {}
 
     def __call__(self, op: Op) -> Cost:
@@ -113,11 +116,10 @@ class CostModel:
 
     def moved(self, op: Op) -> Moved:
         """What passes through HBM and the inner on-chip levels; numbers or arrays, as in `op`."""
-        traffic, outer = op.traffic, self.rates.reuse
+        traffic, outer, near = op.traffic, self.rates.reuse, self.near
         reads, writes = traffic.loads, traffic.stores
         if op.kind == "experts" and expert_terms(self.rates):
             return Moved(reads, writes, 0)  # what is read again is in the measured rates
-        near = min(outer, int(self.rates.staging)) if self.rates.inner_rate else 0
         inner = reads + writes if near else 0
         if op.gemms or op.flash:
             extra_in, extra_out = reread(op, outer)
@@ -140,9 +142,9 @@ def reread(op: Op, capacity: int) -> tuple[Any, Any]:
         extra_in, extra_out = extra_in + more[0], extra_out + more[1]
     room = max(1, capacity // 2)
     for flash in op.flash:
-        passes = -(-flash.query_bytes // room)
-        if isinstance(passes, np.ndarray) or passes > 1:
-            extra_in += flash.kv_bytes * (passes - 1)
+        rows = flash.query_bytes
+        if isinstance(rows, np.ndarray) or rows > room:
+            extra_in += flash.kv_bytes * (-(-rows // room) - 1)
     return extra_in, extra_out
 
 

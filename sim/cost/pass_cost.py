@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # The fields of a PassCost without their names, for the innermost loop of serving.
@@ -42,3 +43,8 @@ def add(a: Amounts, b: Amounts, times: int = 1) -> PassCost:
         a[5] + times * b[5],
         a[6] + times * b[6],
     )
+
+
+def total(costs: Iterable[Amounts]) -> PassCost:
+    """The sum of costs."""
+    return PassCost(*map(sum, zip(*costs, strict=True)))

@@ -126,7 +126,7 @@ class Blocks:
 
     def revived(self, hashes: tuple[int, ...], each: int) -> int:
         """Blocks that come back into use if these kept or shared prefixes are used."""
-        return each * sum(one not in self.shared for one in hashes)
+        return each * sum([one not in self.shared for one in hashes])
 
     def share(self, hashes: tuple[int, ...], each: int) -> None:
         """Use prefixes that are there, of `each` blocks."""

@@ -6,107 +6,48 @@ its batch is back. Chunks of one prompt follow one another, since a stage needs 
 values of earlier chunks that it computed itself. To share the work among the stages, a batch takes
 at most ceil(running / pp) decoding requests, those that wait longest first.
 
-Hidden states travel as flows over the links of the replica: those of two batches that are on their
-way at once share them. A stage that waits for hidden states is in `link` while they travel, and in
-`bubble` before. If
-several chunks of a prompt are under way together, the request's time belongs to the first until
-that is back, and from then on to the next.
+Hidden states travel over the links of the replica: those of two batches that are on their way at
+once share them (`sim.serve.stages`). A stage that waits for hidden states is in `link` while they
+travel, and in `bubble` before. If several chunks of a prompt are under way together, the request's
+time belongs to the first until that is back, and from then on to the next.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from functools import reduce
-from typing import NamedTuple
-
-import msgspec
-
-from sim.cost.pass_cost import PassCost, add
-from sim.engine.flows import Transfers
-from sim.engine.fluid import Loads
-from sim.engine.processes import Engine, Event, Process
-from sim.mapping.plan import hidden_bytes, sends
-from sim.mapping.priced import exchange_step
+from sim.cost.pass_cost import PassCost, add, total
+from sim.engine.processes import Engine, Process
 from sim.serve.decoding import StaggeredDecoding
-from sim.serve.live import Live, StageRow
+from sim.serve.flight import Flight, Visit
+from sim.serve.handovers import Handovers
+from sim.serve.live import Live
 from sim.serve.policies import Work
 from sim.serve.queue import RequestQueue
 from sim.serve.replica import Replica, ReplicaParts, prefills_of
 from sim.serve.single_stage import step_row
+from sim.serve.stages import PipelineStages
 from sim.states import Ticks
-
-States = tuple[int, int, int, int, int]  # ticks of compute, hbm, sram, link, launch
-
-
-class Handover(NamedTuple):
-    """Hidden states that go to the next stage: see `sim.engine.flows.Transfers.start`."""
-
-    latency: int
-    duration: int
-    loads: Loads
-
-
-class Flight(msgspec.Struct):
-    """A batch on its way through the stages.
-
-    number: of the step. last: the requests whose prompts end with it. per_token: ticks of all
-    stages per token. states: ticks of all stages and hand-overs by state. parts: what happens from
-    which tick on, stage by stage and hand-over by hand-over.
-    """
-
-    number: int
-    start: int
-    work: Work
-    decoded: list[Live]
-    last: frozenset[Live]
-    per_token: int
-    states: States
-    parts: list[tuple[int, States]] = msgspec.field(default_factory=list)
-
-    def slowed(self, tick: int, ticks: int) -> None:
-        """From `tick` on a hand-over took so many ticks more than alone on its links."""
-        compute, hbm, sram, link, launch = self.states
-        self.states = (compute, hbm, sram, link + ticks, launch)
-        self.parts.append((tick, (0, 0, 0, ticks, 0)))
-
-    def states_after(self, tick: int) -> States:
-        """Its states from `tick` on; inside a stage they come in their written order."""
-        if tick <= self.start:
-            return self.states
-        left = [0] * 5
-        for begin, states in self.parts:
-            gone = max(0, tick - begin)
-            for i, part in enumerate(states):
-                left[i] += max(0, part - gone)
-                gone = max(0, gone - part)
-        return (left[0], left[1], left[2], left[3], left[4])
 
 
 class PipelineWorker:
     """Runs the batches of a replica on several stages.
 
-    free_at: when the last batch leaves each stage. begun: the number of the batch that began each
-    stage last. overtook: batches that reached a stage before the one ahead of them. clocks: ticks
-    of each stage by state. present: ticks in which some request was in the replica, up to `since`,
-    from when one is there without a break (-1: none is). block_ticks, flown: blocks in use times
-    ticks, and ticks, with a batch under way. hold: nothing can be planned before a batch is back or
-    a request arrives.
+    line: the stages. clocks: ticks of each stage by state. present: ticks in which some request was
+    in the replica, up to `since`, from when one is there without a break (-1: none is).
+    block_ticks, flown: blocks in use times ticks, and ticks, with a batch under way. hold: nothing
+    can be planned before a batch is back or a request arrives.
     """
 
     def __init__(self, parts: ReplicaParts) -> None:
         self.pricer, self.host = parts.pricer, parts.host
+        self.plans = parts.leap
         count = parts.pricer.split.pp
         self.decoding = StaggeredDecoding(parts.blocks, count)
-        self.free_at = [0] * count
+        self.handovers = Handovers(parts.pricer)
+        self.line: PipelineStages  # of a run
         self.clocks = [[0] * 5 for _ in range(count)]
-        self.flights: deque[Flight] = deque()
-        self.begun = [-1] * count
-        self.overtook: dict[tuple[int, int], Event] = {}
         self.present, self.since = 0, -1
         self.block_ticks = self.flown = 0
         self.hold = False
-        self.links: Transfers  # of a run
-        self.handovers: dict[tuple[int, int], Handover] = {}  # by stage and tokens
 
     def arrived(self, now: int) -> None:
         self.hold = False
@@ -127,8 +68,9 @@ class PipelineWorker:
 
     def process(self, replica: Replica, engine: Engine) -> Process:
         queue = replica.queue
-        capacity = [bandwidth for _, bandwidth in self.pricer.network.fabric.links]
-        self.links = Transfers(engine, capacity)
+        self.line = PipelineStages(
+            engine, self.handovers, lambda: self._land(replica), plans=self.plans
+        )
         while True:
             if queue.wake > engine.now:
                 yield engine.wait(queue.wake - engine.now) | replica.change()
@@ -142,7 +84,7 @@ class PipelineWorker:
             work = replica.plan()
             if work.chunks or work.decode:
                 self._send(replica, work)
-            elif self.flights:
+            elif self.line.flights:
                 self.hold = True
             elif work.wake > queue.now:
                 queue.wake = work.wake
@@ -151,12 +93,12 @@ class PipelineWorker:
 
     def _ready(self, queue: RequestQueue, now: int) -> bool:
         """Whether a batch may set out."""
-        room = len(self.flights) < len(self.free_at) and self.free_at[0] <= now
+        room = not self.line.full and self.line.free_at[0] <= now
         return room and not self.hold and queue.outstanding > 0
 
     def _pass(self, queue: RequestQueue, now: int) -> None:
         """Let time pass in which no block is taken or given back."""
-        if self.flights:
+        if self.line.flights:
             self.block_ticks += queue.blocks.used * (now - queue.now)
             self.flown += now - queue.now
         queue.now = now
@@ -169,20 +111,18 @@ class PipelineWorker:
         decoded = decoding.due() if work.decode else []
         chunks = [live for live, _ in work.chunks]
         costs = self.pricer.step([live.computed + 1 for live in decoded], prefills_of(work))
-        prefill = sum(size for _, size in work.chunks)
+        prefill = sum([size for _, size in work.chunks])
         tokens = prefill + len(decoded)
         extra = self.host.added(costs[0].duration, len(decoded), bool(chunks))
         costs[0] = add(costs[0], PassCost(link=queue.swap_ticks, launch=extra))
         queue.swap_ticks = 0
-        handovers = [self._handover(stage, tokens) for stage in range(len(costs) - 1)]
-        cost = add(
-            reduce(add, costs), PassCost(link=sum(h.latency + h.duration for h in handovers))
-        )
-        per_token, rest = divmod(sum(cost[:5]), tokens)
+        handovers, travel = self.handovers.of(tokens)
+        cost = add(total(costs), PassCost(link=travel))
+        per_token, rest = divmod(cost.duration, tokens)
         queue.running[0].share += rest
         replica.flops += cost[5]
         replica.hbm_bytes += cost[6]
-        duration = sum(costs[0][:5])
+        duration = costs[0].duration
         if replica.recorder.on_step:
             replica.recorder.on_step(step_row(queue, duration, (prefill, len(decoded)), cost))
         decoding.send(decoded, chunks)
@@ -192,95 +132,52 @@ class PipelineWorker:
             if live.computed == live.target:
                 queue.filling.remove(live)
                 last.append(live)
+        now = queue.now
         flight = Flight(
-            replica.steps, queue.now, work, decoded, frozenset(last), per_token, cost[:5]
+            number=replica.steps,
+            work=work,
+            decoded=decoded,
+            last=frozenset(last),
+            per_token=per_token,
+            states=cost[:5],
+            costs=costs,
+            handovers=handovers,
+            alone=travel,
+            visits=[Visit(now, now, now, now + duration)],
         )
-        self.flights.append(flight)
-        self.free_at[0] = queue.now + duration
-        replica.engine.start(self._fly(replica, flight, costs, handovers))
         replica.steps += 1
+        self.line.send(flight)
+        self._call(replica)
 
-    def _fly(
-        self,
-        replica: Replica,
-        flight: Flight,
-        costs: list[PassCost],
-        handovers: list[Handover],
-    ) -> Process:
-        """Take a batch through the stages, each behind the batch before it."""
-        engine, number = replica.engine, flight.number
-        parts = flight.parts
-        parts.append((engine.now, costs[0][:5]))
-        rows = [self._stage_row(number, 0, engine.now, 0, costs[0])]
-        yield engine.wait(self.free_at[0] - engine.now)
-        replica.notify()
-        for stage, handover in enumerate(handovers, 1):
-            left, alone = engine.now, handover.latency + handover.duration
-            parts.append((left, (0, 0, 0, alone, 0)))
-            if alone:
-                yield self.links.start(*handover)
-            arrived = engine.now
-            travel = arrived - left
-            if travel > alone:
-                flight.slowed(left + alone, travel - alone)
-            while self.begun[stage] < number - 1:  # a smaller batch has overtaken one on the links
-                yield self._turn(stage, number, engine)
-            cost, free = costs[stage], self.free_at[stage]
-            begin = engine.now
-            if begin < free:
-                begin = free
-            waited = min(travel, arrived - free) if begin == arrived else 0
-            parts.append((begin, cost[:5]))
-            rows.append(self._stage_row(number, stage, begin, waited, cost))
-            self.free_at[stage] = begin + sum(cost[:5])
-            self.begun[stage] = number
-            if (stage, number + 1) in self.overtook:
-                self.overtook.pop((stage, number + 1)).succeed()
-            yield engine.wait(self.free_at[stage] - engine.now)
-        if replica.recorder.on_stage:
-            for row in rows:
-                replica.recorder.on_stage(row)
-        self._land(replica)
-
-    def _turn(self, stage: int, number: int, engine: Engine) -> Event:
-        """An event when the batch before this one has begun a stage."""
-        event = self.overtook[stage, number] = engine.signal()
-        return event
-
-    def _stage_row(
-        self, step: int, stage: int, begin: int, waited: int, cost: PassCost
-    ) -> StageRow:
-        """Book a batch to a stage that waited so long for its hidden states."""
-        states = (cost[0], cost[1], cost[2], cost[3] + waited, cost[4])
-        for i, part in enumerate(states):
-            self.clocks[stage][i] += part
-        return StageRow(step, stage, begin - waited, states, cost[5], cost[6])
-
-    def _handover(self, stage: int, tokens: int) -> Handover:
-        """The hidden states of a batch on their way to the next stage."""
-        known = self.handovers.get((stage, tokens))
-        if known is None:
-            pricer = self.pricer
-            nbytes = hidden_bytes(pricer.model, pricer.precision, tokens)
-            sent = pricer.network.send(tuple(sends(pricer.split, 0, stage, stage + 1, nbytes)))
-            step = exchange_step("send", sent, pricer.costs)
-            assert step.exchange is not None
-            known = self.handovers[stage, tokens] = Handover(
-                step.duration - step.exchange.duration, step.exchange.duration, step.exchange.loads
-            )
-        return known
+    def _call(self, replica: Replica) -> None:
+        """Let the replica plan as soon as the first stage is free, if there is room for a batch."""
+        wait = self.line.free_at[0] - replica.engine.now
+        if self.line.full:
+            return
+        if wait > 0:
+            replica.engine.after(wait, lambda _: replica.notify(), 0)
+        else:
+            replica.notify()
 
     def _land(self, replica: Replica) -> None:
-        """A batch is back: its requests move on."""
+        """A batch is back: book it, and let its requests move on."""
         queue, decoding = replica.queue, self.decoding
         self._pass(queue, replica.engine.now)
         self.hold = False
-        flight = self.flights.popleft()
+        flight = self.line.flights.popleft()
+        self._book(replica, flight)
+        now, start, whole = queue.now, flight.start, flight.all_states()
         for live in (*flight.decoded, *(live for live, _ in flight.work.chunks)):
             decoding.land(live)
-            for i, part in enumerate(flight.states_after(live.back)):
-                live.account[1 + i] += part
-            live.back = queue.now
+            # Of chunks that are under way together, the time until now belongs to those ahead.
+            states = whole if live.back <= start else flight.states_after(live.back)
+            account = live.account
+            account[1] += states[0]
+            account[2] += states[1]
+            account[3] += states[2]
+            account[4] += states[3]
+            account[5] += states[4]
+            live.back = now
         for live in flight.decoded:
             live.computed += 1
             live.generated += 1
@@ -293,6 +190,15 @@ class PipelineWorker:
                 queue.filling.append(live)
                 replica.computed(live)
         if not queue.outstanding:
-            self.present += queue.now - self.since
+            self.present += now - self.since
             self.since = -1
-        replica.notify()
+        self._call(replica)
+
+    def _book(self, replica: Replica, flight: Flight) -> None:
+        """Book a batch to the stages that it went through."""
+        on_stage = replica.recorder.on_stage
+        for row, clock in zip(flight.rows(), self.clocks, strict=True):
+            for i, part in enumerate(row.states):
+                clock[i] += part
+            if on_stage:
+                on_stage(row)

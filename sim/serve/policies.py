@@ -57,14 +57,15 @@ class ChunkedPrefill:
             queue.grow(live, size)
             chunks.append((live, size))
             budget -= size
-        while not short and queue.preempted == before and budget > 0:
+        while queue.waiting and not short and queue.preempted == before and budget > 0:
             admitted = queue.admit(min(budget, queue.chunk_limit), entire=False)
             if admitted is None:
                 break
             if admitted[1]:
                 chunks.append(admitted)
             budget -= admitted[1] or 1  # who is swapped in decodes one
-        chunks = [(live, size) for live, size in chunks if live in queue.filling]
+        if queue.preempted > before:
+            chunks = [(live, size) for live, size in chunks if live in queue.filling]
         return Work(chunks, queue.take_decode())
 
 

@@ -13,17 +13,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from sim.clock import LONGEST, TICKS_PER_SECOND, ticks
-from sim.cost.arith import SCALAR
 from sim.cost.collectives import Network
-from sim.cost.kernels.price import waits
-from sim.cost.kernels.registry import decode_line_of
 from sim.cost.model import CostModel
 from sim.cost.pass_cost import FREE, Amounts, PassCost, add
 from sim.mapping.parallelism import shard
 from sim.mapping.plan import stage_table
 from sim.mapping.priced import Step, TensorGroup, output_exchange, price_blocks
 from sim.scenario import Resolved
+from sim.serve.decode_cost import decode_cost
 from sim.serve.token_table import ModelShare, TokenTable
 from workloads.attention import Attended, chunks, core_of, decoding
 from workloads.batch import Batch, Sequence
@@ -64,7 +61,7 @@ class Pricer:
         self.attentions = self._attention_kinds()
         self.tabled = self.separable and all(self._sums_suffice(a) for a, _ in self.attentions)
         self.table = TokenTable(self.share, self._exchange)
-        self._decodes: dict[tuple[Attention, int], Callable[[int], PassCost]] = {}
+        self._decodes: dict[int, list[Callable[[int], Amounts]]] = {}  # by sequences, see below
 
     def _sums_suffice(self, attention: Attention) -> bool:
         """Whether the sums of a batch say all that this attention depends on."""
@@ -107,7 +104,7 @@ class Pricer:
 
             return self.summed_step(len(contexts), keys, prefills)
         batch = self._batch(contexts, prefills)
-        costs = [
+        costs: list[tuple[Amounts, list[int]]] = [
             (self._summed(self._context_ops(attention, batch)), counts)
             for attention, counts in self.attentions
         ]
@@ -117,19 +114,34 @@ class Pricer:
         self, decodes: int, keys: Callable[[Attention], int], prefills: list[Prefill]
     ) -> list[PassCost]:
         """A step from sums; `keys` tells the keys that the decoding sequences see together."""
+        if not prefills:
+            lines = self._decode_attentions(decodes)
+            alone = [
+                (line(keys(attention)), layers)
+                for line, (attention, layers) in zip(lines, self.attentions, strict=True)
+            ]
+            return self._with_table(decodes, prefills, alone)
         counts: dict[tuple[int, int], int] = {}  # chunks by (new, cached)
         for p in prefills:
             counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
-        costs, price = [], self.costs.price
+        costs: list[tuple[Amounts, list[int]]] = []
         for attention, layers in self.attentions:
             parts = [decoding(decodes, keys(attention))] if decodes else []
             for (new, cached), count in counts.items():
                 parts.append(chunks(attention, count, new, cached))
-            costs.append((price(self._attention(attention, parts)), layers))
+            costs.append((self.costs.price(self._attention(attention, parts)), layers))
         return self._with_table(decodes, prefills, costs)
 
+    def _decode_attentions(self, count: int) -> list[Callable[[int], Amounts]]:
+        """`decode_attention` of each kind of attention, with `count` sequences."""
+        known = self._decodes.get(count)
+        if known is None:
+            known = [self.decode_attention(attention, count) for attention, _ in self.attentions]
+            self._decodes[count] = known
+        return known
+
     def _with_table(
-        self, decodes: int, prefills: list[Prefill], costs: list[tuple[PassCost, list[int]]]
+        self, decodes: int, prefills: list[Prefill], costs: list[tuple[Amounts, list[int]]]
     ) -> list[PassCost]:
         """The costs of attentions in so many layers of each stage, and all the rest."""
         tokens, rows = decodes, decodes
@@ -145,6 +157,8 @@ class Pricer:
 
     def linear(self, tokens: int, rows: int) -> list[PassCost]:
         """What varies with `tokens` new tokens and `rows` rows alone."""
+        if tokens == rows:
+            return list(self.table.decode(tokens))
         body = self.table.parts(tokens)[0]
         if not rows:
             return list(body)
@@ -214,41 +228,12 @@ class Pricer:
     ) -> Callable[[int], Amounts]:
         """`base` plus the cost of `times` attentions in which `count` sequences decode, by the
         keys that they see together. The innermost loop of serving calls it."""
-        rates = self.costs.rates
-        none = self._attention(attention, [decoding(count, 0)])
-        line = decode_line_of(none, rates)
-        if line is None:  # build the operator each time
-            return lambda keys: add(
-                base, self.costs.price(self._attention(attention, [decoding(count, keys)])), times
-            )
-        per_key = self._attention(attention, [decoding(count, 1)]).flops
-        low, high = (base[4] + times * ticks(floor) for floor in line.floors)
-        most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
-        all_stores = line.store
-        per_byte, first, waiting, per_score = line.per_byte, line.first, line.waits, line.per_key
-        fixed, bits = none.traffic.total, attention.kv_width * self.precision.kv_bits
-        scale = TICKS_PER_SECOND
 
-        def cost(keys: int) -> Amounts:
-            kv = (keys * bits + 7) // 8
-            # As `line` and `ticks` do, without calls.
-            load, busy = kv * per_byte + first, waiting + keys * per_score
-            memory = round((load + all_stores) * scale)
-            if memory >= LONGEST:
-                ticks(load + all_stores)  # says so
-            tile = (round(load / tiles * scale), round(busy / tiles * scale), store)
-            compute, hbm, sram = waits(SCALAR, rates, tiles, tile, memory)
-            return (
-                base[0] + times * compute,
-                base[1] + times * hbm,
-                base[2] + times * sram,
-                base[3],
-                high if keys > most else low,
-                base[5] + times * keys * per_key,
-                base[6] + times * (fixed + kv),
-            )
+        def build(keys: int) -> Op:
+            return self._attention(attention, [decoding(count, keys)])
 
-        return cost
+        bits = attention.kv_width * self.precision.kv_bits
+        return decode_cost(self.costs, build, bits, base, times)
 
 
 def _sum(

@@ -71,12 +71,20 @@ class TokenTable:
         self.length = 1 if branches else RUN
         self._runs: dict[int, list[TablePart]] = {}
         self._known: dict[int, tuple[list[PassCost], list[PassCost]]] = {}
+        self._decodes: dict[int, list[PassCost]] = {}
 
     def parts(self, count: int) -> tuple[list[PassCost], list[PassCost]]:
         """Of `count` tokens, and of `count` rows; at least one."""
         known = self._known.get(count)
         if known is None:
             known = self._known[count] = self._assembled(count)
+        return known
+
+    def decode(self, count: int) -> list[PassCost]:
+        """Of a step that decodes `count` sequences: as many tokens as rows."""
+        known = self._decodes.get(count)
+        if known is None:
+            known = self._decodes[count] = list(map(add, *self.parts(count)))
         return known
 
     def _assembled(self, count: int) -> tuple[list[PassCost], list[PassCost]]:

@@ -49,7 +49,7 @@ class AttentionShape(NamedTuple):
         """Whether every sequence decodes; an array where batches differ in that."""
         if not self.chunks:
             return True
-        others = sum(count for count, _, _ in self.chunks)
+        others = sum([count for count, _, _ in self.chunks])
         return others == 0 if isinstance(others, np.ndarray) else not others
 
 

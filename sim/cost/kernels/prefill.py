@@ -25,7 +25,8 @@ class Tiles(NamedTuple):
 
     keys: keys that each tile walks, together, x `each`; longest: those of the longest one.
     each: query rows per token in one tile column (all that share the keys, or one).
-    heads: tile columns. slots: tiles that the launch has room for.
+    heads: tile columns. sequences: chunks and decoding ones. slots: tiles that the launch has room
+    for.
     """
 
     count: Any
@@ -33,6 +34,7 @@ class Tiles(NamedTuple):
     longest: Any
     each: Any
     heads: Any
+    sequences: Any
     slots: Any
 
 
@@ -57,7 +59,7 @@ def tiles_of(xp: Arith, terms: PrefillTerms, shape: AttentionShape) -> Tiles:
         keys = keys + some * least(scores, q * window)
         longest = xp.max(longest, least(each * context, window))
         sequences, wide = sequences + some, most(wide, q)
-    return Tiles(count, keys, longest, each, heads, sequences * wide)
+    return Tiles(count, keys, longest, each, heads, sequences, sequences * wide)
 
 
 def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, shape: AttentionShape) -> Times:
@@ -76,11 +78,12 @@ def chunk_times(xp: Arith, rates: Rates, terms: PrefillTerms, shape: AttentionSh
     compute = xp.max(spread, longest) + terms.tail * xp.min(spread, longest)
 
     peak = rates.device.hbm.bandwidth
-    sequences = shape.decoding + sum(some for some, _, _ in shape.chunks)
     group = shape.heads // shape.kv_heads
     passes = 1
     if not terms.packed:
-        far = (shape.kv > rates.reuse * shape.kv_heads) & (sequences * group > RESIDENT * cores)
+        far = (shape.kv > rates.reuse * shape.kv_heads) & (
+            tiles.sequences * group > RESIDENT * cores
+        )
         passes = xp.where(far, group, 1)
     load = (shape.queries + shape.kv * passes) / (peak * terms.hbm)
     store = shape.written / (peak * terms.hbm)
