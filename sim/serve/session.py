@@ -103,8 +103,8 @@ def _show(served: Served, metrics: dict[str, Any], console: Console) -> None:
         console.print(f"  {failures} that the trace records as failed left out")
     if served.refused:
         shown = "; ".join(map(str, served.refused[:6]))
-        shown += "; ..." if len(served.refused) > 6 else ""
-        refused = counted(len(served.refused), "request")
+        shown += "; ..." if served.refusals > 6 else ""
+        refused = counted(served.refusals, "request")
         console.print(f"  {refused} can never fit into the KV memory, by number: {shown}")
     print_summary(metrics, console)
 

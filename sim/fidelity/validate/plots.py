@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+MOST_SETS = 60  # panels
 MOST_POINTS = 4000  # a panel; more would only be a blot
 UNITS = ((1e-3, "µs", 1e6), (1.0, "ms", 1e3), (float("inf"), "s", 1.0))
 
@@ -29,7 +30,7 @@ def plot_sets(points: pl.DataFrame, stem: Path, kind: Kind = "paper") -> list[Pa
 def draw_sets(points: pl.DataFrame, kind: Kind = "paper") -> Figure:
     """One panel a set, colours by device and number format; lines at equality and 20 % off."""
     shown = points.filter(pl.col("error").is_not_null())
-    sets = shown["set"].unique(maintain_order=True).to_list()
+    sets = shown["set"].unique(maintain_order=True).to_list()[:MOST_SETS]
     rows = max(1, -(-len(sets) // COLUMNS))
     fig = figure(kind, 0.5 + 2.3 * rows)
     grid = fig.subplots(rows, COLUMNS, squeeze=False)
