@@ -76,3 +76,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether text can be written as UTF-8; a lone surrogate cannot."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

@@ -242,23 +242,21 @@ def parse_change(text: str) -> tuple[str, Value]:
         raise InputError(
             f"--set {quoted(text)}: write it as KEY=VALUE, e.g. hbm.bandwidth_GBps=6700"
         )
-    raw = raw.strip()
-    return key.strip(), _value(text, raw)
+    return key.strip(), parse_value(raw.strip(), f"--set {quoted(text)}")
 
 
-def _value(text: str, raw: str) -> Value:
+def parse_value(raw: str, where: str) -> Value:
+    """A value as it is typed: true/false, a number, else text. `where` begins the error."""
     if raw.lower() in ("true", "false"):
         return raw.lower() == "true"
     if re.fullmatch(_NO_NUMBER, raw):
-        raise InputError(
-            f"--set {quoted(text)}: infinity and NaN are no values; give a finite number"
-        )
+        raise InputError(f"{where}: infinity and NaN are no values; give a finite number")
     if not re.fullmatch(DECIMAL, raw):
         return raw
     try:
         return whole_number(raw) if re.fullmatch(WHOLE, raw) else decimal_number(raw)
     except ValueError as error:
-        raise InputError(f"--set {quoted(text)}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
 
 
 def _apply(document: Document, changes: Changes, where: str) -> None:

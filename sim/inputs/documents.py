@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sim.errors import InputError, one_line, quoted, shortened
+from sim.errors import InputError, is_text, one_line, quoted, shortened
 from sim.inputs.explain import explained
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def _check_values(value: Any, where: str, key: str = "", depth: int = 0) -> None
         raise InputError(f"{where}: nested too deeply; tables end at {MAX_DEPTH} levels")
     if isinstance(value, dict):
         for name, inner in value.items():
-            if isinstance(name, str) and not _is_text(name):
+            if isinstance(name, str) and not is_text(name):
                 raise InputError(f"{where}: the key {quoted(name)} is no text of UTF-8")
             _check_values(inner, where, f"{key}.{name}" if key else str(name), depth + 1)
     elif isinstance(value, list | tuple):
@@ -116,15 +116,10 @@ def _check_values(value: Any, where: str, key: str = "", depth: int = 0) -> None
             _check_values(inner, where, f"{key}[{number}]", depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where}: key `{shortened(key)}` = {value}: must be a finite number")
-    elif isinstance(value, str) and not _is_text(value):
+    elif isinstance(value, str) and not is_text(value):
         raise InputError(
             f"{where}: key `{shortened(key)}` = {quoted(value)}: must be text of UTF-8"
         )
-
-
-def _is_text(text: str) -> bool:
-    """Whether text can be written as UTF-8; a lone surrogate cannot."""
-    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def convert(document: Document, kind: type[T], where: str) -> T:

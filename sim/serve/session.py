@@ -54,6 +54,7 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
     console, out, trace_window = terminal(), output.out, output.trace_window
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
+    window_ticks = ticks_of(trace_window)  # before any work: it may lie beyond all times
     with progress_lines(serving.traffic) as progress:
         served = serve(serving, progress)
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
@@ -77,7 +78,7 @@ def serve_scenario(serving: Serving, output: ServeOutput) -> Served:
                     output.table_format,
                     output.pictures,
                     heading(served),
-                    ticks_of(trace_window),
+                    window_ticks,
                 ),
             )
     finally:  # a folder that cannot be written costs no table

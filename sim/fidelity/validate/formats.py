@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sim.errors import InputError
+from sim.errors import InputError, is_text, quoted
 from sim.fidelity.validate.exchanges import collectives, vidur_network
 from sim.fidelity.validate.kernels import attention, encoder_attention, experts, gemm
 from sim.fidelity.validate.layers import llmcompass, vidur_mlp
@@ -106,6 +106,10 @@ def files_of(path: Path) -> list[Path]:
     while folders:
         for inside in sorted(folders.pop().iterdir()):
             seen += 1
+            if not is_text(inside.name):
+                raise InputError(
+                    f"{path}: the name {quoted(inside.name)} below it is no UTF-8 text"
+                )
             if seen > MOST_ENTRIES:
                 raise InputError(
                     f"{path}: more than {MOST_ENTRIES:,} files lie below; name the folder of tables"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sim.output.plots.style import FAINT, INK, SERIES, Kind, figure, look, save
+from sim.output.plots.style import FAINT, INK, SERIES, Kind, figure, look, plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def draw_sets(points: pl.DataFrame, kind: Kind = "paper") -> Figure:
 def _series(points: pl.DataFrame) -> dict[str, str]:
     """Colour by "device dtype", in a fixed order."""
     pairs = points.select("device", "dtype").unique().sort("device", "dtype").rows()
-    names = [f"{Path(d).stem} {t}".strip() for d, t in pairs]
+    names = [plain(f"{Path(d).stem} {t}".strip()) for d, t in pairs]
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(dict.fromkeys(names))}
 
 
@@ -65,7 +65,7 @@ def _panel(ax: Axes, points: pl.DataFrame, title: str, series: dict[str, str]) -
     longest = float(points["measured_s"].median())  # type: ignore[arg-type]
     unit, scale = next((u, s) for bound, u, s in UNITS if longest < bound)
     for (device, dtype), part in points.group_by("device", "dtype", maintain_order=True):
-        name = f"{Path(str(device)).stem} {dtype}".strip()
+        name = plain(f"{Path(str(device)).stem} {dtype}".strip())
         if len(part) > MOST_POINTS:
             part = part.gather_every(-(-len(part) // MOST_POINTS))
         ax.scatter(
@@ -90,7 +90,7 @@ def _panel(ax: Axes, points: pl.DataFrame, title: str, series: dict[str, str]) -
     ax.set_aspect("equal")
     ax.grid(True, which="major")
     median = float(points["error"].abs().median()) * 100  # type: ignore[arg-type]
-    ax.set_title(f"{_short(title)}\nmedian {median:.1f} % of {len(points):,}")
+    ax.set_title(f"{plain(_short(title))}\nmedian {median:.1f} % of {len(points):,}")
     ax.set_xlabel(f"measured ({unit})")
     ax.set_ylabel(f"predicted ({unit})")
 

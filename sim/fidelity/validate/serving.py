@@ -99,7 +99,7 @@ def engine_of(row: Row) -> str:
     """The engine whose terms a row is priced with."""
     backend = str(row["backend"])
     if backend == "vllm":
-        version = re.findall(r"\d+", str(row.get("backend_version") or ""))[:2]
+        version = re.findall(r"[0-9]{1,6}", str(row.get("backend_version") or ""))[:2]
         if not version or tuple(map(int, version)) >= SINCE:
             return ASYNCHRONOUS
     return ENGINES.get(backend, UNKNOWN)

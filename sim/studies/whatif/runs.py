@@ -21,7 +21,7 @@ from sim.states import BUBBLE, HBM, LINK, NOTHING, STATES, Ticks, add, only, sca
 from sim.studies.whatif.parts import Breakdown, Cause, Parts, kept, total
 
 METRICS = ("makespan", "ttft", "tpot", "e2e")
-_PASS = re.compile(r"^pass:(\d+)$")
+_PASS = re.compile(r"^pass:([0-9]{1,18})$")
 SLOWER = "other ranks"  # a rank waits for one that ended later
 BUSY = "other micro-batch"  # the stage works on another one
 

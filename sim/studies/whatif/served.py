@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 METRICS = ("e2e", "ttft", "tpot", "makespan")
-_METRIC = re.compile(r"^(e2e|ttft|tpot)(?::(?:p(\d+\.?\d*)|request=(\d+)))?$")
+_METRIC = re.compile(r"^(e2e|ttft|tpot)(?::(?:p([0-9]{1,3}\.?[0-9]{0,9})|request=([0-9]{1,18})))?$")
 STEP_STATES = STATES[:5]
 Int = NDArray[np.int64]
 
