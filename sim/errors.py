@@ -43,7 +43,8 @@ class Deadlock(MemorywallError):
 
 def hint(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` if something like `word` is known, else the list of them."""
-    names = sorted(known)
+    names = sorted(map(shortened, known))
+    word = shortened(word)
     lowered = word.lower()
     longer = [n for n in names if word and n.lower().startswith(lowered)]
     close = longer[:4] or get_close_matches(word, names, n=1, cutoff=0.6)
@@ -61,7 +62,12 @@ def one_line(text: str) -> str:
 
 def quoted(value: object) -> str:
     """A value of the user as a message may show it: escaped, and cut to 80 characters."""
-    text = printable(repr(value))
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """A key or a name of the user as a message may show it: escaped, and cut to 80 characters."""
+    text = printable(text[: 2 * MOST_QUOTED])
     return text if len(text) <= MOST_QUOTED else text[: MOST_QUOTED - 3] + "..."
 
 
@@ -70,3 +76,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether text can be written as UTF-8; a lone surrogate cannot."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)

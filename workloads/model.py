@@ -15,6 +15,7 @@ import msgspec
 Size = Annotated[int, msgspec.Meta(gt=0, le=2**31)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Depth = Annotated[int, msgspec.Meta(gt=0, le=4096)]
+MOST_EXPERTS = 65536  # of a layer: routing looks at each
 NormKind = Literal["layernorm", "rmsnorm"]
 NormPlace = Literal["pre", "post", "sandwich"]
 
@@ -102,6 +103,8 @@ class Experts(Record, frozen=True, kw_only=True, tag="experts", tag_field="kind"
     router_bias: bool = False
 
     def __post_init__(self) -> None:
+        if self.experts > MOST_EXPERTS:
+            raise ValueError(f"experts = {self.experts}: a layer has {MOST_EXPERTS:,} at most")
         if self.top_k > self.experts:
             raise ValueError(
                 f"top_k = {self.top_k} is more than experts = {self.experts}; "

@@ -15,6 +15,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from workloads.numbers import decimal_number
+
 NAMES = ("uniform", "balanced")
 SKEWED = "power-law:"
 
@@ -24,7 +26,7 @@ def exponent(routing: str) -> float | None:
     if routing in NAMES:
         return None
     try:
-        alpha = float(routing.removeprefix(SKEWED)) if routing.startswith(SKEWED) else -1.0
+        alpha = decimal_number(routing.removeprefix(SKEWED)) if routing.startswith(SKEWED) else -1.0
     except ValueError:
         alpha = -1.0
     if not 0.0 <= alpha <= 10.0:

@@ -20,7 +20,7 @@ from sim.cli.timeline import timeline
 from sim.cli.traces import app as traces
 from sim.cli.validate import calibrate, validate
 from sim.cli.whatif import SESSION, compare, sensitivity, trend, what_if
-from sim.errors import MemorywallError, one_line
+from sim.errors import MemorywallError, is_text, one_line, quoted
 from sim.output.folder import claimed
 
 # ClickException, of the click that this typer uses: its own copy or the installed one.
@@ -129,6 +129,9 @@ def answer() -> int:
     """Run the command of `sys.argv`: its exit code, and for a user's mistake one sentence."""
     # It would tell that it keeps its cache elsewhere if the home folder cannot be written.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    for number, word in enumerate(sys.argv[1:], 1):
+        if not is_text(word):
+            return _refused(f"argument {number} = {quoted(word)}: not UTF-8 text")
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

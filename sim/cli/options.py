@@ -143,7 +143,7 @@ def span(text: str, flag: str) -> tuple[float, float]:
     except ValueError:
         begin = end = 0.0
     if not colon or not 0 <= begin < end:
-        raise InputError(f"{flag} {text!r}: write it as FROM:TO in seconds, e.g. 60:120")
+        raise InputError(f"{flag} {quoted(text)}: write it as FROM:TO in seconds, e.g. 60:120")
     return begin, end
 
 

@@ -8,6 +8,7 @@ import sys
 
 LEAST_ADDRESSES = 2 * 10**9  # bytes; libraries reserve far more than they use
 MORE_THREADS = 14  # that libraries start, beyond one per core
+POLARS = "POLARS_MAX_THREADS"
 MANY_THREADS = 4096  # limits this high are treated as no limit
 
 
@@ -17,6 +18,9 @@ def shortage() -> str:
     Under such limits some libraries abort the process or wait without end, instead of raising an
     error.
     """
+    wanted = os.environ.get(POLARS) or "1"  # the library panics at 0, and starts any number
+    if not (wanted.isascii() and wanted.isdecimal() and 1 <= int(wanted[:9]) <= MANY_THREADS):
+        return f"{POLARS} = {wanted[:20]!r}: must be a whole number from 1 to {MANY_THREADS:,}"
     try:
         import resource
     except ImportError:  # a system without such limits

@@ -9,7 +9,7 @@ import typer
 from sim.cli.options import open_record_of
 from sim.cli.whatif import Subject
 from sim.clock import ticks
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from workloads.numbers import DECIMAL
 
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "": 1.0}
@@ -53,5 +53,7 @@ def span(text: str) -> tuple[int, int]:
     matches = [_TIME.match(part.strip()) for part in (first or "0", last)]
     begin, end = (ticks(float(m[1]) * _UNITS[m[2]]) if m else -1 for m in matches)
     if not 0 <= begin < end:
-        raise InputError(f"--window {text!r}: write it as FROM:TO with s, ms or us, e.g. 1ms:2.5ms")
+        raise InputError(
+            f"--window {quoted(text)}: write it as FROM:TO with s, ms or us, e.g. 1ms:2.5ms"
+        )
     return begin, end

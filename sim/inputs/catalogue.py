@@ -16,7 +16,7 @@ from hw_models.carry import carried
 from hw_models.device import Device
 from hw_models.efficiency import Efficiency
 from hw_models.system import System, SystemSpec, build_system
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted, shortened
 from sim.inputs.documents import Document, checked, convert, read_document
 from workloads.entry import CatalogueModel, model_from_entry
 from workloads.huggingface import known_keys, model_from_config
@@ -63,7 +63,9 @@ def load_model(ref: str, changes: Changes | None = None) -> Model:
         for key in changes or {}:
             known = {*document, *known_keys(document.get("model_type"))}
             if key.split(".")[0] not in known:
-                raise InputError(f"{path}: --set model.{key}: no such key{hint(key, known)}")
+                raise InputError(
+                    f"{path}: --set model.{shortened(key)}: no such key{hint(key, known)}"
+                )
         _apply(document, changes or {}, str(path))
         return checked(str(path), lambda: model_from_config(document, name=name, source=str(path)))
     entry = convert(document, CatalogueModel, str(path))
@@ -102,6 +104,11 @@ def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> Non
     refs = own.pop("like")
     known = catalogue("device")
     for ref in refs if isinstance(refs, list) else [refs]:
+        if not isinstance(ref, str):
+            raise InputError(
+                f"{where}: key `efficiency.like` = {quoted(ref)}: must be the name of a device, or "
+                "a list of names"
+            )
         if ref in above:
             raise InputError(f"{where}: key `efficiency.like`: {ref} takes its terms from itself")
         if ref == GENERIC:
@@ -111,11 +118,16 @@ def _inherit(document: Document, where: str, above: tuple[str, ...] = ()) -> Non
             _inherit(parent, where, (*above, ref))
             base = parent.get("efficiency", {})
         else:
-            close = hint(str(ref), [GENERIC, *known])
-            raise InputError(f"{where}: key `efficiency.like`: no device is called {ref!r}{close}")
+            close = hint(ref, [GENERIC, *known])
+            raise InputError(
+                f"{where}: key `efficiency.like`: no device is called {quoted(ref)}{close}"
+            )
         for key, value in base.items():
             mine = own.get(key)
-            own[key] = {**value, **mine} if isinstance(mine, dict) else own.get(key, value)
+            if isinstance(mine, dict) and isinstance(value, dict):
+                own[key] = {**value, **mine}
+            else:
+                own.setdefault(key, value)
 
 
 def _launched(document: Document, changes: Changes) -> None:
@@ -154,13 +166,15 @@ def load_machine(
     systems, devices = catalogue("system"), catalogue("device")
     if not _is_path(ref) and ref not in systems and ref not in devices:
         known = [*systems, *devices]
-        raise InputError(f"no device or system is called {ref!r}{hint(ref, known)}")
+        raise InputError(f"no device or system is called {quoted(ref)}{hint(ref, known)}")
     path = systems.get(ref) or devices.get(ref) or _file(ref)
     document = read_document(path)
     if "tiers" not in document and "links" not in document and "device" not in document:
         if system_changes:
             key = next(iter(system_changes))
-            raise InputError(f"system.{key}: {ref} is one device; it has no system to change")
+            raise InputError(
+                f"system.{shortened(key)}: {ref} is one device; it has no system to change"
+            )
         device = load_device(ref, device_changes)
         return Machine(device.name, System(device.name, 1, (), ()), device)
     _apply(document, system_changes or {}, str(path))
@@ -168,7 +182,7 @@ def load_machine(
     beside = path.with_name(f"{spec.device}.toml")
     if not os.path.isfile(beside) and spec.device not in devices:
         close = hint(spec.device, devices)
-        raise InputError(f"{path}: key `device`: no device is called {spec.device!r}{close}")
+        raise InputError(f"{path}: key `device`: no device is called {quoted(spec.device)}{close}")
     device = load_device(str(beside) if os.path.isfile(beside) else spec.device, device_changes)
     system = checked(str(path), lambda: build_system(spec))
     return Machine(spec.name, system, device)
@@ -204,7 +218,7 @@ def look_up(document: Document, key: str, where: str) -> Value:
         place = _enter(place, step, key, where)
     if not isinstance(place, dict) or last not in place or isinstance(place[last], dict | list):
         known = [k for k, v in place.items() if not isinstance(v, dict | list)] if place else []
-        raise InputError(f"{where}: --set {key}: no such value{hint(last, known)}")
+        raise InputError(f"{where}: --set {shortened(key)}: no such value{hint(last, known)}")
     value: Value = place[last]
     return value
 
@@ -225,22 +239,24 @@ def parse_change(text: str) -> tuple[str, Value]:
     """`key=value` as the command line takes it: true/false, a number, else text."""
     key, equals, raw = text.partition("=")
     if not equals or not key.strip() or not raw.strip():
-        raise InputError(f"--set {text!r}: write it as KEY=VALUE, e.g. hbm.bandwidth_GBps=6700")
-    raw = raw.strip()
-    return key.strip(), _value(text, raw)
+        raise InputError(
+            f"--set {quoted(text)}: write it as KEY=VALUE, e.g. hbm.bandwidth_GBps=6700"
+        )
+    return key.strip(), parse_value(raw.strip(), f"--set {quoted(text)}")
 
 
-def _value(text: str, raw: str) -> Value:
+def parse_value(raw: str, where: str) -> Value:
+    """A value as it is typed: true/false, a number, else text. `where` begins the error."""
     if raw.lower() in ("true", "false"):
         return raw.lower() == "true"
     if re.fullmatch(_NO_NUMBER, raw):
-        raise InputError(f"--set {text!r}: infinity and NaN are no values; give a finite number")
+        raise InputError(f"{where}: infinity and NaN are no values; give a finite number")
     if not re.fullmatch(DECIMAL, raw):
         return raw
     try:
         return whole_number(raw) if re.fullmatch(WHOLE, raw) else decimal_number(raw)
     except ValueError as error:
-        raise InputError(f"--set {text!r}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
 
 
 def _apply(document: Document, changes: Changes, where: str) -> None:
@@ -252,7 +268,7 @@ def _apply(document: Document, changes: Changes, where: str) -> None:
             place = _enter(place, step, key, where)
         last = steps[-1]
         if isinstance(place, list):
-            raise InputError(f"{where}: --set {key}: name a key of that entry, too")
+            raise InputError(f"{where}: --set {shortened(key)}: name a key of that entry, too")
         place[last] = value
 
 
@@ -261,7 +277,10 @@ def _enter(place: Any, step: str, key: str, where: str) -> Any:
         inner = place.setdefault(step, {})
         if isinstance(inner, dict | list):
             return inner
-        raise InputError(f"{where}: --set {key}: {step!r} is a value ({inner!r}), not a table")
+        raise InputError(
+            f"{where}: --set {shortened(key)}: {quoted(step)} is a value ({quoted(inner)}), not "
+            "a table"
+        )
     names = [
         str(entry.get("name", i)) if isinstance(entry, dict) else str(i)
         for i, entry in enumerate(place)
@@ -270,12 +289,12 @@ def _enter(place: Any, step: str, key: str, where: str) -> Any:
         return place[names.index(step)]
     if step.isascii() and step.isdecimal() and int(step) < len(place):
         return place[int(step)]
-    raise InputError(f"{where}: --set {key}: no entry {step!r}{hint(step, names)}")
+    raise InputError(f"{where}: --set {shortened(key)}: no entry {quoted(step)}{hint(step, names)}")
 
 
 def _with(path: Path, changes: Changes | None) -> str:
     """The file, and what --set changed in it."""
-    return f"{path} with --set {', '.join(changes)}" if changes else str(path)
+    return f"{path} with --set {shortened(', '.join(changes))}" if changes else str(path)
 
 
 def _is_path(ref: str) -> bool:
@@ -290,7 +309,7 @@ def locate(kind: str, ref: str) -> Path:
     if _is_path(ref) or os.path.isdir(ref):
         return _file(ref)
     raise InputError(
-        f"no {kind} is called {ref!r}{hint(ref, known)}"
+        f"no {kind} is called {quoted(ref)}{hint(ref, known)}"
         + ("; a path to a config.json or a TOML works, too" if kind == "model" else "")
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import hint, quoted
+from sim.errors import hint, quoted, shortened
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
@@ -15,6 +15,7 @@ _TYPES = re.compile(r"Expected `(?P<due>[^`]*)`, got `(?P<got>[^`]*)`")
 _LENGTH = re.compile(r"Expected `(?P<what>\w+)` of length (?P<sign>[<>=]+) (?P<bound>\d+)")
 _BOUND = re.compile(r"Expected `[^`]*` (?P<sign>[<>]=?) (?P<bound>\S+)")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
+MOST_TRIED = 1000  # entries of a table of which one is wrong
 _BOUNDS = {">=": "at least", "<=": "at most", ">": "above", "<": "below", "==": "exactly"}
 _WORDS = {
     "int": "a whole number",
@@ -35,12 +36,13 @@ def explained(message: str, document: Any, kind: type, where: str) -> str:
     """
     match = _AT.match(message)
     what, path = (match["what"], match["path"] or "$") if match else (message, "$")
+    path = _named_path(message, path, document, kind)
     key = path.removeprefix("$").removeprefix(".")
     unknown = _UNKNOWN.search(what)
     if unknown:
         field = unknown["field"]
         place = f"{key}.{field}" if key else field
-        return f"{where}: unknown key `{place}`" + hint(field, _fields_at(kind, path))
+        return f"{where}: unknown key `{shortened(place)}`" + hint(field, _fields_at(kind, path))
     text = _rule(what)
     if what.startswith("Invalid enum value"):
         allowed = _values_at(kind, path)
@@ -48,12 +50,38 @@ def explained(message: str, document: Any, kind: type, where: str) -> str:
         text = f"not one of {', '.join(allowed)}" + _close(value, allowed) if allowed else text
     if not key:
         return f"{where}: {text}"
-    return f"{where}: key `{key}` = {quoted(_value_at(document, path))}: {text}"
+    return f"{where}: key `{shortened(key)}` = {quoted(_value_at(document, path))}: {text}"
+
+
+def _named_path(message: str, path: str, document: Any, kind: type) -> str:
+    """`path` with the key of the entry that is wrong in the place of `[...]`, which stands for any
+    key of a table. The entries are tried one by one."""
+    before, dots, after = path.partition("[...]")
+    table = _value_at(document, before)
+    if not dots or not isinstance(table, dict):
+        return path
+    for key, value in list(table.items())[:MOST_TRIED]:
+        try:
+            msgspec.convert(_with_only(document, _steps(before), {key: value}), kind, strict=True)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                return f'{before}["{key}"]{after}'
+    return path
+
+
+def _with_only(document: Any, steps: list[str | int], table: Any) -> Any:
+    """`document` with the table at `steps` replaced."""
+    if not steps:
+        return table
+    step, *rest = steps
+    copy: Any = {**document} if isinstance(document, dict) else [*document]
+    copy[step] = _with_only(copy[step], rest, table)
+    return copy
 
 
 def _steps(path: str) -> list[str | int]:
-    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path)
-    return [name or (int(index) if index.isdigit() else "...") for name, index in parts]
+    parts = re.findall(r'\.([^.\[\]]+)|\[(\d+|\.\.\.)\]|\["(.*?)"\]', path)
+    return [name or key or (int(index) if index.isdigit() else "...") for name, index, key in parts]
 
 
 def _value_at(document: Any, path: str) -> Any:

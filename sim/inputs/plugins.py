@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sim.errors import InputError, MemorywallError, hint
+from sim.errors import InputError, MemorywallError, hint, quoted
 
 REFUSED = "MEMORYWALL_NO_PLUGINS"  # in the environment, so that worker processes refuse, too
 _PACKAGES = tuple(
@@ -36,10 +36,11 @@ def imported(kind: str, name: str, known: Iterable[str]) -> object:
     """
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise InputError(f"{kind} {name!r} is not known{hint(name, known)}")
+        raise InputError(f"{kind} {quoted(name)} is not known{hint(name, known)}")
     if os.environ.get(REFUSED):
         raise InputError(
-            f"{kind} {name!r} is a plug-in, and plug-ins are refused here (--no-plugins); use one "
+            f"{kind} {quoted(name)} is a plug-in, and plug-ins are refused here (--no-plugins); "
+            "use one "
             f"of {', '.join(sorted(known))}"
         )
     # A command that is installed does not look into the folder that it is called in.
@@ -59,7 +60,7 @@ def explained(kind: str, name: str, what: str = "raised") -> Iterator[None]:
         raise
     except BaseException as error:  # SystemExit included: a plug-in does not end the program
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise InputError(f"{kind} {name!r} {what} {text}{_place(error)}") from None
+        raise InputError(f"{kind} {quoted(name)} {what} {text}{_place(error)}") from None
 
 
 def place_of(function: object) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from sim.cost.rounds import ALGORITHMS
-from sim.errors import Infeasible, hint
+from sim.errors import Infeasible, hint, quoted
 from workloads.model import Attention, Dense, Experts, Layer, Model, Record, Stack
 
 Degree = Annotated[int, Meta(gt=0, le=65536)]
@@ -52,7 +52,7 @@ class Parallelism(Record, frozen=True, kw_only=True):
         if self.collective not in COLLECTIVES:
             known = ", ".join(COLLECTIVES)
             near = hint(self.collective, COLLECTIVES)
-            raise ValueError(f"collective {self.collective!r} is not one of {known}{near}")
+            raise ValueError(f"collective {quoted(self.collective)} is not one of {known}{near}")
 
     @property
     def devices(self) -> int:

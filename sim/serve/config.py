@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from sim.inputs.traces.files import Limits
+from sim.inputs.traces.files import Expansion, Limits, LineBytes
 from sim.inputs.traces.samples import trace_path
 from sim.mapping.parallelism import Parallelism
 from sim.scenario import Dtype, KvDtype, MachineName, ModelName, Seed, Settings
@@ -70,21 +70,11 @@ class RequestTraffic(Record, frozen=True, kw_only=True):
     on_bad_row: Annotated[
         Literal["fail", "skip"], Meta(description="What to do with a bad row of the trace")
     ] = "fail"
-    max_line_bytes: Annotated[
-        int,
-        Meta(ge=64, le=2**30),
-        Meta(description="Most bytes of a line of the trace, or of an entry of a JSON list"),
-    ] = Limits().line_bytes
+    max_line_bytes: LineBytes = Limits().line_bytes
     max_blank_lines: Annotated[
         int, Meta(ge=0, le=2**31), Meta(description="Most empty lines of the trace in a row")
     ] = Limits().blank_lines
-    max_expansion: Annotated[
-        Positive,
-        Meta(
-            description="Most bytes that a compressed trace gives per byte of its file, "
-            "beyond the first 64 MiB"
-        ),
-    ] = Limits().expansion
+    max_expansion: Expansion = Limits().expansion
 
     @property
     def file(self) -> Path | None:

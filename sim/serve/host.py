@@ -20,7 +20,7 @@ import msgspec
 from hw_models.efficiency import Spread
 from sim.clock import ticks
 from sim.cost.pass_cost import Amounts, PassCost
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.inputs.documents import convert, read_document
 from workloads.model import Record
 
@@ -103,5 +103,5 @@ def load_engine(ref: str | None) -> EngineTerms:
     known = engines()
     path = known.get(ref) or (Path(ref) if ref.endswith(".toml") else None)
     if path is None:
-        raise InputError(f"no engine is called {ref!r}{hint(ref, [*known, 'none'])}")
+        raise InputError(f"no engine is called {quoted(ref)}{hint(ref, [*known, 'none'])}")
     return convert(read_document(path), EngineTerms, str(path))

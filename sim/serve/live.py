@@ -118,6 +118,9 @@ class StageRow(msgspec.Struct, frozen=True, gc=False):
     hbm_bytes: int
 
 
+MOST_REFUSED = 1000  # requests that a run names; it counts the others
+
+
 class Refused(msgspec.Struct, frozen=True):
     """A request that can never fit: the `tokens` of its prompt and output exceed the memory."""
 

@@ -16,6 +16,7 @@ from sim.output.plots.style import (
     STATE_NAMES,
     figure,
     look,
+    plain,
     save,
     shown,
     state_handles,
@@ -254,4 +255,4 @@ def _part_handles(bars: Sequence[tuple[str, int, Mapping[str, float]]]) -> tuple
 
 def _suptitle(fig: Figure, title: str) -> None:
     if title:
-        fig.suptitle(title, x=0.01, ha="left", fontsize=8.5)
+        fig.suptitle(plain(title), x=0.01, ha="left", fontsize=8.5)

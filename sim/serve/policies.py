@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from sim.inputs.plugins import explained, imported, place_of
 from sim.serve.live import Live
 from sim.serve.queue import RequestQueue
@@ -146,7 +146,7 @@ def policy(name: str) -> Policy:
         return POLICIES[name]()
     plugin = imported("scheduler", name, POLICIES)
     if not isinstance(plugin, type) or not callable(getattr(plugin, "plan", None)):
-        raise InputError(f"scheduler {name!r} is not a class with a method `plan`")
+        raise InputError(f"scheduler {quoted(name)} is not a class with a method `plan`")
     with explained("scheduler", name, "cannot be created without arguments: it raised"):
         return PluginPolicy(name, plugin())
 
@@ -164,7 +164,7 @@ class PluginPolicy:
         mistake = _mistake(work, queue)
         if mistake:
             place = place_of(type(self.policy).plan)
-            raise InputError(f"scheduler {self.name!r}: `plan` returned {mistake}{place}")
+            raise InputError(f"scheduler {quoted(self.name)}: `plan` returned {mistake}{place}")
         return work
 
 

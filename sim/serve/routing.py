@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from sim.inputs.plugins import explained, imported, place_of
 from sim.serve.replica import Replica
 from workloads.request import Request
@@ -60,14 +60,15 @@ def router(name: str) -> Router:
         return ROUTERS[name]
     plugin: Any = imported("router", name, ROUTERS)
     if not callable(plugin):
-        raise InputError(f"router {name!r} is not a function")
+        raise InputError(f"router {quoted(name)} is not a function")
 
     def route(request: Request, replicas: Sequence[Replica]) -> int:
         with explained("router", name):
             number = plugin(request, replicas)
         if type(number) is not int or not 0 <= number < len(replicas):
             raise InputError(
-                f"router {name!r} sent request {request.index} to replica {number!r}; there are "
+                f"router {quoted(name)} sent request {request.index} to replica {number!r}; "
+                "there are "
                 f"0 to {len(replicas) - 1}{place_of(plugin)}"
             )
         return number

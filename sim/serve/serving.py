@@ -17,7 +17,7 @@ import msgspec
 from sim.scenario import Resolved
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns
 from sim.serve.config import Serving
-from sim.serve.live import Outcome, Refused
+from sim.serve.live import MOST_REFUSED, Outcome, Refused
 from sim.serve.memory import Capacity
 from sim.serve.setup import Setup
 from sim.serve.shard import Progress, Reached, Shard, run_shard
@@ -27,7 +27,7 @@ WORTH_PROCESSES = 20_000
 
 
 class Served(msgspec.Struct):
-    """What a run left. `refused` are requests that can never fit."""
+    """What a run left. `refused` are the first of the requests that can never fit."""
 
     serving: Serving
     resolved: Resolved
@@ -42,6 +42,11 @@ class Served(msgspec.Struct):
     reasons: tuple[str, ...]
     interrupted: bool
     scratch: tempfile.TemporaryDirectory[str] | None = None  # parts that did not stay in memory
+
+    @property
+    def refusals(self) -> int:
+        """How many requests can never fit."""
+        return sum(o.refused for o in self.outcomes)
 
     @property
     def makespan(self) -> int:
@@ -104,7 +109,9 @@ def put_together(setup: Setup, shards: list[Shard]) -> Served:
         sorted(chain.from_iterable(s.steps for s in shards), key=lambda c: c.replica),
         sorted(chain.from_iterable(s.stages for s in shards), key=lambda c: c.replica),
         sorted(chain.from_iterable(s.outcomes for s in shards), key=lambda o: o.number),
-        sorted(chain.from_iterable(s.refused for s in shards), key=lambda r: r.index),
+        sorted(chain.from_iterable(s.refused for s in shards), key=lambda r: r.index)[
+            :MOST_REFUSED
+        ],
         sum(s.skipped for s in shards),
         sum(s.failures for s in shards),
         tuple(chain.from_iterable(s.reasons for s in shards)),

@@ -59,6 +59,7 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
     check_replaceable(out, SERVE_RESULT, [*inputs, *files_of(serving)])
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
+    window_ticks = ticks_of(trace_window)  # before any work: it may lie beyond all times
     with progress_lines(serving.traffic) as progress:
         served = serve(serving, progress)
     if not (len(served.requests) or served.refused or served.interrupted or served.skipped):
@@ -82,7 +83,7 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
                     output.table_format,
                     output.pictures,
                     heading(served),
-                    ticks_of(trace_window),
+                    window_ticks,
                 ),
             )
     finally:  # print the tables even if writing fails
@@ -108,8 +109,8 @@ def _show(served: Served, metrics: dict[str, Any], console: Console) -> None:
         console.print(f"  {failures} that the trace records as failed left out")
     if served.refused:
         shown = "; ".join(map(str, served.refused[:6]))
-        shown += "; ..." if len(served.refused) > 6 else ""
-        refused = counted(len(served.refused), "request")
+        shown += "; ..." if served.refusals > 6 else ""
+        refused = counted(served.refusals, "request")
         console.print(f"  {refused} can never fit into the KV memory, by number: {shown}")
     print_summary(metrics, console)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.mapping.parallelism import check_devices
 from sim.scenario import Scenario, resolve
 from sim.serve.config import Serving
@@ -56,7 +56,9 @@ class Setup:
                 self.capacity, blocks=serving.kv_blocks, given=True
             )
         if serving.order not in ORDERS:
-            raise InputError(f"order {serving.order!r} is not known{hint(serving.order, ORDERS)}")
+            raise InputError(
+                f"order {quoted(serving.order)} is not known{hint(serving.order, ORDERS)}"
+            )
         policy(serving.scheduler)
         self.host = host_of(load_engine(serving.engine), serving.host_time_us)
         self.route = router(serving.router)

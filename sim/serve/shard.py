@@ -12,7 +12,7 @@ from sim.clock import seconds, ticks
 from sim.engine.processes import Engine
 from sim.serve.arrivals import Feedback, OpenStream, Refuse, RoundRobin
 from sim.serve.columns import RequestColumns, StageColumns, StepColumns
-from sim.serve.live import Finished, Outcome, Refused
+from sim.serve.live import MOST_REFUSED, Finished, Outcome, Refused
 from sim.serve.pricing import Pricer
 from sim.serve.replica import Recorder, Replica
 from sim.serve.setup import Setup
@@ -88,7 +88,8 @@ def run_shard(
             progress(at)
 
     def refuse(request: Request) -> None:
-        refused.append(Refused(request.index, request.id, request.prompt + request.output))
+        if len(refused) < MOST_REFUSED:
+            refused.append(Refused(request.index, request.id, request.prompt + request.output))
 
     pricer = Pricer(setup.resolved, exact_graph=not serving.shortcuts)
     replicas = []

@@ -7,7 +7,7 @@ enough for any number of tries (`sim.fidelity.validate.serving.parts`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -17,8 +17,9 @@ from hw_models.efficiency import Spread
 from sim.errors import InputError, MemorywallError
 from sim.fidelity.calibrate.frames import is_held
 from sim.fidelity.calibrate.search import Array, search
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.passes import splitwise_seconds
-from sim.fidelity.validate.points import MeasuredFile, PredictionBench, Row
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.serving import UNKNOWN, Parts, config_of, engine_of, parts
 from sim.serve.host import NEUTRAL, EngineTerms
 
@@ -66,10 +67,11 @@ def loops(
     own = own or [row for row in rows if row["backend"] == engine.split("-")[0]]
     for number, row in enumerate(own):
         try:
-            device = bench.device(str(row["system"]))
+            source.form.check(row)
+            device = bench.device(row["system"])
             measured = float(row["tpot_ms"]) * 1e-3
             predicted = parts(config_of(row, bench, device, "none"))
-        except (MemorywallError, TypeError, ValueError) as error:
+        except (MemorywallError, ValueError) as error:
             left[str(error)] = left.get(str(error), 0) + 1
             continue
         if measured > 0:
@@ -80,20 +82,31 @@ def loops(
 
 def phases(source: MeasuredFile) -> tuple[list[Loop], dict[str, int]]:
     """The prompt and token phases of splitwise-sim's profile, each a step of its own."""
-    bench, rows = PredictionBench(), []
+    bench = PredictionBench()
+    rows: list[Loop] = []
+    left: dict[str, int] = {}
     for row in source.frame.iter_rows(named=True):
-        device = bench.device(str(row["hardware"]))
-        group = f"{row['model']} {row['hardware']} tp {row['tensor_parallel']}"
-        shape = f"{row['prompt_size']} {row['batch_size']}"
-        for quantity in ("prompt", "token"):
-            kernels = splitwise_seconds(bench, row, device, NEUTRAL, quantity == "prompt")
-            predicted = (
-                Parts(0.0, kernels, 1.0, 0.0)
-                if quantity == "prompt"
-                else Parts(kernels, 0.0, 1.0, float(row["batch_size"]))
-            )
-            rows.append(Loop(group, shape, predicted, float(row[f"{quantity}_time"]) * 1e-3))
-    return rows, {}
+        try:
+            rows += [*_phases_of(source, bench, row)]
+        except (MemorywallError, ValueError) as error:
+            left[str(error)] = left.get(str(error), 0) + 1
+    return rows, left
+
+
+def _phases_of(source: MeasuredFile, bench: PredictionBench, row: Row) -> Iterator[Loop]:
+    """The two steps of a row. Raises InputError for a row that breaks a rule."""
+    source.form.check(row)
+    device = bench.device(row["hardware"])
+    group = f"{row['model']} {row['hardware']} tp {row['tensor_parallel']}"
+    shape = f"{row['prompt_size']} {row['batch_size']}"
+    for quantity in ("prompt", "token"):
+        kernels = splitwise_seconds(bench, row, device, NEUTRAL, quantity == "prompt")
+        predicted = (
+            Parts(0.0, kernels, 1.0, 0.0)
+            if quantity == "prompt"
+            else Parts(kernels, 0.0, 1.0, float(row["batch_size"]))
+        )
+        yield Loop(group, shape, predicted, float(row[f"{quantity}_time"]) * 1e-3)
 
 
 def group_of(row: Row) -> str:

@@ -14,10 +14,11 @@ import msgspec
 import polars as pl
 
 from sim.cost.kernels.collective import ACROSS
-from sim.errors import InputError, MemorywallError
-from sim.fidelity.validate.layers import profiled_attention, vidur_op, vllm_op
+from sim.errors import InputError, MemorywallError, one_line, quoted, shortened
+from sim.fidelity.validate.cells import Row
+from sim.fidelity.validate.layers import profiled_attention, rows_of, vidur_op, vllm_op
 from sim.fidelity.validate.names import device_of, dtype_of
-from sim.fidelity.validate.points import MeasuredFile, Row
+from sim.fidelity.validate.points import MeasuredFile
 from workloads.ops import Op
 from workloads.precision import BITS
 
@@ -70,13 +71,16 @@ def _cell(source: MeasuredFile, row: Row, device: str) -> FrameCell | str:
     if maker is None:
         return f"{source.format} says nothing of single kernels"
     try:
+        source.form.check(row)
         profile = source.profile.device if source.profile else device
-        name = str(row.get("device") or row.get("network") or profile)
+        name = row.get("device") or row.get("network") or profile
         if name != device and device_of(name) != device:
-            return f"of another device ({name})"
+            return f"of another device ({shortened(name)})"
         return maker(source, row)
-    except (MemorywallError, KeyError, TypeError, ValueError) as error:
+    except MemorywallError as error:
         return str(error)
+    except ValueError as error:  # a rule of the vocabulary of workloads
+        return one_line(str(error))
 
 
 def frame_of(parts: list[FramePiece], keep: Callable[[str], bool]) -> pl.DataFrame:
@@ -145,7 +149,7 @@ def _collectives(source: MeasuredFile, row: Row) -> FrameCell:
 
 def _vidur_network(source: MeasuredFile, row: Row) -> FrameCell:
     if row["op"] not in ("all_reduce", "send_recv"):
-        raise InputError(f"exchange {row['op']!r} is not known")
+        raise InputError(f"exchange {quoted(row['op'])} is not known")
     far = row["devices_per_node"] < row["num_workers"]
     columns = {
         "op": row["op"],
@@ -168,7 +172,7 @@ def _vidur_mlp(source: MeasuredFile, row: Row) -> FrameCell:
 
 
 def _dense(source: MeasuredFile, row: Row) -> FrameCell:
-    rows, what = row.get("tokens") or row["sequences"], source.profiled
+    rows, what = rows_of(row), source.profiled
     op = vllm_op(what, row["layer"], rows)
     time = {"latency_us": float(row["time_us"])}
     return _operator(op, rows, what.dtype, f"{row['layer']} {rows}", time)

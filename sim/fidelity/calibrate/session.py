@@ -23,6 +23,7 @@ from sim.fidelity.calibrate.engines import EngineFit, calibrate_engine, terms_of
 from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device
+from sim.inputs.tables import TableLimits
 from sim.output.files import check_file
 from sim.output.report import terminal
 from sim.serve.host import load_engine
@@ -53,6 +54,8 @@ class CalibrateOptions(Record, frozen=True, kw_only=True):
     date: Annotated[
         str | None, Meta(description="Date to write, YYYY-MM-DD; today if not given")
     ] = None
+
+    reading: TableLimits = msgspec.field(default_factory=TableLimits)
 
     @property
     def day(self) -> str:
@@ -85,7 +88,7 @@ def _calibrate_device(paths: list[Path], device: str, options: CalibrateOptions)
     base = load_device(device)
     day, path = options.day, options.file_for(base.name)
     unknown: list[Path] = []
-    sources = list(read(paths, device, None, unknown))
+    sources = list(read(paths, device, None, unknown, options.reading.limits))
     for path in unknown:
         console.print(f"  {path}: left out, its columns are of no known format")
     if not sources:
@@ -105,7 +108,7 @@ def _calibrate_engine(paths: list[Path], engine: str, options: CalibrateOptions)
     console = terminal()
     day, path = options.day, options.file_for(engine)
     wanted = ("e2e/silicon", "e2e/splitwise")
-    sources = [s for s in read(paths, None, None, []) if s.format in wanted]
+    sources = [s for s in read(paths, None, None, [], options.reading.limits) if s.format in wanted]
     if not sources:
         raise InputError(
             f"{', '.join(map(str, paths))}: no table of serving benchmarks (columns backend, "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sim.output.plots.style import FAINT, INK, SERIES, figure, look, save
+from sim.output.plots.style import FAINT, INK, SERIES, figure, look, plain, save
 
 OFF = 15  # per cent, dashed
 
@@ -20,7 +20,7 @@ def draw(table: pl.DataFrame, stem: Path) -> None:
         series = table.group_by("model", "phase", maintain_order=True)
         for number, (key, part) in enumerate(series):
             colour = SERIES[number % len(SERIES)]
-            name, x = ", ".join(map(str, key)), part["tokens"].to_numpy()
+            name, x = plain(", ".join(map(str, key))), part["tokens"].to_numpy()
             y, ours = (part[c].to_numpy() / 1e3 for c in ("latency_us", "predicted_us"))
             left.errorbar(x, y, part["spread_us"].to_numpy() / 1e3, fmt="o", ms=4, color=colour)
             left.plot(x, ours, color=colour, lw=1.2)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.fidelity.measure.bench import KernelBench, MeasuredMachine, Say
 from sim.fidelity.measure.cases import FORMATS, GROUPS, KERNELS, MODULES, Case, grid
 from sim.fidelity.measure.cpu import Cpu
@@ -56,7 +56,7 @@ def kernels_of(only: tuple[str, ...]) -> tuple[str, ...]:
     for word in words(only):
         known = (*KERNELS, *GROUPS)
         if word not in known:
-            raise InputError(f"--only {word!r} is no kernel{hint(word, known)}")
+            raise InputError(f"--only {quoted(word)} is no kernel{hint(word, known)}")
         kernels += GROUPS.get(word, (word,))
     return tuple(k for k in KERNELS if k in kernels) if kernels else KERNELS
 
@@ -66,7 +66,7 @@ def formats_of(dtypes: tuple[str, ...], machine: MeasuredMachine) -> tuple[str, 
     dtypes = words(dtypes)
     for dtype in dtypes:
         if dtype not in FORMATS:
-            raise InputError(f"--dtype {dtype!r} cannot be measured{hint(dtype, FORMATS)}")
+            raise InputError(f"--dtype {quoted(dtype)} cannot be measured{hint(dtype, FORMATS)}")
         if dtype not in machine.formats:
             raise InputError(
                 f"--dtype {dtype}: {machine.name} has no units for it; "
@@ -90,7 +90,9 @@ def measure(
     hand. Ctrl-C keeps what is measured; raises InputError, and keeps it, too."""
     kernels = kernels_of(plan.only)
     if plan.modules not in MODULES:
-        raise InputError(f"--modules {plan.modules!r} is not known{hint(plan.modules, MODULES)}")
+        raise InputError(
+            f"--modules {quoted(plan.modules)} is not known{hint(plan.modules, MODULES)}"
+        )
     require("torch")
     torch = import_module("torch")
     machine = machine or machine_of(torch, plan)

@@ -9,7 +9,8 @@ from sim.cost.collectives import Network
 from sim.cost.kernels.collective import OPS, Message, eager_seconds, within
 from sim.cost.kernels.collective import exchange_seconds as library_exchange
 from sim.cost.rounds import Group, Send, ring_rounds
-from sim.errors import InputError
+from sim.errors import InputError, quoted
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.names import dtype_of
 from sim.fidelity.validate.points import (
     TICKS_A_SECOND,
@@ -17,7 +18,6 @@ from sim.fidelity.validate.points import (
     Place,
     PredictionBench,
     Reading,
-    Row,
     ScoredPoint,
     between,
     priced,
@@ -85,7 +85,7 @@ def _ring(network: Network, group: Group, op: str, nbytes: int) -> int:
         return network.price("direct", [sends]).time
     if op in ("send_recv", "sendrecv", "p2p"):
         return network.send((Send(group[0], group[-1], nbytes),)).time
-    raise InputError(f"exchange {op!r} is not known")
+    raise InputError(f"exchange {quoted(op)} is not known")
 
 
 def across_seconds(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sim.errors import InputError
+from sim.errors import InputError, is_text, quoted
 from sim.fidelity.validate.exchanges import collectives, vidur_network
 from sim.fidelity.validate.kernels import attention, encoder_attention, experts, gemm
 from sim.fidelity.validate.layers import llmcompass, vidur_mlp
@@ -16,8 +16,8 @@ from sim.fidelity.validate.passes import neusight_passes, splitwise
 from sim.fidelity.validate.points import MeasurementFormat
 from sim.fidelity.validate.runs import has_run
 from sim.fidelity.validate.serving import silicon
-from sim.inputs.documents import check_readable
-from sim.inputs.traces.parquet import first_line
+from sim.inputs.tables import read_table
+from sim.inputs.traces.files import Limits
 
 FORMATS: list[MeasurementFormat] = [
     MeasurementFormat(
@@ -29,22 +29,28 @@ FORMATS: list[MeasurementFormat] = [
         "e2e/splitwise",
         ("model", "hardware", "tensor_parallel", "prompt_size", "prompt_time", "token_time"),
         splitwise,
+        ("batch_size", "token_size"),
     ),
     MeasurementFormat(
         "neusight passes", ("device", "model", "batch", "seq_len", "latency_ms"), neusight_passes
     ),
     MeasurementFormat(
-        "moe", ("device", "dtype", "num_tokens", "topk", "num_experts", "latency_us"), experts
+        "moe",
+        ("device", "dtype", "num_tokens", "topk", "num_experts", "latency_us"),
+        experts,
+        ("hidden", "inter", "moe_tp", "moe_ep"),
     ),
     MeasurementFormat(
         "attention",
         ("device", "dtype", "batch", "q_len", "kv_len", "num_heads", "num_kv_heads", "latency_us"),
         attention,
+        ("head_dim",),
     ),
     MeasurementFormat(
         "attention_mixed",
         ("device", "dtype", "prefill_chunk", "kv_prefill", "n_decode", "num_heads", "latency_us"),
         attention_mixed,
+        ("kv_decode", "num_kv_heads", "head_dim"),
     ),
     MeasurementFormat(
         "elementwise",
@@ -57,7 +63,10 @@ FORMATS: list[MeasurementFormat] = [
         encoder_attention,
     ),
     MeasurementFormat(
-        "vidur/mlp", ("device", "op", "n_head", "n_embd", "num_tokens", "tp"), vidur_mlp
+        "vidur/mlp",
+        ("device", "op", "n_head", "n_embd", "num_tokens", "tp"),
+        vidur_mlp,
+        ("model", "n_kv_head", "n_expanded_embd", "use_gated_mlp", "latency_us"),
     ),
     MeasurementFormat(
         "vidur/network",
@@ -79,21 +88,6 @@ TABLES = (".parquet", ".csv")
 MOST_ENTRIES = 5000
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """A CSV or Parquet file. Raises InputError."""
-    try:
-        check_readable(path)
-        if not path.stat().st_size:  # files of the kernel say so, too, and may have no end
-            raise InputError(f"{path}: the file is empty; a table needs a header and rows")
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path}: not a readable table ({first_line(error)})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
 def format_of(frame: pl.DataFrame) -> MeasurementFormat | None:
     """The format whose columns a table has."""
     return next((f for f in FORMATS if set(f.columns) <= set(frame.columns)), None)
@@ -112,6 +106,10 @@ def files_of(path: Path) -> list[Path]:
     while folders:
         for inside in sorted(folders.pop().iterdir()):
             seen += 1
+            if not is_text(inside.name):
+                raise InputError(
+                    f"{path}: the name {quoted(inside.name)} below it is no UTF-8 text"
+                )
             if seen > MOST_ENTRIES:
                 raise InputError(
                     f"{path}: more than {MOST_ENTRIES:,} files lie below; name the folder of tables"
@@ -124,7 +122,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def sources(
-    paths: list[Path],
+    paths: list[Path], limits: Limits
 ) -> Iterator[tuple[Path, pl.DataFrame | None, MeasurementFormat | None]]:
     """Every table of `paths` with its format, None where none fits; runs have no frame."""
     for path in paths:
@@ -132,5 +130,5 @@ def sources(
             if one.is_dir():
                 yield one, None, None
             else:
-                frame = read_table(one)
+                frame = read_table(one, limits)
                 yield one, frame, format_of(frame)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.names import dtype_of
 from sim.fidelity.validate.points import (
     LLM,
     MeasuredFile,
     Place,
     PredictionBench,
-    Row,
     ScoredPoint,
     between,
     priced,

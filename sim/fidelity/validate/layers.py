@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.eager import Eager
 from sim.fidelity.validate.exchanges import exchange_seconds
 from sim.fidelity.validate.kernels import INF, gemm_regime, mixed_batch, precision
@@ -16,7 +18,6 @@ from sim.fidelity.validate.points import (
     PredictionBench,
     Profiled,
     Reading,
-    Row,
     ScoredPoint,
     between,
     priced,
@@ -73,7 +74,7 @@ def vidur_op(row: Row) -> Op:
         "emb": lambda: lookup("emb", tokens, d, 1, form, ways=tp),
     }
     if row["op"] not in builders:
-        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], builders)}")
+        raise InputError(f"operator {quoted(row['op'])} is not known{hint(row['op'], builders)}")
     return builders[row["op"]]()
 
 
@@ -118,7 +119,7 @@ def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
             "gelu_fp16": lambda: activation("gelu", "gelu", -(-m // ROW), min(m, ROW), False, form),
         }
         if op not in builders:
-            raise InputError(f"operator {op!r} is not known{hint(op, builders)}")
+            raise InputError(f"operator {quoted(op)} is not known{hint(op, builders)}")
         return eager.seconds(device, builders[op]())
 
     return priced(source, bench, place, price)
@@ -127,7 +128,7 @@ def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
 def gpus_of(name: str) -> int:
     """4 of `A100x4`."""
     count = name.rpartition("x")[2]
-    return int(count) if count.isdecimal() and "x" in name else 1
+    return int(count) if re.fullmatch("[0-9]{1,5}", count) and "x" in name else 1
 
 
 def _all_reduce(bench: PredictionBench, device: str, gpus: int, size: int) -> float:
@@ -168,7 +169,7 @@ def _layer_part(bench: PredictionBench, eager: Eager, device: str, name: str, tp
         size = next(op.exchange_bytes for op in block.ops if op.exchange)
         return _all_reduce(bench, device, tp, size)
     if part not in LAYER_PARTS:
-        raise InputError(f"part {part!r} of a layer is not known{hint(part, LAYER_PARTS)}")
+        raise InputError(f"part {quoted(part)} of a layer is not known{hint(part, LAYER_PARTS)}")
     wanted = LAYER_PARTS[part]
     op = next((o for o in block.ops if wanted in o.name), None)
     if op is None:
@@ -205,7 +206,7 @@ def vllm_op(what: Profiled, layer: str, rows: int) -> Op:
     """The operator that vLLM's profile calls `layer`. Raises InputError."""
     if layer not in DENSE:
         raise InputError(
-            f"layer {layer!r} is not modelled: no operator of the graph stands for it"
+            f"layer {quoted(layer)} is not modelled: no operator of the graph stands for it"
             + (" (sampling is the engine's)" if layer == "sampler" else hint(layer, DENSE))
         )
     ops = _pass_ops(what, rows)
@@ -213,7 +214,9 @@ def vllm_op(what: Profiled, layer: str, rows: int) -> Op:
         for op in ops:
             if op.name.endswith(wanted) or op.kind == wanted:
                 return op
-    raise InputError(f"{what.model.name} has no {layer!r}; it has {', '.join(o.name for o in ops)}")
+    raise InputError(
+        f"{what.model.name} has no {quoted(layer)}; it has {', '.join(o.name for o in ops)}"
+    )
 
 
 def profiled_attention(what: Profiled) -> Attention:
@@ -245,6 +248,14 @@ def length_regime(row: Row) -> str:
     return between(longest, (1024, "context <= 1024"), (INF, "context > 1024"))
 
 
+def rows_of(row: Row) -> int:
+    """The rows of a dense operator: tokens, or of the head sequences. Raises InputError."""
+    rows = row.get("tokens") or row.get("sequences")
+    if not rows:
+        raise InputError("neither column 'tokens' nor 'sequences' has a number")
+    return int(rows)
+
+
 def microseconds(row: Row) -> float:
     """The measured time of a row of a vLLM profile."""
     return float(row["time_us"]) * 1e-6
@@ -255,11 +266,11 @@ def vllm_dense(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
     what = source.profiled
 
     def price(row: Row, device: str) -> float:
-        op = vllm_op(what, row["layer"], row.get("tokens") or row["sequences"])
+        op = vllm_op(what, row["layer"], rows_of(row))
         return bench.seconds(device, what.dtype, op)
 
     def place(row: Row, device: str) -> Place:
-        rows, layer = row.get("tokens") or row["sequences"], row["layer"]
+        rows, layer = rows_of(row), row["layer"]
         kind = "projections" if layer.endswith(("proj", "head")) else "element-wise"
         name = f"vllm_runs {kind}"
         regime = gemm_regime(rows)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.kernels import heads, mixed_batch, precision
 from sim.fidelity.validate.layers import length_regime
 from sim.fidelity.validate.names import dtype_of
@@ -12,7 +13,6 @@ from sim.fidelity.validate.points import (
     MeasuredFile,
     Place,
     PredictionBench,
-    Row,
     ScoredPoint,
     between,
     priced,
@@ -49,7 +49,7 @@ def stream_op(row: Row) -> Op:
         "copy": lambda: vector("copy", "residual", 0, Elements(size, size), form),
     }
     if row["op"] not in builders:
-        raise InputError(f"operator {row['op']!r} is not known{hint(row['op'], builders)}")
+        raise InputError(f"operator {quoted(row['op'])} is not known{hint(row['op'], builders)}")
     return builders[row["op"]]()
 
 

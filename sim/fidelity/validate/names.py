@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.inputs.catalogue import catalogue
 
 # By pattern of the name in lower case with "_" and blanks as "-"; the first that fits counts.
@@ -77,6 +77,7 @@ DROPPED = (
     "-dynamic",
 )
 
+MOST_NAME = 200  # characters of a name that are looked at
 DTYPES: dict[str, str] = {
     "bfloat16": "bf16",
     "bf16": "bf16",
@@ -98,26 +99,32 @@ DTYPES: dict[str, str] = {
 }
 
 
+def named_device(name: str) -> str:
+    """A device that the user names: the catalogue's, or a path as it is. Raises InputError."""
+    return name if "/" in name or name.endswith(".toml") else device_of(name)
+
+
 def device_of(name: str) -> str:
-    """The catalogue's device of a name, or a path as it is. Raises InputError."""
-    if "/" in name or name.endswith(".toml"):
-        return name
+    """The catalogue's device of a name that stands in a file. Raises InputError for any other: a
+    stranger's file opens none by its path."""
     known = catalogue("device")
     if name in known:
         return name
-    plain = re.sub(r"[\s_]+", "-", name.strip().lower())
+    plain = re.sub(r"[\s_]+", "-", name[:MOST_NAME].strip().lower())
     if plain in known:
         return plain
     for pattern, device in DEVICES:
         if re.search(pattern, plain) and device in known:
             return device
-    raise InputError(f"device {name!r} is not in the catalogue{hint(plain, known)}; say --device")
+    raise InputError(
+        f"device {quoted(name)} is not in the catalogue{hint(plain, known)}; say --device"
+    )
 
 
 def model_of(name: str) -> str:
     """The catalogue's model of a name such as `meta-llama/Llama-3.1-70B-Instruct`."""
     known = catalogue("model")
-    plain = re.sub(r"[\s_]+", "-", name.strip().split("/")[-1].lower())
+    plain = re.sub(r"[\s_]+", "-", name[-MOST_NAME:].strip().split("/")[-1].lower())
     plain = plain.removeprefix("meta-")
     while plain not in known and plain not in MODELS:
         end = next((d for d in DROPPED if plain.endswith(d)), None)
@@ -131,14 +138,14 @@ def model_of(name: str) -> str:
     match = squeezed.get(re.sub(r"[^a-z0-9]", "", plain))
     if match:
         return match
-    raise InputError(f"model {name!r} is not in the catalogue{hint(plain, known)}")
+    raise InputError(f"model {quoted(name)} is not in the catalogue{hint(plain, known)}")
 
 
 def dtype_of(name: str) -> str:
     """A number format by the name that a framework gives it. Raises InputError."""
     known = DTYPES.get(str(name).strip().lower().removeprefix("torch."))
     if known is None:
-        raise InputError(f"number format {name!r} is not known{hint(str(name), DTYPES)}")
+        raise InputError(f"number format {quoted(name)} is not known{hint(str(name), DTYPES)}")
     return known
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from sim.cost.collectives import Network
 from sim.cost.model import CostModel
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.eager import Eager
 from sim.fidelity.validate.kernels import precision
 from sim.fidelity.validate.layers import gpus_of
@@ -17,7 +18,6 @@ from sim.fidelity.validate.points import (
     Place,
     PredictionBench,
     Reading,
-    Row,
     ScoredPoint,
     priced,
 )

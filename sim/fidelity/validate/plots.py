@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sim.output.plots.style import FAINT, INK, SERIES, Kind, figure, look, save
+from sim.output.plots.style import FAINT, INK, SERIES, Kind, figure, look, plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+MOST_SETS = 60  # panels
 MOST_POINTS = 4000  # a panel; more would only be a blot
 UNITS = ((1e-3, "µs", 1e6), (1.0, "ms", 1e3), (float("inf"), "s", 1.0))
 
@@ -29,7 +30,7 @@ def plot_sets(points: pl.DataFrame, stem: Path, kind: Kind = "paper") -> list[Pa
 def draw_sets(points: pl.DataFrame, kind: Kind = "paper") -> Figure:
     """One panel a set, colours by device and number format; lines at equality and 20 % off."""
     shown = points.filter(pl.col("error").is_not_null())
-    sets = shown["set"].unique(maintain_order=True).to_list()
+    sets = shown["set"].unique(maintain_order=True).to_list()[:MOST_SETS]
     rows = max(1, -(-len(sets) // COLUMNS))
     fig = figure(kind, 0.5 + 2.3 * rows)
     grid = fig.subplots(rows, COLUMNS, squeeze=False)
@@ -56,7 +57,7 @@ def draw_sets(points: pl.DataFrame, kind: Kind = "paper") -> Figure:
 def _series(points: pl.DataFrame) -> dict[str, str]:
     """Colour by "device dtype", in a fixed order."""
     pairs = points.select("device", "dtype").unique().sort("device", "dtype").rows()
-    names = [f"{Path(d).stem} {t}".strip() for d, t in pairs]
+    names = [plain(f"{Path(d).stem} {t}".strip()) for d, t in pairs]
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(dict.fromkeys(names))}
 
 
@@ -64,7 +65,7 @@ def _panel(ax: Axes, points: pl.DataFrame, title: str, series: dict[str, str]) -
     longest = float(points["measured_s"].median())  # type: ignore[arg-type]
     unit, scale = next((u, s) for bound, u, s in UNITS if longest < bound)
     for (device, dtype), part in points.group_by("device", "dtype", maintain_order=True):
-        name = f"{Path(str(device)).stem} {dtype}".strip()
+        name = plain(f"{Path(str(device)).stem} {dtype}".strip())
         if len(part) > MOST_POINTS:
             part = part.gather_every(-(-len(part) // MOST_POINTS))
         ax.scatter(
@@ -89,7 +90,7 @@ def _panel(ax: Axes, points: pl.DataFrame, title: str, series: dict[str, str]) -
     ax.set_aspect("equal")
     ax.grid(True, which="major")
     median = float(points["error"].abs().median()) * 100  # type: ignore[arg-type]
-    ax.set_title(f"{_short(title)}\nmedian {median:.1f} % of {len(points):,}")
+    ax.set_title(f"{plain(_short(title))}\nmedian {median:.1f} % of {len(points):,}")
     ax.set_xlabel(f"measured ({unit})")
     ax.set_ylabel(f"predicted ({unit})")
 

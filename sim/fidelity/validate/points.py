@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -14,8 +13,9 @@ from hw_models.device import Device
 from hw_models.system import System
 from sim.cost.collectives import Network
 from sim.cost.model import CostModel
-from sim.errors import InputError, MemorywallError
-from sim.fidelity.validate.names import device_of, system_of
+from sim.errors import InputError, MemorywallError, one_line, shortened
+from sim.fidelity.validate.cells import Row, sound
+from sim.fidelity.validate.names import device_of, named_device, system_of
 from sim.inputs.catalogue import Machine, load_device, load_machine
 from workloads.model import Model
 from workloads.ops import Op
@@ -82,11 +82,16 @@ class MeasuredFile(msgspec.Struct, frozen=True):
 
 
 class MeasurementFormat(msgspec.Struct, frozen=True):
-    """A kind of table: its name, the columns that tell it, and its reader."""
+    """A kind of table: its name, the columns that tell it, its reader, and what else that needs."""
 
     name: str
     columns: tuple[str, ...]
     read: Callable[[MeasuredFile, PredictionBench], Iterator[ScoredPoint]]
+    more: tuple[str, ...] = ()
+
+    def check(self, row: Row) -> None:
+        """Raise InputError for a row that the reader cannot take."""
+        sound(row, self.name, (*self.columns, *self.more))
 
 
 class PredictionBench:
@@ -96,14 +101,15 @@ class PredictionBench:
     """
 
     def __init__(self, device: str | None = None, own: Device | None = None) -> None:
-        self.requested, self.own = device, own
+        self.requested, self.own = named_device(device) if device else None, own
         self._costs: dict[tuple[str, str], CostModel] = {}
         self._machines: dict[tuple[str, int], Machine] = {}
         self._networks: dict[tuple[str, int], Network] = {}
 
     def device(self, name: str) -> str:
-        """The catalogue's name, or the path, of a device that a table names."""
-        return self.own.name if self.own else device_of(self.requested or name)
+        """The device that a row is priced on: the one of --device, which may be a path, or that of
+        the catalogue which the row names."""
+        return self.own.name if self.own else self.requested or device_of(name)
 
     def load(self, device: str) -> Device:
         """The record of a device by `self.device(name)`."""
@@ -155,7 +161,6 @@ class PredictionBench:
         self._costs.clear()
 
 
-Row = dict[str, Any]
 PlaceOf = Callable[[Row, str], Place]  # of a row on a device
 Price = Callable[[Row, str], float]  # seconds
 
@@ -163,7 +168,7 @@ Price = Callable[[Row, str], float]  # seconds
 class Reading(NamedTuple):
     """How a row names its device, its measured time in seconds, and the quantity measured."""
 
-    device: Callable[[Row], str] = lambda row: str(row["device"])
+    device: Callable[[Row], str] = lambda row: row["device"]
     measured: Callable[[Row], float] = lambda row: float(row["latency_us"]) * 1e-6
     quantity: str = "latency"
 
@@ -183,10 +188,10 @@ def priced(
     for number, row in enumerate(source.frame.iter_rows(named=True)):
         where = Place(source.format, "", "", "")
         try:
-            where = Place(source.format, str(device(row)), "", "")
-            name = bench.device(where.device)
+            source.form.check(row)
+            where = Place(source.format, shortened(device(row)), "", "")
+            name = bench.device(device(row))
             where = Place(source.format, name, "", "")
-            sound(row, source.form.columns)
             where = place(row, name)
             time = measured(row)
             if not 0 < time < LONGEST_S:
@@ -194,25 +199,8 @@ def priced(
             yield ScoredPoint(number, quantity, where, time, price(row, name))
         except MemorywallError as error:
             yield ScoredPoint(number, quantity, where, float("nan"), None, str(error))
-        except TypeError:
-            bad = [c for c in source.form.columns if isinstance(row.get(c), str | None)]
-            said = f"a cell is no number: one of the columns {', '.join(bad)}"
-            yield ScoredPoint(number, quantity, where, float("nan"), None, said)
-        except (KeyError, ValueError) as error:
-            yield ScoredPoint(
-                number, quantity, where, float("nan"), None, f"{error or type(error)}"
-            )
-
-
-def sound(row: Row, columns: tuple[str, ...]) -> None:
-    """Raise InputError for a number that is negative or not finite.
-
-    The message names no value, so that rows with the same fault are counted together.
-    """
-    for column in columns:
-        value = row.get(column)
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise InputError(f"column {column!r} has a number below 0, or none that is finite")
+        except ValueError as error:  # a rule of the vocabulary of workloads
+            yield ScoredPoint(number, quantity, where, float("nan"), None, one_line(str(error)))
 
 
 def between(value: float, *bounds: tuple[float, str]) -> str:

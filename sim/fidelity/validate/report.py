@@ -12,6 +12,7 @@ from rich.table import Table
 from sim.fidelity.validate.score import reasons, scores
 
 NUMBERS = ("rows", "coverage_pct", "median_pct", "mean_pct", "p90_pct", "bias_pct")
+MOST_SHOWN = 200  # rows of a table; a stranger's file may name any number of sets
 HEADS = ("rows", "coverage", "median", "mean", "p90", "bias")
 
 
@@ -27,8 +28,9 @@ def print_scores(points: pl.DataFrame, console: Console, detail: bool = True) ->
         table = Table(
             "set", "rows", "not predicted, because", title="Left out", title_justify="left"
         )
-        for name, reason, rows in missing.iter_rows():
+        for name, reason, rows in missing.head(MOST_SHOWN).iter_rows():
             table.add_row(name, f"{rows:,}", reason)
+        _tell_rest(table, missing)
         console.print(table)
 
 
@@ -39,10 +41,17 @@ def _table(title: str, frame: pl.DataFrame, by: list[str]) -> Table:
         table.add_column(name, overflow="fold")
     for head in HEADS:
         table.add_column(head, justify="right")
-    for row in frame.iter_rows(named=True):
+    for row in frame.head(MOST_SHOWN).iter_rows(named=True):
         names = [Path(str(row[c])).stem if c == "device" else str(row[c]) for c in kept]
         table.add_row(*names, *(_cell(c, row[c]) for c in NUMBERS))
+    _tell_rest(table, frame)
     return table
+
+
+def _tell_rest(table: Table, frame: pl.DataFrame) -> None:
+    """A last row about the rows of `frame` beyond those that are shown."""
+    if len(frame) > MOST_SHOWN:
+        table.add_row(f"and {len(frame) - MOST_SHOWN:,} more")
 
 
 def _cell(name: str, value: Any) -> str:

@@ -25,14 +25,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from sim.errors import InputError
+from sim.errors import InputError, quoted
+from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.names import model_of, system_of
 from sim.fidelity.validate.points import (
     MeasuredFile,
     Place,
     PredictionBench,
     Reading,
-    Row,
     ScoredPoint,
     priced,
 )
@@ -87,7 +87,7 @@ def dtype_of_row(row: Row) -> str:
         return "w8a16" if mode == "int8_wo" else "w4a16"
     if mode.startswith(("nvfp4", "fp4")):
         return "fp4"
-    raise InputError(f"gemm_quant_mode {mode!r} is not known")
+    raise InputError(f"gemm_quant_mode {quoted(mode)} is not known")
 
 
 def stated(row: Row) -> bool:
@@ -99,7 +99,7 @@ def engine_of(row: Row) -> str:
     """The engine whose terms a row is priced with."""
     backend = str(row["backend"])
     if backend == "vllm":
-        version = re.findall(r"\d+", str(row.get("backend_version") or ""))[:2]
+        version = re.findall(r"[0-9]{1,6}", str(row.get("backend_version") or ""))[:2]
         if not version or tuple(map(int, version)) >= SINCE:
             return ASYNCHRONOUS
     return ENGINES.get(backend, UNKNOWN)
@@ -111,7 +111,7 @@ def config_of(row: Row, bench: PredictionBench, device: str, engine: str | None 
     if not clients:
         raise InputError("neither batch_size nor concurrency is stated")
     if row.get("mode") not in (None, "agg"):
-        raise InputError(f"mode {row['mode']!r}: only aggregated serving is replayed")
+        raise InputError(f"mode {quoted(row['mode'])}: only aggregated serving is replayed")
     tp, pp = int(row.get("tp") or 1), int(row.get("pp") or 1)
     if (row.get("attention_dp_size") or 1) > 1 or (row.get("moe_ep_size") or 1) > 1:
         raise InputError("attention data parallelism and expert parallelism are not modelled")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,8 @@ from sim.fidelity.validate.points import MeasuredFile, PredictionBench
 from sim.fidelity.validate.report import print_scores
 from sim.fidelity.validate.runs import run_tables
 from sim.fidelity.validate.score import scores, table
+from sim.inputs.tables import USUAL, TableLimits
+from sim.inputs.traces.files import Limits
 from sim.output.cells import safe_frame
 from sim.output.files import atomic_write
 from sim.output.folder import ResultKind, check_replaceable, replacing
@@ -45,6 +47,7 @@ class ValidateOptions(Output, frozen=True, kw_only=True):
         Meta(description="Rows per table, drawn with a fixed seed; all if not given"),
     ] = None
     detail: Annotated[bool, Meta(description="Show the errors by regime, too")] = True
+    reading: TableLimits = msgspec.field(default_factory=TableLimits)
 
 
 def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
@@ -53,7 +56,7 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
     After Ctrl-C the same, with the rows that were predicted.
     """
     console = terminal()
-    device, out = options.device, options.out
+    device, out, limits = options.device, options.out, options.reading.limits
     check_replaceable(out, VALIDATE_RESULT, paths)
     bench = PredictionBench(device)
     predicted: list[tuple[MeasuredFile, pl.DataFrame]] = []
@@ -61,7 +64,7 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
     interrupted = False
     with progress_bar() as advance:
         try:
-            for source in read(paths, device, options.limit, unknown):
+            for source in read(paths, device, options.limit, unknown, limits):
                 predicted.append((source, points_of(source, bench, advance)))
                 bench.forget()
         except KeyboardInterrupt:
@@ -89,13 +92,17 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
 
 
 def read(
-    paths: list[Path], device: str | None, limit: int | None, unknown: list[Path]
+    paths: list[Path],
+    device: str | None,
+    limit: int | None,
+    unknown: list[Path],
+    limits: Limits = USUAL,
 ) -> Iterator[MeasuredFile]:
     """Every table with its format; the others are put into `unknown`. `limit` rows per table are
     drawn evenly over it."""
-    for path, frame, form in sources(paths):
+    for path, frame, form in sources(paths, limits):
         if frame is None:
-            for source in run_tables(path, device):
+            for source in run_tables(path, device, limits):
                 whole_run = source.path.name == "requests.csv"  # its means are of all of them
                 yield source if whole_run else drawn(source, limit)
         elif form is None:
@@ -155,15 +162,28 @@ def write(
             stem = "-".join(source.path.with_suffix("").parts[-2:])
             known[stem] = known.get(stem, 0) + 1
             name = stem if known[stem] == 1 else f"{stem}-{known[stem]}"
-            rows = source.frame.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-            doubled = [c for c in rows.columns if c in scored.columns and c != "row"]
-            rows = rows.rename({c: f"source_{c}" for c in doubled})
+            rows = renamed(source.frame, scored.columns).with_row_index("row")
+            rows = rows.with_columns(pl.col("row").cast(pl.Int64))
             save_table(rows.join(scored, on="row", how="right"), new / name, table_format)
         save_table(scores(points, BY), new / "scores", table_format)
         if pictures and points["error"].is_not_null().any():
             from sim.fidelity.validate.plots import plot_sets
 
             plot_sets(points, new / "predicted")
+
+
+def renamed(frame: pl.DataFrame, taken: Iterable[str]) -> pl.DataFrame:
+    """A frame whose columns have none of the names that are taken: `source_` goes before those."""
+    names = {*taken, *frame.columns}
+    new: dict[str, str] = {}
+    for column in taken:
+        if column in frame.columns:
+            name = f"source_{column}"
+            while name in names:
+                name = f"source_{name}"
+            names.add(name)
+            new[column] = name
+    return frame.rename(new)
 
 
 def save_table(frame: pl.DataFrame, stem: Path, table_format: str) -> None:

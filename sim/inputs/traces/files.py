@@ -11,9 +11,10 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from sim.errors import InputError
 from sim.inputs.documents import check_readable
@@ -25,6 +26,19 @@ BLOCK = 2**18
 COMPRESSED = 2**12
 FREE_EXPANSION = 2**26  # bytes that a compressed file may grow to, whatever its size
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+LineBytes = Annotated[
+    int,
+    Meta(ge=64, le=2**30),
+    Meta(description="Most bytes of a line or a cell of the file, or of an entry of a JSON list"),
+]
+Expansion = Annotated[
+    int,
+    Meta(gt=0, le=2**31),
+    Meta(
+        description="Most bytes that a compressed file gives per byte of it, beyond the first "
+        "64 MiB"
+    ),
+]
 Watch = Callable[[int], None]  # bytes read from disk so far
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim.errors import InputError
-from sim.inputs.traces.files import FREE_EXPANSION, TraceFile
+from sim.inputs.traces.files import TraceFile
+from sim.inputs.traces.parquet_pages import check_pages
 from sim.inputs.traces.values import BadRow, Rows
 
 if TYPE_CHECKING:
     import polars as pl
 
 SLICE = 2**15
+BUFFER = 64  # rows that are objects of Python at a time
 
 
 def parquet_columns(path: Path) -> frozenset[str]:
@@ -21,39 +24,32 @@ def parquet_columns(path: Path) -> frozenset[str]:
 
     try:
         return frozenset(pl.read_parquet_schema(path))
-    except _polars_errors() as error:
+    except polars_errors() as error:
         raise InputError(f"{path}: not a readable Parquet file ({first_line(error)})") from None
 
 
 def parquet_rows(file: TraceFile) -> Rows:
-    """Rows and their numbers from 1. A damaged slice, or one beyond the limit of expansion, ends
-    the reading as a bad row."""
+    """Rows and their numbers from 1. A file beyond a limit, or a damaged slice, ends the reading
+    as a bad row."""
     import polars as pl
 
-    start, unpacked, size = 0, 0, file.size
-    allowed = max(FREE_EXPANSION, size * file.limits.expansion)
-    total = 0
+    start, total, size = 0, 0, file.size
+    try:
+        check_pages(file)
+    except BadRow as bad:
+        yield 1, bad
+        return
     while True:
         try:
             if not start:
                 total = pl.scan_parquet(file.path).select(pl.len()).collect().item()
             part = pl.scan_parquet(file.path).slice(start, SLICE).collect()
-        except _polars_errors() as error:
+        except polars_errors() as error:
             yield start + 1, BadRow(f"the Parquet file is damaged ({first_line(error)})")
             return
-        unpacked += int(part.estimated_size()) + 8 * part.height
-        if unpacked > allowed:
-            yield (
-                start + 1,
-                BadRow(
-                    f"the Parquet file grows to more than {file.limits.expansion} times its size "
-                    "(`--max-expansion` sets the limit)"
-                ),
-            )
-            return
-        bad = _not_finite(part)
-        for number, row in enumerate(part.iter_rows(named=True)):
-            column = bad.get(number)
+        flat, nested = _not_finite(part), _nested(part)
+        for number, row in enumerate(part.iter_rows(named=True, buffer_size=BUFFER)):
+            column = flat.get(number) or next((n for n in nested if not _finite(row[n])), "")
             broken = BadRow("must be a finite number", column, row[column]) if column else None
             yield start + number + 1, broken or row
         start += SLICE
@@ -73,7 +69,21 @@ def _not_finite(part: pl.DataFrame) -> dict[int, str]:
     return by_row
 
 
-def _polars_errors() -> tuple[type[BaseException], ...]:
+def _nested(part: pl.DataFrame) -> list[str]:
+    """Columns of lists and records, in which numbers with a fraction may stand."""
+    return [n for n, kind in part.schema.items() if kind.is_nested() and "Float" in str(kind)]
+
+
+def _finite(cell: object) -> bool:
+    """Whether no number in a list or record, however deep, is NaN or an infinity."""
+    if isinstance(cell, float):
+        return math.isfinite(cell)
+    if isinstance(cell, dict):
+        return all(map(_finite, cell.values()))
+    return all(map(_finite, cell)) if isinstance(cell, list) else True
+
+
+def polars_errors() -> tuple[type[BaseException], ...]:
     """What polars raises for a damaged file; a panic of its core is no Exception."""
     import polars as pl
 

@@ -45,7 +45,7 @@ def open_source(file: TraceFile, *, skip: bool) -> Source:
         if start == "{" and _is_lines(file):
             return _by_first_row(file.path, "line", lambda: _json_lines(file), skip)
         return _by_first_row(file.path, "entry", lambda: entries(file), skip)
-    header = _header(file)
+    header = csv_header(file)
     return Source("line", frozenset(header), lambda: _csv(file))
 
 
@@ -121,7 +121,8 @@ def _cells(line: bytes) -> list[str]:
         raise BadRow(f"not a line of CSV ({error})") from None
 
 
-def _header(file: TraceFile) -> list[str]:
+def csv_header(file: TraceFile) -> list[str]:
+    """The names of the columns of a CSV file. Raises InputError where one stands twice."""
     for number, line in file.lines():
         try:
             if isinstance(line, BadRow):
@@ -136,7 +137,7 @@ def _header(file: TraceFile) -> list[str]:
                 return names
         except BadRow as bad:
             raise InputError(f"{file.path}, line {number}: {bad.sentence()}") from None
-    raise InputError(f"{file.path}: the file is empty; a trace needs a header or a row")
+    raise InputError(f"{file.path}: the file is empty; it needs a header")
 
 
 # JSON lines ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.inputs.documents import convert, read_document
 from workloads.model import Record
 
@@ -47,5 +47,5 @@ def trace_path(ref: str | Path) -> Path:
     if str(ref) in known:
         return _folder() / known[str(ref)].file
     if not path.suffix and "/" not in str(ref) and not path.exists():
-        raise InputError(f"no trace is called {str(ref)!r}{hint(str(ref), known)}")
+        raise InputError(f"no trace is called {quoted(str(ref))}{hint(str(ref), known)}")
     return path

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import msgspec
 
 from sim.clock import TICKS_PER_SECOND
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.inputs.traces.files import Limits, TraceFile
 from sim.inputs.traces.formats import FORMATS, Entry, tell
 from sim.inputs.traces.rows import Source, open_source
@@ -173,7 +173,7 @@ def read_trace(
     on_bad_row, limit, window = selection.on_bad_row, selection.limit, selection.window
     shuffle_seed = selection.shuffle_seed
     if on_bad_row not in get_args(OnBadRow):
-        raise InputError(f"on_bad_row = {on_bad_row!r}{hint(on_bad_row, get_args(OnBadRow))}")
+        raise InputError(f"on_bad_row = {quoted(on_bad_row)}{hint(on_bad_row, get_args(OnBadRow))}")
     if limit is not None and limit < 0:
         raise InputError(f"limit = {limit}: must be 0 or more")
     start, end = window or (0, None)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from sim.clock import TICKS_PER_SECOND
-from sim.errors import quoted
+from sim.errors import is_text, quoted
 from workloads.request import MOST_TOKENS
 
 # A row of a trace by column; numbers of JSON with a fraction are kept as their text.
@@ -125,6 +125,8 @@ def text(row: Row, column: str) -> str:
     """A name, or "" where the cell is empty or absent."""
     value = row.get(column)
     if value is None or isinstance(value, str):
+        if value and not is_text(value):
+            raise BadRow("must be text of UTF-8", column, value)
         return value or ""
     if isinstance(value, list | dict | bool):
         raise BadRow("must be a name", column, value)

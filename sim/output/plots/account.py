@@ -12,6 +12,7 @@ from sim.output.plots.style import (
     STATE_COLOURS,
     figure,
     look,
+    plain,
     save,
     shown,
     state_handles,
@@ -120,7 +121,7 @@ def draw_account(result: Result, counterfactual: bool = False) -> Figure:
     if split.devices == 1:
         axes[-1].set_xlabel(f"time ({unit})")
     seen = {s for s, t in zip(STATES, result.account.total, strict=True) if t}
-    fig.suptitle(title(result.resolved), x=0.01, ha="left", fontsize=8.5)
+    fig.suptitle(plain(title(result.resolved)), x=0.01, ha="left", fontsize=8.5)
     fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     return fig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from sim.output.plots.style import FAINT, INK
+from sim.output.plots.style import FAINT, INK, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def place(
         }
         near = box.padded(_NEAR * dot).overlaps(own)
         ax.annotate(
-            name,
+            plain(name),
             (x, y),
             at,
             textcoords="offset points",
@@ -87,7 +87,7 @@ def _radius(area: float) -> float:
 
 def _size(ax: Axes, name: str) -> tuple[float, float]:
     """Pixels that a name takes."""
-    text = ax.text(0.5, 0.5, name, fontsize=_FONT, transform=ax.transAxes)
+    text = ax.text(0.5, 0.5, plain(name), fontsize=_FONT, transform=ax.transAxes)
     box = text.get_window_extent()
     text.remove()
     return box.width, box.height

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.cost.model import matrix_rate, vector_rate
 from sim.output.plots.labels import place
-from sim.output.plots.style import FAINT, INK, SERIES, figure, look, save, title
+from sim.output.plots.style import FAINT, INK, SERIES, figure, look, plain, save, title
 from sim.simulation import Result
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def draw_roofline(result: Result) -> Figure:
     ax.set_xlabel("operational intensity (FLOP / HBM byte)")
     ax.set_ylabel("FLOP/s of a device, launch included")
     ax.grid(which="major")
-    fig.suptitle(title(result.resolved), x=0.01, ha="left", fontsize=8.5)
+    fig.suptitle(plain(title(result.resolved)), x=0.01, ha="left", fontsize=8.5)
     _legend(fig, colour, [ph for ph in _MARKERS if any(p.phase == ph for p in drawn)])
     fig.canvas.draw()  # text can only be kept apart once the layout is known
     marks = [(p.intensity, p.rate, _area(p, total)) for p in drawn]

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
+from sim.errors import printable
 from sim.output.files import atomic_write
 from sim.scenario import Resolved
 from sim.states import STATES
@@ -113,9 +114,17 @@ def figure(kind: Kind = "paper", height: float = 3.0) -> Figure:
     return fig
 
 
+def plain(text: str) -> str:
+    """Text from outside as matplotlib draws it: a dollar sign would begin a formula, which may be
+    malformed, and other characters may be half of one that it cannot draw."""
+    return printable(text).replace("$", r"\$")
+
+
 def heading_lines(text: str, kind: Kind) -> list[str]:
     """A title in lines that a figure of this kind is wide enough for."""
-    glued = text.replace(" ·", "\u00a0·")  # a line may end with a dot between, not begin with it
+    glued = plain(text).replace(
+        " ·", "\u00a0·"
+    )  # a line may end with a dot between, not begin with it
     return wrap(glued, int(WIDTHS[kind] * _PER_INCH))
 
 

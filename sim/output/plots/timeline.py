@@ -16,6 +16,7 @@ from sim.output.plots.style import (
     INK,
     figure,
     look,
+    plain,
     save,
     shown,
     state_handles,
@@ -86,7 +87,7 @@ def draw_timeline(
         axes[2 * i].set_title(f"{name}: {shown(length, size[1])} {size[0]}")
         _close_up(axes[2 * i + 1], result, lanes[0], layer)
     seen = {s for lane in many for s, t in lane.states.items() if len(t.begin)}
-    fig.suptitle(title(result.resolved), x=0.01, ha="left", fontsize=8.5)
+    fig.suptitle(plain(title(result.resolved)), x=0.01, ha="left", fontsize=8.5)
     fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     return fig
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from hw_models.device import Device
-from sim.errors import InputError, hint
-from sim.inputs.catalogue import parse_change
+from sim.errors import InputError, hint, quoted, shortened
+from sim.inputs.catalogue import parse_value
 from sim.inputs.settings import settings_of
 from workloads.numbers import DECIMAL
 
@@ -51,9 +51,11 @@ def parse_axis(text: str, keys: dict[str, Path]) -> Axis:
     key, raw = key.strip(), raw.strip()
     if not equals or not key or not raw:
         raise InputError(
-            f"--grid {text!r}: write it as KEY=VALUES, e.g. tp=1,2,4 or batch=1:256:x2"
+            f"--grid {quoted(text)}: write it as KEY=VALUES, e.g. tp=1,2,4 or batch=1:256:x2"
         )
-    return Axis(key, path_of(key, keys, "--grid"), tuple(parse_values(raw, f"--grid {text!r}")))
+    return Axis(
+        key, path_of(key, keys, "--grid"), tuple(parse_values(raw, f"--grid {quoted(text)}"))
+    )
 
 
 def path_of(key: str, keys: Mapping[str, Path], flag: str) -> Path:
@@ -65,8 +67,8 @@ def path_of(key: str, keys: Mapping[str, Path], flag: str) -> Path:
         return ("set", key)
     short = [name for name in keys if "." not in name]
     raise InputError(
-        f"{flag} {key}: no such key of a scenario{hint(key, short)}; a number of the hardware is "
-        "named by its path, e.g. hbm.bandwidth_GBps"
+        f"{flag} {shortened(key)}: no such key of a scenario{hint(key, short)}; a number of the "
+        "hardware is named by its path, e.g. hbm.bandwidth_GBps"
     )
 
 
@@ -98,8 +100,8 @@ def _value(part: str, where: str) -> Any:
         try:
             return msgspec.json.decode(part)
         except msgspec.DecodeError as error:
-            raise InputError(f"{where}: {part!r} is no list ({error})") from None
-    return parse_change(f"value={part}")[1]
+            raise InputError(f"{where}: {quoted(part)} is no list ({error})") from None
+    return parse_value(part, where)
 
 
 def _range(match: re.Match[str], where: str) -> list[int | float]:

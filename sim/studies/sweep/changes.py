@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from sim.inputs.catalogue import Value, look_up, parse_change, split_changes, stated
 from sim.studies.sweep.axes import Path, path_of
 from sim.studies.sweep.registry import kind_of
@@ -67,7 +67,8 @@ def current(kind: str, document: Mapping[str, Any], path: Path) -> Value:
         place = place[step] if isinstance(place, dict) else None
     if not isinstance(place, int | float):
         raise InputError(
-            f"--set {'.'.join(path)}: a factor needs a number to begin with; now it is {place!r}"
+            f"--set {'.'.join(path)}: a factor needs a number to begin with; now it is "
+            f"{quoted(place)}"
         )
     return place
 
@@ -84,7 +85,7 @@ def number_of(document: Mapping[str, Any], key: str) -> Value:
 
 def _times(value: Value, by: float, text: str) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"--set {text}: a factor needs a number; now it is {value!r}")
+        raise InputError(f"--set {text}: a factor needs a number; now it is {quoted(value)}")
     product = value * by
     if isinstance(value, int):
         if abs(product - round(product)) > 1e-9 * abs(product):
@@ -103,7 +104,7 @@ def from_flags(args: Sequence[str]) -> list[str]:
         flag = left.pop(0)
         if not flag.startswith("--") or len(flag) < 3:
             raise InputError(
-                f"{flag!r}: not expected here; a change is --set KEY=VALUE or --KEY VALUE"
+                f"{quoted(flag)}: not expected here; a change is --set KEY=VALUE or --KEY VALUE"
             )
         name, given, value = flag[2:].partition("=")
         if not given and left and not left[0].startswith("--"):

@@ -67,6 +67,15 @@ class Expression:
         except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(f"{self.where}: {error}") from None
 
+    def check_types(self, sample: Mapping[str, Any]) -> None:
+        """Raise InputError where values of the types of `sample` do not go together."""
+        try:
+            self._walk(self.tree, sample)
+        except TypeError as error:
+            raise InputError(f"{self.where}: {error}") from None
+        except (KeyError, ValueError, ArithmeticError):
+            return  # of these values, not of their types
+
     def _check(self, node: ast.AST) -> list[str]:
         """The names in it. Raises InputError for what may not occur."""
         inner: list[ast.AST] = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.studies.sweep.expression import Expression
 from sim.studies.sweep.kinds import Column
 
@@ -45,12 +45,19 @@ def usable(records: Sequence[Record], having: str = "") -> list[Record]:
     ]
 
 
-def check_having(having: str, names: Iterable[str]) -> None:
-    """Whether a condition names columns alone, before anything runs. Raises InputError."""
-    known = sorted(names)
-    for name in sorted(Expression(having, "--having").names) if having else ():
-        if name not in known:
-            raise InputError(f"--having {having!r}: no column {name!r}{hint(name, known)}")
+def check_having(having: str, axes: Mapping[str, Any], columns: Mapping[str, Column]) -> None:
+    """Whether a condition names columns alone, and compares what can be compared, before anything
+    runs. Raises InputError. `axes` have a value of each axis."""
+    if not having:
+        return
+    condition = Expression(having, "--having")
+    sample = {**{name: column.kind(1) for name, column in columns.items()}, **axes}
+    for name in sorted(condition.names):
+        if name not in sample:
+            raise InputError(
+                f"--having {quoted(having)}: no column {quoted(name)}{hint(name, sample)}"
+            )
+    condition.check_types(sample)
 
 
 def ranked(records: Sequence[Record], metric: Metric) -> list[Record]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.output.plots.labels import place
-from sim.output.plots.style import INK, SERIES, Kind, figure, look, save
+from sim.output.plots.style import INK, SERIES, Kind, figure, look, plain, save
 from sim.studies.sweep.fronts import Metric, Record, pareto
 from sim.studies.sweep.report import HEADS, name_of
 
@@ -62,7 +62,7 @@ def draw_front(
             color=colour,
             alpha=0.75,
             linewidths=0,
-            label=f"{axis} {value.strip(chr(39))}" if axis else None,
+            label=plain(f"{axis} {value.strip(chr(39))}") if axis else None,
             zorder=2,
         )
     line = sorted(edge, key=lambda r: r[x.name])
@@ -73,9 +73,9 @@ def draw_front(
             (ax.set_xscale if side == "x" else ax.set_yscale)("log")
         unit = f" ({UNITS[metric.name]})" if metric.name in UNITS else ""
         label = AXES.get(metric.name, HEADS.get(metric.name, metric.name)) + unit
-        (ax.set_xlabel if side == "x" else ax.set_ylabel)(label)
+        (ax.set_xlabel if side == "x" else ax.set_ylabel)(plain(label))
     ax.grid(True, which="major")
-    ax.set_title(title)
+    ax.set_title(plain(title))
     if axis:
         fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", title="")
     _name(fig, ax, line, axes, (x, y))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -26,7 +27,7 @@ from sim.studies.sweep.kinds import Row, refusal
 from sim.studies.sweep.registry import kind_of
 
 PATIENCE = 3  # give up after this many pools in a row died without finishing a job
-ANSWER = "10s"  # for a Dask scheduler to answer in
+ANSWER = 4.0  # seconds for a Dask scheduler to answer in
 Job = list[tuple[int, Any]]  # numbers of points, and the results of `Kind.prepare`
 Found = list[tuple[int, Row]]
 
@@ -124,7 +125,8 @@ def _client(address: str) -> Any:
     connect: Any = distributed.Client
     parts: Any = distributed.comm
     try:  # a client that cannot read its address fails again when it is collected
-        parts.parse_host_port(parts.parse_address(address)[1])
+        at = parts.parse_host_port(parts.parse_address(address)[1])
+        socket.create_connection(at, ANSWER).close()
         return connect(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         said = " ".join(str(error).split())

@@ -162,7 +162,7 @@ def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
     best = "max_rate" if max_rate else kind.front[1]
     metric = Metric(options.objective or best, kind.columns, "--objective")
     front = front_of(options.pareto, kind.front, request)
-    check_having(having, [axis.name for axis in request.axes] + [*STATUS, *kind.columns])
+    check_having(having, {a.name: a.values[0] for a in request.axes}, {**STATUS, **kind.columns})
     check_replaceable(out, SWEEP_RESULT, [scenario])
     with progress("points") as watch:
         swept = run_sweep(

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sim.output.plots.style import FAINT, INK, STATE_COLOURS, STATE_NAMES, Kind, figure, look, save
+from sim.output.plots.style import (
+    FAINT,
+    INK,
+    STATE_COLOURS,
+    STATE_NAMES,
+    Kind,
+    figure,
+    look,
+    plain,
+    save,
+)
 from sim.studies.sweep.plots import edges, is_log
 from sim.studies.sweep.report import heading_of
 from sim.studies.sweep.wall import WallMap, shown
@@ -45,7 +55,7 @@ def draw_walls(maps: Sequence[WallMap], title: str = "", kind: Kind = "paper") -
     bar.set_label(f"share of the device time: {name}")
     bar.ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     if title:
-        fig.suptitle(title, x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+        fig.suptitle(plain(title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
     fig.draw_without_rendering()
     for ax, one in zip(panels, maps, strict=True):
         if len(one.x.values) * len(one.y.values) <= MOST_FIGURES // len(maps):
@@ -84,14 +94,14 @@ def _panel(ax: Axes, one: WallMap, colours: Any, count: int) -> Any:
     for log, axis, axle in ((log_x, one.x, ax.xaxis), (log_y, one.y, ax.yaxis)):
         name = axis.name.rpartition(".")[2]
         unit = f" ({UNITS[name]})" if name in UNITS else ""
-        (ax.set_xlabel if axle is ax.xaxis else ax.set_ylabel)(f"{name}{unit}")
+        (ax.set_xlabel if axle is ax.xaxis else ax.set_ylabel)(plain(f"{name}{unit}"))
         if log:
             (ax.set_xscale if axle is ax.xaxis else ax.set_yscale)("log", base=2)
         places = _places(axis.values)[0]
         step = max(1, -(-len(places) // (10 if axle is ax.yaxis else max(4, 12 // count))))
         axle.set_major_locator(_fixed(places[::step]))
         axle.set_minor_locator(_fixed([]))
-        axle.set_major_formatter(_named([shown(v) for v in axis.values[::step]]))
+        axle.set_major_formatter(_named([plain(shown(v)) for v in axis.values[::step]]))
     impossible = [
         (x, y)
         for y, row in zip(ys, one.status, strict=True)
@@ -102,7 +112,7 @@ def _panel(ax: Axes, one: WallMap, colours: Any, count: int) -> Any:
         across, up = ([place[i] for place in impossible] for i in (0, 1))
         ax.scatter(across, up, marker="x", s=14, color=FAINT, lw=0.8)
     _line(ax, one, ys, 7.0 if count == 1 else 6.2)
-    about = heading_of(one.sweep, skip=(one.x.name, one.y.name))
+    about = plain(heading_of(one.sweep, skip=(one.x.name, one.y.name)))
     if one.phase != "all":
         about += f", {one.phase}"
     ax.set_title(f"{about} (x: cannot be)" if impossible else about, fontsize=7.5)

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from sim.output.plots.style import INK, Kind, figure, heading_lines, look, save
+from sim.output.plots.style import INK, Kind, figure, heading_lines, look, plain, save
 from sim.studies.whatif.compare import metric_name, unit_of
 from sim.studies.whatif.named import Answer
 from sim.studies.whatif.parts import Cause, in_order
@@ -30,7 +30,7 @@ def draw_answer(answer: Answer, kind: Kind = "paper") -> Figure:
     bars = [(o, o.breakdown) for o in answer.outcomes if o.breakdown is not None]
     unit, size = unit_of([b.total for _, b in bars])
     heading = heading_lines(f"{answer.what.title}: {answer.outcomes[0].name}", kind)
-    names = ["\n".join(wrap(o.variant.name, _NAME[kind])) for o, _ in bars]
+    names = ["\n".join(wrap(plain(o.variant.name), _NAME[kind])) for o, _ in bars]
     states = in_order({Cause(c.state) for _, b in bars for c in b.parts})
     lines = sum(name.count("\n") for name in names)
     height = 0.85 + 0.24 * len(bars) + 0.13 * (lines + len(heading))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import InputError
+from sim.errors import InputError, quoted
 from sim.mapping.plan import Pass
 from sim.mapping.priced import Rewrite
 from sim.scenario import Resolved
@@ -32,7 +32,9 @@ def evaluate(
     if variant.buffers:
         buffers = variant.buffers
         if metric != MATMUL:
-            raise InputError(f"metric = {metric!r}: of a scratchpad and accumulator say {MATMUL!r}")
+            raise InputError(
+                f"metric = {quoted(metric)}: of a scratchpad and accumulator say {MATMUL!r}"
+            )
         return matmul_time(resolved, buffers)
     if variant.speculative:
         _only("speculative", metric)
@@ -48,7 +50,7 @@ def evaluate(
 
 def _only(mechanism: str, metric: str) -> None:
     if metric != "tpot":
-        raise InputError(f"metric = {metric!r}: `{mechanism}` is about decoding; say tpot")
+        raise InputError(f"metric = {quoted(metric)}: `{mechanism}` is about decoding; say tpot")
 
 
 def speculated(resolved: Resolved, document: dict[str, Any], how: Speculative) -> Breakdown:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import Infeasible, InputError, hint
+from sim.errors import Infeasible, InputError, hint, quoted
 from sim.inputs.documents import checked, convert, read_document
 from sim.output.plots.style import title
 from sim.scenario import Resolved
@@ -82,7 +82,7 @@ def find(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".toml" and path.is_file():
         return path
-    raise InputError(f"no what-if is called {name!r}{hint(name, known)}")
+    raise InputError(f"no what-if is called {quoted(name)}{hint(name, known)}")
 
 
 def load(name: str) -> WhatIf:

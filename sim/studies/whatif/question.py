@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from sim.errors import hint
+from sim.errors import hint, quoted
 from sim.inputs.catalogue import Value
 from sim.studies.whatif.mechanisms import Area, Exits, LocalBuffers, Sparsity, Speculative, Tiers
 from workloads.model import Record
@@ -53,7 +53,7 @@ class WhatIf(Record, frozen=True, kw_only=True):
     how: str
     source: str
     metric: str
-    scenario: dict[str, Any]
+    scenario: dict[str, Value | list[Value] | dict[str, Value | list[Value] | None]]
     variants: tuple[Variant, ...]
     claims: tuple[Claim, ...] = ()
 
@@ -64,8 +64,8 @@ class WhatIf(Record, frozen=True, kw_only=True):
         for variant in self.variants:
             if variant.against and variant.against not in names:
                 known = hint(variant.against, names)
-                raise ValueError(f"against = {variant.against!r}: no such variant{known}")
+                raise ValueError(f"against = {quoted(variant.against)}: no such variant{known}")
         for claim in self.claims:
             for name in (claim.variant, claim.against or names[0]):
                 if name not in names:
-                    raise ValueError(f"claim of {name!r}: no such variant{hint(name, names)}")
+                    raise ValueError(f"claim of {quoted(name)}: no such variant{hint(name, names)}")

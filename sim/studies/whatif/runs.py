@@ -13,7 +13,7 @@ from fractions import Fraction
 from sim.account.metrics import group_ends, group_sizes
 from sim.account.stalls import WAIT
 from sim.account.timeline import RunRecord, ranks, slot_spans, waiting
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.mapping.compiled import Slot
 from sim.mapping.priced import Step
 from sim.simulation import Result
@@ -21,7 +21,7 @@ from sim.states import BUBBLE, HBM, LINK, NOTHING, STATES, Ticks, add, only, sca
 from sim.studies.whatif.parts import Breakdown, Cause, Parts, kept, total
 
 METRICS = ("makespan", "ttft", "tpot", "e2e")
-_PASS = re.compile(r"^pass:(\d+)$")
+_PASS = re.compile(r"^pass:([0-9]{1,18})$")
 SLOWER = "other ranks"  # a rank waits for one that ended later
 BUSY = "other micro-batch"  # the stage works on another one
 
@@ -57,7 +57,9 @@ def window(result: Result, metric: str) -> tuple[int, int]:
     spans = {"ttft": (0, 0), "tpot": (1, last), "e2e": (0, last)}
     if metric not in spans or metric not in metrics_of(result):
         known = [*metrics_of(result), "pass:N"]
-        raise InputError(f"--metric {metric!r}: not a metric of this run{hint(metric, known)}")
+        raise InputError(
+            f"--metric {quoted(metric)}: not a metric of this run{hint(metric, known)}"
+        )
     return spans[metric]
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import InputError, hint
+from sim.errors import InputError, hint, quoted
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS
 from sim.serve.live import PARTS
 from sim.states import STATES
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 METRICS = ("e2e", "ttft", "tpot", "makespan")
-_METRIC = re.compile(r"^(e2e|ttft|tpot)(?::(?:p(\d+\.?\d*)|request=(\d+)))?$")
+_METRIC = re.compile(r"^(e2e|ttft|tpot)(?::(?:p([0-9]{1,3}\.?[0-9]{0,9})|request=([0-9]{1,18})))?$")
 STEP_STATES = STATES[:5]
 Int = NDArray[np.int64]
 
@@ -50,7 +50,9 @@ def break_down(tables: ServedTables, metric: str) -> Breakdown:
     match = _METRIC.match(metric)
     if not match:
         known = [*METRICS, "e2e:p99", "ttft:p50", "tpot:p90", "e2e:request=0"]
-        raise InputError(f"--metric {metric!r}: not a metric of a serving run{hint(metric, known)}")
+        raise InputError(
+            f"--metric {quoted(metric)}: not a metric of a serving run{hint(metric, known)}"
+        )
     name, percentile, index = match.groups()
     rows = _Rows(tables, name)
     if percentile is not None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw_models.device import Device
-from hw_models.system import Link, System
-from sim.errors import InputError, quoted
-from sim.inputs.catalogue import Machine
-from sim.inputs.documents import checked, convert, read_document
+from sim.errors import InputError, shortened
+from sim.inputs.documents import convert
 from sim.output.folder import check_whole
 from sim.output.plots.style import title
 from sim.output.progress import progress_bar
-from sim.scenario import Resolved, Scenario, make_passes, resolve
+from sim.scenario import Resolved, Scenario, resolve
 from sim.simulation import Result, simulate
 from sim.studies.sweep.session import base_of
 from sim.studies.whatif import runs, served
+from sim.studies.whatif.folders import recorded_run, recorded_tables, table_file
 from sim.studies.whatif.parts import Breakdown
-from workloads.model import Model
-from workloads.precision import Precision
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from sim.serve.config import Serving
     from sim.serve.serving import Served
 
@@ -99,13 +92,7 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
     if (folder / "summary.json").is_file():
         if changes or on:
             raise InputError(f"{ref}: a result is as it is; changes go with a scenario")
-        try:
-            return serve_folder(folder) if _table(folder, "requests") else run_folder(folder)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InputError(
-                f"{folder}: not a result as it was written: {quoted(error)} is missing or odd; run "
-                "it again"
-            ) from None
+        return serve_folder(folder) if table_file(folder, "requests") else run_folder(folder)
     return subject_of(*document_of(ref, on, changes))
 
 
@@ -138,60 +125,21 @@ def run_folder(folder: Path) -> RunSubject:
 
     Raises InputError if this version does not come to the makespan that is on record.
     """
-    resolved = read_document(folder / "resolved.json")
-    where = str(folder / "resolved.json")
-    try:
-        system = resolved["system"]
-        links = tuple(convert(link, Link, where) for link in system["links"])
-        built = checked(
-            where,
-            lambda: System(system["name"], system["devices"], tuple(system["switches"]), links),
-        )
-        device = convert(resolved["device"], Device, where)
-        scenario = convert(resolved["scenario"], Scenario, where)
-        model = convert(resolved["model"], Model, where)
-        precision = convert(resolved["precision"], Precision, where)
-    except KeyError as error:
-        raise InputError(
-            f"{where}: key `{error.args[0]}` is missing; not a result of run"
-        ) from None
-    name = device.name if not links and system["devices"] == 1 else system["name"]
-    passes, context = make_passes(model, scenario.workload)
-    machine = Machine(name, built, device)
-    one = RunSubject(Resolved(scenario, model, machine, precision, passes, context))
-    noted = read_document(folder / "summary.json").get("makespan_ps")
+    resolved, noted, version = recorded_run(folder)
+    one = RunSubject(resolved)
     if one.result.makespan != noted:
         raise InputError(
             f"{folder}: records a makespan of {noted} ps, and this version comes to "
-            f"{one.result.makespan} ps (it was written by memorywall "
-            f"{resolved.get('memorywall')}); run it again"
+            f"{one.result.makespan} ps (it was written by memorywall {shortened(version)}); run it "
+            "again"
         )
     return one
 
 
 def serve_folder(folder: Path) -> ServeSubject:
     """The tables of a serving run's folder."""
-    summary = read_document(folder / "summary.json")
-    if summary.get("interrupted"):
-        raise InputError(
-            f"{folder}: the run was interrupted, and its result is a part; run it again"
-        )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    requests, steps = _table(folder, "requests"), _table(folder, "steps")
-    assert requests is not None
-    parallelism = config["serving"]["parallelism"]
-    name = f"{config['model']['name']} on {config['serving']['on']} · {folder.name}"
-    return ServeSubject(
-        name,
-        served.ServedTables(
-            _read(requests),
-            _read(steps) if steps else None,
-            summary["account_ps"],
-            summary["devices"],
-            parallelism["pp"],
-        ),
-        None,
-    )
+    name, tables = recorded_tables(folder)
+    return ServeSubject(name, tables, None)
 
 
 def tables_of(done: Served) -> served.ServedTables:
@@ -208,17 +156,3 @@ def tables_of(done: Served) -> served.ServedTables:
         metrics["devices"],
         done.serving.parallelism.pp,
     )
-
-
-def _table(folder: Path, name: str) -> Path | None:
-    paths = (folder / f"{name}.{kind}" for kind in ("csv", "parquet"))
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None

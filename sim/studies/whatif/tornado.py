@@ -14,6 +14,7 @@ from sim.output.plots.style import (
     figure,
     heading_lines,
     look,
+    plain,
     save,
 )
 from sim.studies.whatif.compare import metric_name, unit_of
@@ -60,7 +61,7 @@ def draw_tornado(result: Sensitivity, kind: Kind = "paper") -> Figure:
         if row.free is not None:
             ax.plot([float(row.free * size)], [at], marker="D", ms=4, color=INK, ls="")
     ax.axvline(base, color=INK, lw=0.8)
-    ax.set_yticks(range(len(rows)), [r.resource.name for r in rows])
+    ax.set_yticks(range(len(rows)), [plain(r.resource.name) for r in rows])
     ax.set_ylim(max(1, len(rows)) - 0.4, -0.6)
     ax.set_xlim(left=0)
     ax.margins(x=0.04)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sim.output.plots.style import INK, SERIES, Kind, figure, heading_lines, look, save
+from sim.output.plots.style import INK, SERIES, Kind, figure, heading_lines, look, plain, save
 from sim.output.report import duration, plain_table, quantity
 from sim.output.tables import Table
 from sim.studies.whatif.compare import metric_name
@@ -126,7 +126,7 @@ def draw_trend(result: Trend, kind: Kind = "paper") -> Figure:
             years,
             [100 * m.shares.get("hbm", 0.0) for m in course.moments],
             color=colour,
-            label="\n".join(wrap(course.name, 40)),
+            label="\n".join(wrap(plain(course.name), 40)),
         )
         right.plot(years, [m.needed for m in course.moments], color=colour)
         if course.wall is not None and 0 <= course.wall <= years[-1]:
