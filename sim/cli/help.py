@@ -31,6 +31,7 @@ OPTIONS = {
     "lowering": "Operators",
     "streams": "Streams",
     "rates": "Yearly rates",
+    "reading": "Limits of what is read",
     "output": "Output",
     "program": "Program",
     "": "Options",
