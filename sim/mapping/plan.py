@@ -27,6 +27,7 @@ from workloads.graph import Graph, build_graph
 from workloads.model import Model
 from workloads.precision import Precision, packed
 
+MOST_STEPS = 10_000_000  # operators of a run, all passes and micro-batches together: 2 GB
 ID_BYTES = 4  # a sampled token id, int32
 
 
@@ -103,10 +104,17 @@ def make_plan(
     network = Network(given.system, "link" in free, given.device.efficiency.collectives)
     planner = _Planner(given, costs, network, rewrite)
     jobs: list[Job] = []
-    for number in range(len(given.passes)):
+    passes, total = len(given.passes), 0
+    for number in range(passes):
         if on_pass:
             on_pass(number)
-        jobs += planner.jobs(number)
+        before = total
+        for job in planner.jobs(number):
+            jobs.append(job)
+            total += sum(len(work.block.steps) for work in job.work)
+            _check_steps(total, passes)
+        if number:  # the passes after the first are alike
+            _check_steps(total + (total - before) * (passes - number - 1), passes)
     return Plan(
         given.model,
         given.device,
@@ -117,6 +125,16 @@ def make_plan(
         costs,
         tuple(jobs),
     )
+
+
+def _check_steps(count: int, passes: int) -> None:
+    """Raise Infeasible where a run takes more operators than it may hold."""
+    if count > MOST_STEPS:
+        raise Infeasible(
+            f"passes = {passes:,}: {count:,} operators or more in all; a run ends at "
+            f"{MOST_STEPS:,}: ask for fewer passes (output), microbatches or layers, or serve one "
+            "request (memorywall serve)"
+        )
 
 
 class _Planner:

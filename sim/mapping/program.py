@@ -30,6 +30,7 @@ from workloads.graph import Placed
 Detail = Literal["op", "tile"]
 LANES = ("host", "hbm", "core", "link")
 MOST_TASKS = 4_000_000  # about 2 GB
+TASKS_A_TILE = 3  # load, compute, store
 
 
 ONE_STREAM = Streams()
@@ -87,16 +88,20 @@ class _Builder:
     def build(self) -> Compiled:
         for job in self.plan.jobs:
             self._job(job)
-            if len(self.tasks) > MOST_TASKS:
-                raise Infeasible(
-                    f"more than {MOST_TASKS:,} tasks in pass {job.number} of "
-                    f"{len(self.plan.passes)} at detail {self.detail}; ask for fewer passes "
-                    "(output), fewer layers, or detail op with shortcuts"
-                )
+            self._check(job)
         own = self.streamed.resources if self.streamed else []
         program = Program(self.tasks, self.lanes, [*self.plan.network.fabric.links, *own])
         slots, sends = tuple(self.slots), tuple(self.sends)
         return Compiled(self.plan, program, slots, sends, self.ranks, self.streams.count)
+
+    def _check(self, job: Job, more: int = 0) -> None:
+        """Raise Infeasible where the tasks so far, and `more`, are too many."""
+        if len(self.tasks) + more > MOST_TASKS:
+            raise Infeasible(
+                f"more than {MOST_TASKS:,} tasks in pass {job.number} of "
+                f"{len(self.plan.passes)} at detail {self.detail}; ask for fewer passes "
+                "(output), fewer layers, or detail op with shortcuts"
+            )
 
     def _lane(self, job: Job, rank: int) -> int:
         """First lane of a device: of its four (host, hbm, core, link), or of its streams."""
@@ -178,6 +183,9 @@ class _Builder:
     def _explicit(self, job: Job, arrival: tuple[int, ...], lanes: list[int]) -> tuple[int, ...]:
         """Every step of every simulated rank on its own lanes, ranks meeting in exchanges."""
         steps = [(work.placed, step) for work in job.work for step in work.block.steps]
+        if self.detail == "tile":
+            tiles = sum(step.cost.pipeline.tiles for _, step in steps if step.cost)
+            self._check(job, TASKS_A_TILE * tiles * len(lanes))
         name = f"{job.phase}{job.number}.{job.micro}.stage{job.stage}"
         begins = self._begins(arrival, lanes)
         emitters = [

@@ -12,6 +12,7 @@ AXES = (
     *("batch=1:inf:x2", "batch=１,２", "batch=1:1e9", "batch=1:9:x1", "batch=9:1", "batch=0:9:x2"),
     *("batch=1:2:+0", "nonsense=1", "batch=[", "batch=[1,", 'batch=[{"a":1}]', "stages=[[[1]]]"),
     *("batch=1e999", "hbm.nothing=1", "hbm.bandwidth_GBps=-1", "model.n_layer=0", "dtype=fp99"),
+    *("batch=1:1000000:+1", "batch=1:600:+1|1", "batch=nan,1", "on=h100-sxm,$\\frac$"),
     *("batch=" + "1," * 5000, "batch=" + "x" * 5000, "on=/dev/zero", "model=../../../etc/passwd"),
 )
 CONDITIONS = (
@@ -26,6 +27,7 @@ CONDITIONS = (
     ),
     *("1e999 > batch", "not " * 3000 + "batch", "(" * 3000, "batch = 1", "True", "batch; batch"),
     *("exec('1')", "{}", "batch @ 2", "batch << 10**9", "-" * 5000 + "1", "batch > '１'", "\x00"),
+    *("status < 1", "batch + status > 1", "reason * 2 > 1"),
 )
 CHANGES = (
     *("", "=", "hbm", "hbm=", "=1", "hbm.bandwidth_GBps=nan", "hbm.bandwidth_GBps=inf", "a=1"),
@@ -43,7 +45,7 @@ FACTORS = (
 
 def expressions(folder: Path) -> Iterator[Attempt]:
     """Axes, conditions and changes as they may be typed."""
-    sweep = ("sweep", *TINY, "--set", "output=2", "--workers", "1", *QUICK)
+    sweep = ("sweep", *TINY, "--grid", "output=2", "--workers", "1", *QUICK)
     for text in AXES:
         yield Attempt(f"--grid {text[:30]!r}", (*sweep, f"--grid={text}"))
     for text in CONDITIONS:

@@ -42,7 +42,13 @@ class Counts(NamedTuple):
     hangs: int = 0
 
 
-WITH_RESULTS = ("run", "serve", "sweep", "map", "recommend", "compare", "sensitivity", "trend")
+# Commands that write, and the file below the folder that they are given ("" is the folder).
+WITH_RESULTS = {
+    **dict.fromkeys(("run", "serve", "sweep", "map", "recommend", "compare", "sensitivity"), ""),
+    **dict.fromkeys(("trend", "validate", "what-if run"), ""),
+    "calibrate": "calibrated.toml",
+    "timeline": "timeline.png",
+}
 
 
 class Hang(BaseException):
@@ -91,8 +97,9 @@ def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:
         attempt.prepare()
     before = content(folder)
     words = attempt.words
-    if words[0] in WITH_RESULTS and not any(word.startswith("--out") for word in words):
-        words = (*words, "--out", str(folder))
+    command = " ".join(words[: 2 if words[0] == "what-if" else 1])
+    if command in WITH_RESULTS and not any(word.startswith(("--out", "-o")) for word in words):
+        words = (*words, "--out", str(folder / WITH_RESULTS[command]))
     done = outcome(words)
     after = content(folder)
     counts, wrong = Counts(tried=1), ""

@@ -13,6 +13,7 @@ import msgspec
 
 from sim.errors import InputError, quoted
 from sim.inputs.catalogue import Value, look_up, parse_change, split_changes, stated
+from sim.inputs.documents import convert
 from sim.studies.sweep.axes import Path, path_of
 from sim.studies.sweep.registry import kind_of
 from workloads.numbers import DECIMAL
@@ -25,6 +26,9 @@ LEAST_FACTOR = 1e-12
 def changed(kind: str, document: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
     """The document of a scenario of a kind (run or serve) with KEY=VALUE texts laid over it."""
     result = dict(document)
+    texts = list(texts)
+    if texts:  # what is changed is a scenario
+        convert(result, kind_of(kind).record, "scenario")
     for text in texts:
         key, value = parse_change(text)
         path = path_of(key, kind_of(kind).keys, "--set")
@@ -61,7 +65,7 @@ def current(kind: str, document: Mapping[str, Any], path: Path) -> Value:
     """The value that a scenario has now, defaults and earlier changes included."""
     if path[0] == "set":
         return number_of(document, path[1])
-    filled = msgspec.to_builtins(msgspec.convert(document, kind_of(kind).record))
+    filled = msgspec.to_builtins(convert(dict(document), kind_of(kind).record, "scenario"))
     place: Any = filled
     for step in path:
         place = place[step] if isinstance(place, dict) else None

@@ -15,7 +15,7 @@ from sim.studies.sweep.expression import Expression
 from sim.studies.sweep.log import fingerprint
 from sim.studies.sweep.registry import kind_of
 
-MOST_POINTS = 10_000_000
+MOST_POINTS = 250_000  # about a gigabyte
 
 
 class Sweep(msgspec.Struct, frozen=True):

@@ -5,10 +5,10 @@ Both pools are executors of futures, and share one code path.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
-import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -111,6 +111,12 @@ def _local(workers: int) -> Iterator[tuple[Executor, int]]:
         raise
 
 
+async def _knock(parts: Any, address: str) -> None:
+    """See that what listens at an address speaks as a scheduler does."""
+    comm = await parts.connect(address, timeout=ANSWER)
+    await comm.close()
+
+
 def _client(address: str) -> Any:
     """A connection to the scheduler of a Dask cluster. Raises InputError."""
     try:
@@ -125,10 +131,10 @@ def _client(address: str) -> Any:
     connect: Any = distributed.Client
     parts: Any = distributed.comm
     try:  # a client that cannot read its address fails again when it is collected
-        at = parts.parse_host_port(parts.parse_address(address)[1])
-        socket.create_connection(at, ANSWER).close()
+        parts.parse_host_port(parts.parse_address(address)[1])
+        asyncio.run(asyncio.wait_for(_knock(parts, address), 2 * ANSWER))
         return connect(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TimeoutError, MemoryError) as error:  # another service may answer
         said = " ".join(str(error).split())
         raise InputError(f"--dask {address}: no scheduler answers there ({said})") from None
 
