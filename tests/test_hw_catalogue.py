@@ -12,7 +12,8 @@ import pytest
 import hw_models
 from hw_models.device import Device
 from hw_models.system import System, SystemSpec, build_system
-from sim.inputs.catalogue import load_device
+from sim.errors import InputError
+from sim.inputs.catalogue import catalogue, load_device, load_machine
 from sim.inputs.documents import convert, read_document
 
 ROOT = Path(hw_models.__file__).parent
@@ -315,3 +316,47 @@ def test_ring_all_reduce_of_nothing_takes_the_nccl_floor(name: str, floor_us: fl
     launch = load_device(load_spec(name).device).launch.overhead_us
     modelled = launch + rounds * latency(load_system(name), 0, 1) * 1e6
     assert modelled == pytest.approx(floor_us, rel=0.05)
+
+
+@pytest.mark.parametrize("device", catalogue("device"))
+def test_several_of_a_device_are_a_system_by_name(device: str) -> None:
+    """With the link of the catalogue's own box, or of `boxes.toml`; or refused in one sentence."""
+    alone = ("gb200", "gh200", "mi250-die", "p100", "survey-accelerator", "v100-sxm")
+    if device in alone or device.startswith("xeon"):
+        if device != "gb200":
+            with pytest.raises(InputError, match="is on record"):
+                load_machine(f"2x{device}")
+        return
+    for name in (f"4x{device}", f"4x {device}", f"4x-{device}"):
+        machine = load_machine(name)
+        assert machine.device == load_device(device)
+        assert len(machine.system.devices) == 4
+
+
+def test_a_box_of_the_catalogues_size_is_the_catalogues_system() -> None:
+    for name, system in (("8xh100-sxm", "hgx-h100"), ("4xl40s", "pcie-4x-l40s")):
+        assert load_machine(name).system.links == load_machine(system).system.links
+    mesh, part = load_machine("mi300x-8x").system, load_machine("4xmi300x").system
+    assert {link.bandwidth_GBps for link in mesh.links} == {
+        link.bandwidth_GBps for link in part.links
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("9xl40s", "at most 8"),
+        ("4xl40z", "did you mean"),
+        ("0xl40s", "no device or system"),
+        ("4xxl40s", "no device is called"),
+        ("99999xl40s", "no device or system"),
+    ],
+)
+def test_a_box_that_cannot_be_is_refused(name: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_machine(name)
+
+
+def test_the_link_of_a_box_can_be_changed() -> None:
+    slow = load_machine("4xl40s", None, {"tiers.0.bandwidth_GBps": 8.0})
+    assert {link.bandwidth_GBps for link in slow.system.links} == {8.0}

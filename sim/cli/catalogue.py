@@ -34,14 +34,26 @@ def catalogue_app(kind: str) -> typer.Typer:
     ) -> None:
         """Show one with all its numbers and their sources."""
         from sim.errors import printable
-        from sim.inputs.catalogue import locate
 
         load(kind, name)
-        typer.echo(printable(locate(kind, name).read_text(encoding="utf-8").rstrip()))
+        typer.echo(printable(text_of(kind, name).rstrip()))
         for line in DERIVED[kind](name):
             typer.echo(f"# {line}")
 
     return app
+
+
+def text_of(kind: str, name: str) -> str:
+    """The TOML of an entry; of `4xl40s` the one that stands for it."""
+    from sim.inputs.catalogue import locate, machine_document
+
+    if kind == "system":
+        document, path = machine_document(name)
+        if not path.is_file():
+            import tomli_w
+
+            return tomli_w.dumps(document)
+    return locate(kind, name).read_text(encoding="utf-8")
 
 
 def load(kind: str, name: str) -> object:

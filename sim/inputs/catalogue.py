@@ -17,6 +17,7 @@ from hw_models.device import Device
 from hw_models.efficiency import Efficiency
 from hw_models.system import System, SystemSpec, build_system
 from sim.errors import InputError, hint, quoted, shortened
+from sim.inputs.boxes import box_of
 from sim.inputs.documents import Document, checked, convert, read_document
 from workloads.entry import CatalogueModel, model_from_entry
 from workloads.huggingface import known_keys, model_from_config
@@ -163,12 +164,8 @@ def load_machine(
     ref: str, device_changes: Changes | None = None, system_changes: Changes | None = None
 ) -> Machine:
     """A system or a lone device, by name or by path. Raises InputError."""
-    systems, devices = catalogue("system"), catalogue("device")
-    if not _is_path(ref) and ref not in systems and ref not in devices:
-        known = [*systems, *devices]
-        raise InputError(f"no device or system is called {quoted(ref)}{hint(ref, known)}")
-    path = systems.get(ref) or devices.get(ref) or _file(ref)
-    document = read_document(path)
+    devices = catalogue("device")
+    document, path = machine_document(ref)
     if "tiers" not in document and "links" not in document and "device" not in document:
         if system_changes:
             key = next(iter(system_changes))
@@ -188,6 +185,20 @@ def load_machine(
     return Machine(spec.name, system, device)
 
 
+def machine_document(ref: str) -> tuple[Document, Path]:
+    """The document of a device or a system, and its file or, of `4xl40s`, its name."""
+    systems, devices = catalogue("system"), catalogue("device")
+    if not _is_path(ref):
+        box = box_of(ref, systems, devices)
+        if box is not None:
+            return box, Path(ref)
+        if ref not in systems and ref not in devices:
+            known = [*systems, *devices]
+            raise InputError(f"no device or system is called {quoted(ref)}{hint(ref, known)}")
+    path = systems.get(ref) or devices.get(ref) or _file(ref)
+    return read_document(path), path
+
+
 def stated(kind: str, ref: str, changes: Changes | None = None) -> tuple[Document, str]:
     """(keys and values as `--set` sees them, where they stand) of a model, device or system.
 
@@ -202,8 +213,7 @@ def stated(kind: str, ref: str, changes: Changes | None = None) -> tuple[Documen
         config = document if path.suffix == ".json" else document.get("config", {})
         _apply(config, changes or {}, str(path))
         return config, str(path)
-    path = catalogue("system").get(ref) or catalogue("device").get(ref) or _file(ref)
-    document = read_document(path)
+    document, path = machine_document(ref)
     if "tiers" not in document and "links" not in document and "device" not in document:
         return {}, str(path)
     _apply(document, changes or {}, str(path))
