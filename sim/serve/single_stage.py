@@ -71,8 +71,8 @@ class SingleStageWorker:
                 self._decode(replica, replica.horizon() if steady else now, planned=True)
             # After a request has left, one that did not fit may fit.
             if self.leaps and not queue.waiting and not queue.filling:
-                while decoding.requests and self._decode(replica, replica.horizon()):
-                    if queue.waiting:
+                while decoding.requests and queue.now < (horizon := replica.horizon()):
+                    if not self._decode(replica, horizon) or queue.waiting:
                         break
             # Steps before the next arrival need no event between them.
             if not (self.leaps and queue.outstanding and queue.now < replica.horizon()):
