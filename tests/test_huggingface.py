@@ -224,11 +224,19 @@ def test_other_shapes() -> None:
 @pytest.mark.parametrize(
     ("model_type", "change", "said"),
     [
-        ("bert", {"hidden_size": None}, r"hidden_size = null: expected `int`, got `null`; sizes"),
-        ("bert", {"hidden_size": "768"}, r"hidden_size = '768': expected `int`, got `str`; sizes"),
-        ("bert", {"hidden_size": -1}, r"hidden_size = -1: expected `int` >= 1; sizes"),
-        ("bert", {"hidden_size": 0}, r"hidden_size = 0: expected `int` >= 1; sizes"),
-        ("bert", {"vocab_size": 2**70}, r"vocab_size = \d+: expected `int` <= 2147483648; sizes"),
+        (
+            "bert",
+            {"hidden_size": None},
+            r"hidden_size = null: must be a whole number, not nothing",
+        ),
+        (
+            "bert",
+            {"hidden_size": "768"},
+            r"hidden_size = '768': must be a whole number, not text",
+        ),
+        ("bert", {"hidden_size": -1}, r"hidden_size = -1: must be at least 1; sizes"),
+        ("bert", {"hidden_size": 0}, r"hidden_size = 0: must be at least 1; sizes"),
+        ("bert", {"vocab_size": 2**70}, r"vocab_size = \d+: must be at most 2147483648; sizes"),
         ("bert", {"num_attention_heads": 7}, r"num_attention_heads = 7: must divide hidden_size"),
         ("bert", {"position_embedding_type": "relative_key"}, r"must be 'absolute'"),
         ("bert", {"is_decoder": True}, r"is_decoder = true: BERT is read as an encoder"),

@@ -8,24 +8,11 @@ from typing import Any
 import msgspec
 
 from sim.errors import hint, quoted, shortened
+from workloads.rules import rule_in_words
 
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<field>[^`]*)`")
-_TYPES = re.compile(r"Expected `(?P<due>[^`]*)`, got `(?P<got>[^`]*)`")
-_LENGTH = re.compile(r"Expected `(?P<what>\w+)` of length (?P<sign>[<>=]+) (?P<bound>\d+)")
-_BOUND = re.compile(r"Expected `[^`]*` (?P<sign>[<>]=?) (?P<bound>\S+)")
-_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`")
 MOST_TRIED = 1000  # entries of a table of which one is wrong
-_BOUNDS = {">=": "at least", "<=": "at most", ">": "above", "<": "below", "==": "exactly"}
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "null": "nothing",
-}
 
 
 def explained(message: str, document: Any, kind: type, where: str) -> str:
@@ -43,7 +30,7 @@ def explained(message: str, document: Any, kind: type, where: str) -> str:
         field = unknown["field"]
         place = f"{key}.{field}" if key else field
         return f"{where}: unknown key `{shortened(place)}`" + hint(field, _fields_at(kind, path))
-    text = _rule(what)
+    text = rule_in_words(what)
     if what.startswith("Invalid enum value"):
         allowed = _values_at(kind, path)
         value = str(_value_at(document, path))
@@ -97,27 +84,6 @@ def _value_at(document: Any, path: str) -> Any:
 def _close(word: str, known: list[str]) -> str:
     """`; did you mean 'x'?` where something like `word` is known."""
     return tip if (tip := hint(word, known)).startswith("; did") else ""
-
-
-def _rule(what: str) -> str:
-    """The rule behind an error of msgspec, in words."""
-    if match := _TYPES.fullmatch(what):
-        return f"must be {_named(match['due'])}, not {_named(match['got'])}"
-    if match := _LENGTH.fullmatch(what):
-        unit = {"str": "characters", "array": "entries"}.get(match["what"], "keys")
-        return f"must have {_BOUNDS[match['sign']]} {match['bound']} {unit}"
-    if match := _BOUND.fullmatch(what):
-        return f"must be {_BOUNDS[match['sign']]} {match['bound'].removesuffix('.0')}"
-    if match := _MISSING.fullmatch(what):
-        return f"the key `{match['field']}` is missing"
-    return what[:1].lower() + what[1:]
-
-
-def _named(types: str) -> str:
-    """`int | null` as words."""
-    names = [_WORDS.get(name.strip(), name.strip()) for name in types.split("|")]
-    names = [name for name in dict.fromkeys(names) if name != _WORDS["null"]] or names
-    return " or ".join(names)
 
 
 def _fields_at(kind: Any, path: str) -> list[str]:

@@ -24,6 +24,11 @@ RAW = (
     b"a = 1\na = 2\n",
     b"= 1",
     b'"\x1b[2J" = 1',
+    b"a" + b".a" * 100_000 + b" = 1",
+    b"[" + b"'a' . " * 100 + b"b]",
+    b"a = [" + b"1," * 2**18 + b"]",
+    b"x" * 5000 + b" = 1",
+    b"[efficiency]\nlike = [[1]]\n[efficiency.source]\na = 1\n",
 )
 SCENARIO = """model = "gpt2"
 on = "h100-sxm"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+
+import polars as pl
 
 from attacks.commands import QUICK, TINY, Attempt
 
@@ -100,7 +104,18 @@ def _bombs() -> Iterator[tuple[str, Content]]:
         yield "bomb.csv.gz", partial(_packed, header, stretch)
         yield "bomb.json.gz", partial(_packed, b"[", stretch)
         yield "bomb.csv", header + stretch * (2**22 // len(stretch))
+    yield "bomb.parquet", partial(_parquet, {"more": "x"}, 3_000_000)
+    yield "long-cell.parquet", partial(_parquet, {"more": "x" * 2_000_000}, 2)
+    yield "nested.parquet", partial(_parquet, {"more": [{"a": [math.nan]}]}, 4)
     yield "bomb-twice.csv.gz", lambda: gzip.compress(_packed(header, b"\n"), 1)
+
+
+def _parquet(more: dict[str, object], rows: int) -> bytes:
+    """A trace as Parquet with a column that nobody reads, its cells all alike."""
+    good = {"arrival_s": 0, "prompt_tokens": 16, "output_tokens": 4}
+    content = io.BytesIO()
+    pl.DataFrame({k: [v] * rows for k, v in {**good, **more}.items()}).write_parquet(content)
+    return content.getvalue()
 
 
 def _packed(start: bytes, stretch: bytes) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 from workloads.huggingface import decoders, encoder_decoders, encoders, experts, learned_positions
 from workloads.huggingface._fields import Config, quantised, read, shown, weight_format
 from workloads.model import Model
+from workloads.rules import rule_in_words
 
 _FAMILIES: dict[str, tuple[type[Config], Callable[[Any], Model]]] = {
     "bert": (encoders.Bert, encoders.bert),
@@ -79,7 +80,8 @@ def _check_bounds(model: Model) -> None:
     try:
         msgspec.convert(msgspec.to_builtins(model), Model)
     except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
         raise ValueError(
-            f"a size that follows from the config is out of bounds: {error}; "
-            "look for a mistyped digit"
+            f"a size that follows from the config is out of bounds: {place or 'the model'} "
+            f"{rule_in_words(what)}; look for a mistyped digit"
         ) from None

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from workloads.rules import rule_in_words
+
 Activation = Literal["gelu", "relu", "silu"]
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -110,7 +112,7 @@ def _explain(message: str, config: dict[str, Any], unknown: list[str]) -> str:
     match = _AT.match(message)
     what, key = (match["what"], match["key"] or "") if match else (message, "")
     name = re.split(r"[.\[]", key, maxsplit=1)[0]
-    text = what[:1].lower() + what[1:]
+    text = rule_in_words(what)
     if "bool" in what.partition(",")[0]:
         hint = "write true or false"
     elif "int" in what.partition(",")[0]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from sim.errors import InputError
+from sim.inputs.documents import convert
 from sim.studies.sweep.axes import Axis, parse_axis
 from sim.studies.sweep.expression import Expression
 from sim.studies.sweep.log import fingerprint
@@ -68,7 +69,7 @@ def points_of(sweep: Sweep) -> list[tuple[Any, ...]]:
 def _named(sweep: Sweep) -> dict[str, Any]:
     """Values of the scenario by the names of its keys, for conditions."""
     kind = kind_of(sweep.kind)
-    filled = msgspec.to_builtins(msgspec.convert(sweep.base, kind.record))
+    filled = msgspec.to_builtins(convert(sweep.base, kind.record, "scenario"))
     names = dict(sweep.base.get("set", {}))
     for name, path in kind.keys.items():
         place: Any = filled
