@@ -22,7 +22,7 @@ from sim.fidelity.calibrate.session import print_calibration
 from sim.fidelity.validate.points import MeasuredFile
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import catalogue, load_device
-from sim.output.report import terminal
+from sim.output.terminal import terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -20,7 +20,7 @@ from sim.fidelity.measure.bodies import VOCABULARY
 from sim.fidelity.measure.cases import Case
 from sim.fidelity.measure.loop import LoopStudy, Subject, close_loop, in_order
 from sim.fidelity.measure.loop_plot import draw
-from sim.output.report import terminal
+from sim.output.terminal import terminal
 
 # A miniature has two elements per head, and words enough to embed.
 SUBJECTS = (

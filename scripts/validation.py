@@ -35,7 +35,7 @@ from sim.fidelity.validate.score import table
 from sim.fidelity.validate.serving import engine_of
 from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device, own_terms
-from sim.output.report import terminal
+from sim.output.terminal import terminal
 from sim.serve.host import EngineTerms, load_engine
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -92,13 +92,17 @@ def paper(
     pictures: Annotated[bool, typer.Option(help="Draw the figures")] = True,
 ) -> None:
     """Recompute the tables and figures of "AI and Memory Wall" and its survey, side by side."""
-    from sim.output.report import terminal
+    from sim.output.terminal import print_document, terminal
     from sim.studies.paper import print_report, reproduce
 
     folder = out or (Path("out") / "paper")
     with claimed(folder if pictures else None):
         report = reproduce(folder, pictures)
     print_report(report, terminal())
+    print_document(
+        "paper",
+        lambda: {"ok": report.ok, "sections": msgspec.to_builtins(report.sections)},
+    )
     if not report.ok:
         raise typer.Exit(1)
 

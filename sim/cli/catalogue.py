@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -26,7 +28,7 @@ def catalogue_app(kind: str) -> typer.Typer:
     @app.command("list", cls=HelpfulCommand)
     def list_them() -> None:
         """List them in a table."""
-        print_table(*TABLES[kind]())
+        print_table(f"{kind}s", *TABLES[kind]())
 
     @app.command(cls=HelpfulCommand)
     def show(
@@ -34,11 +36,13 @@ def catalogue_app(kind: str) -> typer.Typer:
     ) -> None:
         """Show one with all its numbers and their sources."""
         from sim.errors import printable
+        from sim.output.terminal import print_document, terminal
 
         load(kind, name)
-        typer.echo(printable(text_of(kind, name).rstrip()))
-        for line in DERIVED[kind](name):
-            typer.echo(f"# {line}")
+        console, text = terminal(), printable(text_of(kind, name).rstrip())
+        for line in (*text.splitlines(), *(f"# {line}" for line in DERIVED[kind](name))):
+            console.out(line, highlight=False)
+        print_document(kind, lambda: {"name": name, "text": text})
 
     return app
 
@@ -68,20 +72,30 @@ def load(kind: str, name: str) -> object:
     return loaders[kind](name)
 
 
-def print_table(heads: list[str], lines: list[list[str]]) -> None:
-    """A table for the terminal: words to the left, numbers to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+def print_table(kind: str, heads: list[str], lines: list[list[str]]) -> None:
+    """A table for the terminal: words to the left, numbers to the right; with --json its rows."""
 
-    from sim.output.report import terminal
+    from sim.output.terminal import FoldingTable, print_document, terminal
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = FoldingTable()
     for i, head in enumerate(heads):
         words = i == 0 or not any(line[i][:1].isdigit() for line in lines)
         table.add_column(head, justify="left" if words else "right", no_wrap=True)
     for line in lines:
         table.add_row(*line)
     terminal().print(table)
+    names = [re.sub(r"\W+", "_", head).strip("_") for head in heads]
+    rows = [dict(zip(names, map(_plain, line), strict=True)) for line in lines]
+    print_document(kind, lambda: {"rows": rows})
+
+
+def _plain(cell: str) -> str | int | float | None:
+    """A cell as data: a number where it is one, None where it is empty."""
+    digits = cell.replace(",", "")
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(digits)
+    return cell or None
 
 
 def _models() -> tuple[list[str], list[list[str]]]:

@@ -5,8 +5,12 @@ Names of options are never cut. Text wraps at the width of the terminal.
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 # Commands in the order of use.
@@ -104,6 +108,15 @@ class HelpfulCommand(TyperCommand):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "rich_markup_mode": None})  # boxes would cut names
+        self.params = [*self.params, *parameters(PRINTING)]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it prints is as --json and --quiet say."""
+        from sim.output.terminal import printing
+
+        as_json, quiet = ctx.params.pop("json"), ctx.params.pop("quiet")
+        with printing("json" if as_json else "quiet" if quiet else "tables"):
+            return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options; see `click.Command.format_options`."""
@@ -143,6 +156,29 @@ class HelpfulGroup(TyperGroup):
         with formatter.section("Options"):
             formatter.write_dl(options)
         write_examples(ctx, formatter)
+
+
+def flag(name: str, *flags: str, help: str, default: bool) -> inspect.Parameter:
+    """A flag as a parameter of a function, for `parameters`."""
+    option = typer.Option(*flags, help=help, show_default=False, rich_help_panel="output")
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[bool, option]
+    )
+
+
+PRINTING = (
+    flag("json", "--json", help="Print one JSON document instead of tables", default=False),
+    flag("quiet", "--quiet", "-q", help="Print nothing but errors", default=False),
+)
+
+
+def parameters(options: Iterable[inspect.Parameter]) -> list[Any]:
+    """Parameters of a command: typer makes them from a function with the options as signature."""
+    app = typer.Typer(add_completion=False)
+    function: Any = types.FunctionType((lambda: None).__code__, {})
+    function.__signature__ = inspect.Signature(list(options))
+    app.command()(function)
+    return list(typer.main.get_command(app).params)
 
 
 def write_examples(ctx: Any, formatter: Any) -> None:

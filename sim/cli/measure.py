@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import typer
 
 from sim.cli.options import record_of
@@ -11,7 +12,7 @@ def measure(context: typer.Context) -> None:
     """Time kernels on this machine, for `validate` and `calibrate`, in under ten minutes."""
     from sim.fidelity.measure.plan import MeasurementPlan
     from sim.fidelity.measure.session import measure
-    from sim.output.report import terminal
+    from sim.output.terminal import print_document, terminal
 
     console = terminal()
     plan = record_of(context, MeasurementPlan)
@@ -26,5 +27,6 @@ def measure(context: typer.Context) -> None:
         console.print(
             f"  memorywall calibrate {plan.out}/kernels --device {done.file}   # fits its terms"
         )
+    print_document("measure", lambda: {**msgspec.structs.asdict(done), "file": str(done.file)})
     if done.interrupted:
         raise KeyboardInterrupt

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,7 +14,7 @@ from msgspec import NODEFAULT
 from msgspec import inspect as fields
 from typer.core import TyperCommand
 
-from sim.cli.help import HelpfulCommand
+from sim.cli.help import HelpfulCommand, parameters
 from sim.errors import InputError, quoted
 from sim.inputs.explain import explained
 from sim.inputs.plugins import refuse_plugins
@@ -62,7 +61,8 @@ def with_options(*records: str) -> type[TyperCommand]:
             if self.settings is None:
                 loaded = [(name.partition(":")[2], s) for name in records for s in _options(name)]
                 self.settings = {"__".join(s.path): (name, s) for name, s in loaded}
-                self.params = [*self.params, *_parameters(s for _, s in loaded)]
+                own = [_parameter(setting) for _, setting in loaded]
+                self.params = [*self.params, *parameters([*own, _PLUGINS])]
             return super().get_params(ctx)
 
         def invoke(self, ctx: Any) -> Any:
@@ -169,16 +169,6 @@ def _options(name: str) -> Iterator[Setting]:
     settings = settings_of(getattr(import_module(module), record))
     # The model of a scenario is an argument; a field without a description is no option.
     return (s for s in settings if s.help and (s.path != ("model",) or s.default is not NODEFAULT))
-
-
-def _parameters(settings: Iterable[Setting]) -> list[Any]:
-    """Parameters of a command: typer makes them from a function with the options as signature."""
-    app = typer.Typer(add_completion=False)
-    function: Any = types.FunctionType((lambda: None).__code__, {})
-    signature = inspect.Signature([*(_parameter(setting) for setting in settings), _PLUGINS])
-    function.__signature__ = signature
-    app.command()(function)
-    return list(typer.main.get_command(app).params)
 
 
 def _values(setting: Setting) -> str:

@@ -60,9 +60,10 @@ def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = 
 
     `inputs`: names or files that the scenario came from; the results do not replace one of them.
     """
-    from sim.output.export import RUN_RESULT, write_result
+    from sim.output.export import RUN_RESULT, run_document, write_result
     from sim.output.folder import check_replaceable
-    from sim.output.report import print_result, terminal
+    from sim.output.report import print_result
+    from sim.output.terminal import print_document, terminal
 
     check_replaceable(output.out, RUN_RESULT, inputs)
     if output.save_scenario:
@@ -81,6 +82,7 @@ def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = 
     print_result(result, console, counterfactual=output.what_if)
     if output.out:
         console.print(f"  written to {output.out}/")
+    print_document("run", lambda: run_document(result, output.what_if))
     return result
 
 
@@ -111,6 +113,12 @@ TOUR = (
 
 def take_tour(out: Path) -> None:
     """Run the four scenarios of the tour, each into a folder of its own."""
-    for number, scenario in enumerate(TOUR, 1):
-        folder = out / f"{number}-{scenario.model}-on-{scenario.on}"
-        run_scenario(scenario, RunOutput(out=folder))
+    from sim.output.export import run_document
+    from sim.output.terminal import mode, print_document, printing
+
+    results = []
+    with printing("quiet" if mode() == "json" else mode()):
+        for number, scenario in enumerate(TOUR, 1):
+            folder = out / f"{number}-{scenario.model}-on-{scenario.on}"
+            results.append(run_scenario(scenario, RunOutput(out=folder)))
+    print_document("tour", lambda: {"runs": [run_document(result) for result in results]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from sim.cli.help import HelpfulCommand, HelpfulGroup
@@ -27,7 +28,7 @@ def list_them() -> None:
     from sim.inputs.traces.samples import samples
 
     rows = [[name, f"{one.rows:,}", one.about] for name, one in samples().items()]
-    print_table(["sample", "requests", "of"], rows)
+    print_table("traces", ["sample", "requests", "of"], rows)
 
 
 @app.command(cls=HelpfulCommand)
@@ -38,12 +39,12 @@ def show(
     ] = "fail",
 ) -> None:
     """Show the rate, the burstiness, the lengths and the source of a trace."""
-    from sim.cli.catalogue import print_table
     from sim.inputs.documents import checked
     from sim.inputs.traces import FORMATS, Selection, read_trace
     from sim.inputs.traces.profile import PERCENTILES, profile_of
     from sim.inputs.traces.samples import samples
-    from sim.output.report import counted, duration
+    from sim.output.report import counted, duration, plain_table
+    from sim.output.terminal import print_document, terminal
     from workloads.synthetic import Constant
 
     selection = Selection(on_bad_row=on_bad_row)  # type: ignore[arg-type]
@@ -51,27 +52,31 @@ def show(
     opened = read_trace(trace, selection, arrivals=None, lengths_alone=Constant(1.0))
     timed = FORMATS[opened.format].timed
     profile = checked(trace, lambda: profile_of(opened, timed=timed))
-    typer.echo(f"{trace}: {counted(profile.requests, 'request')}, format {opened.format}")
+    console = terminal()
+    console.print(f"{trace}: {counted(profile.requests, 'request')}, format {opened.format}")
     if profile.rate is not None:
-        typer.echo(
+        console.print(
             f"  {duration(profile.span_s)}, {profile.rate:.3g} requests/s, burstiness "
             f"{profile.burstiness:.2f} (deviation of the gaps over their mean; Poisson: 1)"
         )
     else:
-        typer.echo("  no arrival times; give --arrivals, e.g. poisson:6")
+        console.print("  no arrival times; give --arrivals, e.g. poisson:6")
     if profile.sessions:
-        typer.echo(f"  {counted(profile.sessions, 'session')} of several requests")
+        console.print(f"  {counted(profile.sessions, 'session')} of several requests")
     if profile.shared_prompt is not None:
-        typer.echo(f"  {profile.shared_prompt:.1%} of the prompt tokens repeat earlier prefixes")
+        console.print(f"  {profile.shared_prompt:.1%} of the prompt tokens repeat earlier prefixes")
     if opened.skipped:
-        typer.echo(f"  {counted(opened.skipped, 'bad row')} left out")
-    heads = ["tokens per request", "mean", *(f"p{p}" for p in PERCENTILES), "largest"]
-    print_table(
-        heads,
-        [
-            [name, f"{x.mean:,.1f}", *(f"{p:,.0f}" for p in x.percentiles), f"{x.largest:,}"]
-            for name, x in (("prompt", profile.prompt), ("output", profile.output))
-        ],
-    )
+        console.print(f"  {counted(opened.skipped, 'bad row')} left out")
+    table = plain_table("", "tokens per request", ["mean", *(f"p{p}" for p in PERCENTILES)])
+    table.title = None
+    table.add_column("largest", justify="right", no_wrap=True)
+    for name, x in (("prompt", profile.prompt), ("output", profile.output)):
+        percentiles = (f"{p:,.0f}" for p in x.percentiles)
+        table.add_row(name, f"{x.mean:,.1f}", *percentiles, f"{x.largest:,}")
+    console.print(table)
     if sample := samples().get(trace):
-        typer.echo(f"  source: {sample.source}\n  licence: {sample.licence}\n  all: {sample.whole}")
+        console.print(f"  source: {sample.source}")
+        console.print(f"  licence: {sample.licence}")
+        console.print(f"  all: {sample.whole}")
+    named = {"trace": trace, "format": opened.format, "skipped_rows": opened.skipped}
+    print_document("trace", lambda: {**named, **msgspec.to_builtins(profile)})

@@ -143,6 +143,26 @@ def summary(result: Result, counterfactual: bool = False) -> dict[str, Any]:
     return metrics
 
 
+def run_document(result: Result, counterfactual: bool = False) -> dict[str, Any]:
+    """A run as plain data: its scenario, its summary, and its account by phase and by class."""
+    account = result.account
+
+    def by(name: str) -> dict[str, dict[str, int]]:
+        rows = account.by(name).items()
+        return {str(key[0]): dict(zip(STATES, states, strict=True)) for key, states in rows}
+
+    return {
+        "scenario": to_builtins(result.resolved.scenario),
+        "summary": summary(result, counterfactual),
+        "account_by_phase_ps": by("phase"),
+        "account_by_class_ps": by("kind"),
+        "memory_bytes": [
+            {**to_builtins(print_), "total": print_.total, "fits": print_.fits}
+            for print_ in result.memory
+        ],
+    }
+
+
 def write_json(path: Path, value: Any) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from sim.clock import seconds
-from sim.errors import printable
+from sim.output.terminal import FoldingTable
 from sim.simulation import Result
 from sim.states import STATES, Ticks
 
@@ -25,20 +22,6 @@ STATE_HEADS = {
     "bubble": "bubble",
     "idle": "idle",
 }
-
-
-class Terminal(Console):
-    """A console for names out of files: no markup in them, and no escapes that it would obey."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """Text to show; see `rich.console.Console`."""
-        return super().render_str(printable(text), **options)
-
-
-def terminal() -> Console:
-    """Standard output: as wide as the terminal, or 120 columns into a pipe or a file."""
-    width = None if sys.stdout.isatty() else 120
-    return Terminal(width=width, highlight=False, markup=False, emoji=False)
 
 
 def duration(t: float) -> str:
@@ -145,9 +128,7 @@ def title(result: Result) -> str:
 
 
 def plain_table(heading: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(
-        title=heading, title_justify="left", title_style="italic", box=SIMPLE_HEAD, pad_edge=False
-    )
+    table = FoldingTable(title=heading)
     table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

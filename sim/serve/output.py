@@ -121,7 +121,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     ]
     console.print("  " + ", ".join(parts))
     if sure := s.get("interval_80"):
-        console.print("  80 % intervals: " + ", ".join(_sure(sure)), soft_wrap=True)
+        console.print("  80 % intervals: " + ", ".join(_sure(sure)))
     utilisation = f"MFU {s['mfu']:.1%}, MBU {s['mbu']:.1%}"
     if kv := s["kv_cache_usage"]:
         utilisation += f"; KV cache {kv['mean']:.1%} on average, {kv['peak']:.1%} at most"

@@ -19,7 +19,8 @@ from sim.cost.model import matrix_rate
 from sim.errors import InputError
 from sim.output.folder import check_replaceable
 from sim.output.options import Output
-from sim.output.report import counted, terminal
+from sim.output.report import counted
+from sim.output.terminal import print_document, terminal
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.intervals import in_summary
 from sim.serve.knobs import Slo
@@ -90,14 +91,20 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
         _show(served, metrics, console)
     if out:
         console.print(f"  written to {out}/")
+    print_document("serve", lambda: serve_document(served, metrics))
     return served
+
+
+def serve_document(served: Served, metrics: dict[str, Any]) -> dict[str, Any]:
+    """A serving run as plain data: its scenario, and its summary."""
+    return {"serving": msgspec.to_builtins(served.serving), "summary": metrics}
 
 
 def _show(served: Served, metrics: dict[str, Any], console: Console) -> None:
     """The tables, and what was left out."""
     console.print()
     console.print(heading(served), style="bold")
-    console.print(f"  {served.capacity.sentence()}", soft_wrap=True)
+    console.print(f"  {served.capacity.sentence()}")
     if served.interrupted:
         console.print("  interrupted: what follows is of the requests that had finished")
     if served.skipped:

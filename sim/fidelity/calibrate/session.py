@@ -13,7 +13,6 @@ import msgspec
 import polars as pl
 from msgspec import Meta
 from rich.console import Console
-from rich.table import Table
 
 from hw_models.device import Device
 from sim.errors import InputError, quoted
@@ -25,7 +24,7 @@ from sim.fidelity.validate.session import read
 from sim.inputs.catalogue import load_device
 from sim.inputs.tables import TableLimits
 from sim.output.files import check_file
-from sim.output.report import terminal
+from sim.output.terminal import FoldingTable, print_document, terminal
 from sim.serve.host import load_engine
 from workloads.model import Record
 
@@ -100,6 +99,10 @@ def _calibrate_device(paths: list[Path], device: str, options: CalibrateOptions)
         raise InputError(f"no term of {base.name} was fitted; the table above says why")
     save_device(calibration.device, path, heading(base, sources, day))
     console.print(f"  written to {path}; use it as --on {path}")
+    print_document(
+        "calibrate",
+        lambda: {"file": str(path), "terms": msgspec.to_builtins(calibration.outcomes)},
+    )
     return calibration
 
 
@@ -120,7 +123,7 @@ def _calibrate_engine(paths: list[Path], engine: str, options: CalibrateOptions)
         engine_fit = calibrate_engine(
             joined, engine, holdout=options.holdout, date=day, progress=progress
         )
-    table = Table(title=engine_fit.engine.source, title_justify="left")
+    table = FoldingTable(title=engine_fit.engine.source)
     for name in terms_of(engine_fit.engine):
         table.add_column(name, justify="right")
     table.add_row(*(f"{v:g}" for v in terms_of(engine_fit.engine).values()))
@@ -132,6 +135,9 @@ def _calibrate_engine(paths: list[Path], engine: str, options: CalibrateOptions)
     save_record(engine_fit.engine, path, f"{engine}, calibrated {day} by memorywall calibrate.")
     load_engine(str(path))
     console.print(f"  written to {path}; use it as serve --engine {path}")
+    print_document(
+        "calibrate", lambda: {"file": str(path), "engine": msgspec.to_builtins(engine_fit.engine)}
+    )
     return engine_fit
 
 
@@ -142,7 +148,7 @@ def heading(base: Device, sources: list[MeasuredFile], date: str) -> str:
 
 def print_calibration(calibration: Calibration, console: Console) -> None:
     """Errors before and after by family, and what the rows could not tell."""
-    table = Table(title="Fitted, and scored on rows held out", title_justify="left")
+    table = FoldingTable(title="Fitted, and scored on rows held out")
     for name, side in (
         ("family", "left"),
         ("of", "left"),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.fidelity.validate.score import reasons, scores
+from sim.output.terminal import FoldingTable
 
 NUMBERS = ("rows", "coverage_pct", "median_pct", "mean_pct", "p90_pct", "bias_pct")
 MOST_SHOWN = 200  # rows of a table; a stranger's file may name any number of sets
@@ -25,9 +26,7 @@ def print_scores(points: pl.DataFrame, console: Console, detail: bool = True) ->
         console.print(_table("By regime", scores(points.sort("set", "regime"), by), by))
     missing = reasons(points)
     if len(missing):
-        table = Table(
-            "set", "rows", "not predicted, because", title="Left out", title_justify="left"
-        )
+        table = FoldingTable("set", "rows", "not predicted, because", title="Left out")
         for name, reason, rows in missing.head(MOST_SHOWN).iter_rows():
             table.add_row(name, f"{rows:,}", reason)
         _tell_rest(table, missing)
@@ -36,7 +35,7 @@ def print_scores(points: pl.DataFrame, console: Console, detail: bool = True) ->
 
 def _table(title: str, frame: pl.DataFrame, by: list[str]) -> Table:
     kept = [c for c in by if frame[c].n_unique() > 1 or c in ("set", "device")]
-    table = Table(title=title, title_justify="left")
+    table = FoldingTable(title=title)
     for name in kept:
         table.add_column(name, overflow="fold")
     for head in HEADS:

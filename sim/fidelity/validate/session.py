@@ -24,7 +24,7 @@ from sim.output.cells import safe_frame
 from sim.output.files import atomic_write
 from sim.output.folder import ResultKind, check_replaceable, replacing
 from sim.output.options import Output
-from sim.output.report import terminal
+from sim.output.terminal import print_document, terminal
 
 VALIDATE_RESULT = ResultKind(
     "validate", ("scores.csv", "scores.parquet", "predicted.png", "predicted.svg")
@@ -86,6 +86,7 @@ def validate_paths(paths: list[Path], options: ValidateOptions) -> bool:
         console.print("  interrupted: the scores are those of the tables that were read")
     if out:
         console.print(f"  written to {out}/")
+    print_document("validate", lambda: {"scores": scores(points, BY).to_dicts()})
     if interrupted:
         raise KeyboardInterrupt
     return within(points, options.max_median, console)

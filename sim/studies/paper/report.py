@@ -90,7 +90,7 @@ def print_report(report: PaperReport, console: Console) -> None:
         highlight=False,
     )
     for path in report.pictures:
-        console.print(Text(f"wrote {path}"), soft_wrap=True)
+        console.print(Text(f"wrote {path}"))
 
 
 def _print_section(section: Section, console: Console) -> None:

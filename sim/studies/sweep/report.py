@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.output.report import STATE_HEADS, counted, duration, plain_table
+from sim.output.terminal import FoldingTable
 from sim.states import STATES
 from sim.studies.sweep.fronts import Metric, Record, pareto, ranked, usable
 from sim.studies.sweep.grid import Sweep
@@ -161,9 +162,7 @@ def point_table(
 
 def reason_table(axes: list[str], failed: list[Record]) -> Table:
     """Why points are impossible: one row per reason, with the first such point."""
-    table = Table(
-        title="Points that cannot be", title_justify="left", title_style="italic", box=None
-    )
+    table = FoldingTable(title="Points that cannot be", box=None)
     for name in ("points", "status", "the first"):
         table.add_column(
             name, justify="right" if name == "points" else "left", no_wrap=name != "the first"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from sim.errors import InputError
@@ -16,11 +17,11 @@ from sim.inputs.overlay import overlay
 from sim.output.export import write_json, write_table
 from sim.output.folder import ResultKind, check_replaceable, replacing
 from sim.output.options import OutputFolder, Pictures, TableFormat
-from sim.output.report import terminal
+from sim.output.terminal import print_document, terminal
 from sim.scenario import MachineName, Scenario
 from sim.serve.knobs import E2eBound, Positive, TpotBound, TtftBound
 from sim.studies.sweep.changes import changed
-from sim.studies.sweep.fronts import Metric, check_having, usable
+from sim.studies.sweep.fronts import Metric, check_having, pareto, ranked, usable
 from sim.studies.sweep.grid import Sweep, described, sweep_of
 from sim.studies.sweep.kinds import STATUS
 from sim.studies.sweep.recommend import BOUNDS, Verdict, splits, verdicts
@@ -174,12 +175,28 @@ def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
     print_sweep(swept, console, metric, front, having)
     if out:
         console.print(f"  written to {out}/")
+    print_document("sweep", lambda: sweep_document(swept, metric, front, having))
     if swept.interrupted:
         left = sum(row is None for row in swept.rows)
         again = "the same command goes on from here" if out else "with --out one can go on"
         console.print(f"  interrupted: {left:,} points are left; {again}")
         raise KeyboardInterrupt
     return swept
+
+
+def sweep_document(
+    swept: Swept, metric: Metric, front: tuple[Metric, Metric], having: str
+) -> dict[str, Any]:
+    """A sweep as plain data: its request, every point, the front, and the best point."""
+    good = usable(swept.records(), having)
+    return {
+        "request": described(swept.sweep),
+        "points": swept.records(),
+        "objective": f"{metric.sense}:{metric.name}",
+        "best": next(iter(ranked(good, metric)), None),
+        "front": pareto(good, *front),
+        "interrupted": swept.interrupted,
+    }
 
 
 def front_of(text: str | None, default: tuple[str, str], request: Sweep) -> tuple[Metric, Metric]:
@@ -267,6 +284,7 @@ def map_scenario(scenario: str, options: MapOptions) -> WallMap:
     print_map(wall_map, console)
     if out:
         console.print(f"  written to {out}/")
+    print_document("map", lambda: map_of(wall_map))
     return wall_map
 
 
@@ -298,6 +316,7 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
     print_verdicts(swept, judged, bounds, devices, console)
     if out:
         console.print(f"  written to {out}/")
+    print_document("recommend", lambda: {"bounds": bounds, "splits": msgspec.to_builtins(judged)})
     if swept.interrupted:
         console.print("  interrupted: not all splits were tried")
         raise KeyboardInterrupt

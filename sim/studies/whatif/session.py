@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -17,8 +17,9 @@ from sim.output.export import write_json, write_table
 from sim.output.folder import ResultKind, check_replaceable, replacing
 from sim.output.options import OutputFolder, Pictures
 from sim.output.plots.style import Kind
-from sim.output.report import plain_table, terminal
+from sim.output.report import plain_table
 from sim.output.tables import Table
+from sim.output.terminal import print_document, terminal
 from sim.scenario import MachineName
 from sim.studies.sweep.session import progress
 from sim.studies.whatif.answers import described_answer, print_answer
@@ -144,9 +145,9 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     comparison = compare(before.break_down(metric), after.break_down(metric))
     names = names_of(before, after, changes if second is None else ())
     share = chance(before, after, comparison.before, comparison.after)
+    document = {**described(comparison, names), "after_is_shorter_in": share}
     if options.out:
         with results(options.out, "compare") as stem:
-            document = {**described(comparison, names), "after_is_shorter_in": share}
             write_json(stem.with_suffix(".json"), document)
             write_table(table_of(comparison), stem.with_suffix(".csv"))
             if options.pictures:
@@ -158,6 +159,7 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     if share is not None and comparison.change.total:
         console.print(f"  {sentence(share)} of the residuals of measured kernels")
     _written(options.out, console)
+    print_document("compare", lambda: document)
     return comparison
 
 
@@ -197,6 +199,7 @@ def sense_scenario(scenario: str, options: Measured) -> Sensitivity:
     console = terminal()
     print_sensitivity(result, console)
     _written(options.out, console)
+    print_document("sensitivity", lambda: described_sensitivity(result))
     return result
 
 
@@ -218,6 +221,7 @@ def answer_what_if(name: str, options: NamedOptions) -> Answer:
     console = terminal()
     print_answer(answered, console)
     _written(options.out, console)
+    print_document("what-if", lambda: described_answer(answered))
     return answered
 
 
@@ -228,11 +232,15 @@ def list_what_ifs() -> None:
     for name in studies():
         table.add_row(name, load(name).question)
     terminal().print(table)
+    named = [{"name": name, "question": load(name).question} for name in studies()]
+    print_document("what-ifs", lambda: {"what_ifs": named})
 
 
 def show_what_if(name: str) -> None:
     """The file as it is, which one can copy and change."""
-    print(printable(read_text(find(name))), end="")
+    text = printable(read_text(find(name)))
+    terminal().out(text, highlight=False, end="")
+    print_document("what-if-file", lambda: {"name": name, "toml": text})
 
 
 def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
@@ -255,7 +263,13 @@ def trend_scenarios(scenarios: Sequence[str], options: TrendOptions) -> Trend:
     console = terminal()
     print_trend(result, console)
     _written(options.out, console)
+    print_document("trend", lambda: rows_of(trend_table(result)))
     return result
+
+
+def rows_of(table: Table) -> dict[str, Any]:
+    """A table as plain data: one object per row."""
+    return {"rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
 
 
 def _shared(before: Subject, after: Subject) -> str:
