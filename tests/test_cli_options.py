@@ -34,7 +34,17 @@ from sim.studies.sweep.session import MapOptions, RecommendOptions, SweepOptions
 
 # Parameters of a command that no scenario has, as they only concern what is printed and written.
 OUTPUT = {
-    "run": {"prefetch", "out", "format", "pictures", "what-if", "save-scenario", "plugins", "json", "quiet"},
+    "run": {
+        "prefetch",
+        "out",
+        "format",
+        "pictures",
+        "what-if",
+        "save-scenario",
+        "plugins",
+        "json",
+        "quiet",
+    },
     "serve": {"out", "format", "pictures", "trace-window", "plugins", "json", "quiet"},
 }
 

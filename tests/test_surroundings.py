@@ -204,3 +204,12 @@ def test_serving_goes_on_without_the_processes_that_it_cannot_have(
     wrong = stand_in if stand_in is die else refuse
     monkeypatch.setattr(serving_module, name, wrong)
     assert serve(MANY).requests.frame().equals(alone.requests.frame())
+
+
+def test_workers_get_the_standard_files_that_stand_in_for_closed_ones() -> None:
+    code = (
+        "import os, sys; os.close(2); sys.stderr = None; "
+        "from sim.cli.surroundings import open_standard_files; open_standard_files(); "
+        "sys.exit(not os.get_inheritable(2))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -502,7 +502,7 @@ def test_a_scheduler_that_does_not_answer_is_told_first(
 ) -> None:
     """Also where every point has a closed form, and nothing would be sent to it."""
     pytest.importorskip("distributed")
-    monkeypatch.setattr("sim.studies.sweep.pools.ANSWER", 0.5)
+    monkeypatch.setattr("sim.studies.sweep.pools.ANSWER", "500ms")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

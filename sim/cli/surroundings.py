@@ -98,6 +98,7 @@ def open_standard_files() -> None:
             if handle != number:
                 os.dup2(handle, number)
                 os.close(handle)
+            os.set_inheritable(number, True)  # workers have the same standard files
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         file = getattr(sys, name)

@@ -98,6 +98,10 @@ class FoldingTable(Table):
         usual = {"box": SIMPLE_HEAD, "pad_edge": False, "title_justify": "left"}
         super().__init__(*heads, **{**usual, "title_style": "italic", **options})
 
+    def add_column(self, *heads: Any, **options: Any) -> None:
+        """Add a column; see `rich.table.Table`. A word that is too long goes on in the next line."""
+        super().add_column(*heads, **{"overflow": "fold", **options})
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = list(range(len(self.columns)))
         if self._needs(columns) + len(columns) - 1 <= options.max_width:  # its padding is wider

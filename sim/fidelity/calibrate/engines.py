@@ -19,7 +19,7 @@ from sim.fidelity.calibrate.frames import is_held
 from sim.fidelity.calibrate.search import Array, search
 from sim.fidelity.validate.cells import Row
 from sim.fidelity.validate.passes import splitwise_seconds
-from sim.fidelity.validate.points import MeasuredFile, PredictionBench
+from sim.fidelity.validate.points import MeasuredFile, PredictionBench, positive_time
 from sim.fidelity.validate.serving import UNKNOWN, Parts, config_of, engine_of, parts
 from sim.serve.host import NEUTRAL, EngineTerms
 
@@ -106,7 +106,8 @@ def _phases_of(source: MeasuredFile, bench: PredictionBench, row: Row) -> Iterat
             if quantity == "prompt"
             else Parts(kernels, 0.0, 1.0, float(row["batch_size"]))
         )
-        yield Loop(group, shape, predicted, float(row[f"{quantity}_time"]) * 1e-3)
+        measured = positive_time(float(row[f"{quantity}_time"]) * 1e-3)
+        yield Loop(group, shape, predicted, measured)
 
 
 def group_of(row: Row) -> str:

@@ -35,7 +35,8 @@ WHOLE: dict[str, Range] = {
     **dict.fromkeys(("num_heads", "num_kv_heads", "head_dim", "n_head", "n_kv_head"), HEADS),
     **dict.fromkeys(("num_experts", "topk"), FEW),
     **dict.fromkeys(("moe_tp", "moe_ep"), Range(0, FEW.most)),  # 0 is 1, as in moe_ep_size
-    **dict.fromkeys(("num_gpus", "num_workers", "devices_per_node", "tp", "pp"), DEVICES),
+    **dict.fromkeys(("num_gpus", "num_workers"), Range(2, DEVICES.most)),  # of an exchange
+    **dict.fromkeys(("devices_per_node", "tp", "pp"), DEVICES),
     **dict.fromkeys(("tensor_parallel", "attention_dp_size"), DEVICES),
     "moe_ep_size": Range(0, 2**16),
     **dict.fromkeys(("batch_size", "concurrency"), MANY),

@@ -91,6 +91,16 @@ def vidur_mlp(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPo
     )
 
 
+# Sizes that an operator of LLMCompass has; the others are 0.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "matmul_fp16": ("m", "n", "k"),
+    "softmax_fp16": ("m", "n"),
+    "layernorm_fp16": ("m", "n"),
+    "gelu_fp16": ("m",),
+    "all_reduce": ("m",),
+}
+
+
 def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredPoint]:
     """Single operators by size, and the operators of one layer of GPT-3 175B at tp 4, each of them
     called from PyTorch and waited for."""
@@ -106,6 +116,9 @@ def llmcompass(source: MeasuredFile, bench: PredictionBench) -> Iterator[ScoredP
     def price(row: Row, device: str) -> float:
         op, m, n, k = row["op"], row["m"], row["n"], row["k"]
         form = precision(LLMCOMPASS_DTYPE)
+        for column in NEEDED.get(op, ()):
+            if row[column] < 1:
+                raise InputError(f"column {column!r} has a number below 1")
         if op == "all_reduce":
             return _all_reduce(bench, device, gpus_of(row["device"]), m)
         if op.startswith("layer_"):

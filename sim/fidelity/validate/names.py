@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-from sim.errors import InputError, hint, quoted
-from sim.inputs.catalogue import catalogue
+from sim.errors import InputError, hint, quoted, shortened
+from sim.inputs.catalogue import catalogue, load_machine
 
 # By pattern of the name in lower case with "_" and blanks as "-"; the first that fits counts.
 # A bare "a100" or "h100" is the SXM board of its year, which is what vidur, splitwise-sim and
@@ -149,15 +150,16 @@ def dtype_of(name: str) -> str:
     return known
 
 
+@lru_cache(maxsize=1)
+def _systems() -> tuple[tuple[str, int, str], ...]:
+    """Device, number of devices and name of every system of the catalogue."""
+    machines = [(load_machine(name), name) for name in catalogue("system")]
+    return tuple((m.device.name, len(m.system.devices), name) for m, name in machines)
+
+
 def system_of(device: str, gpus: int) -> str:
     """The catalogue's smallest system of `gpus` or more of a device. Raises InputError."""
-    from sim.inputs.catalogue import load_machine
-
-    fitting = []
-    for name in catalogue("system"):
-        machine = load_machine(name)
-        if machine.device.name == device and len(machine.system.devices) >= gpus:
-            fitting.append((len(machine.system.devices), name))
+    fitting = [(size, name) for of, size, name in _systems() if of == device and size >= gpus]
     if not fitting:
-        raise InputError(f"no system of {gpus} x {device} is in the catalogue")
+        raise InputError(f"no system of {gpus} x {shortened(device)} is in the catalogue")
     return min(fitting)[1]

@@ -193,14 +193,19 @@ def priced(
             name = bench.device(device(row))
             where = Place(source.format, name, "", "")
             where = place(row, name)
-            time = measured(row)
-            if not 0 < time < LONGEST_S:
-                raise InputError(f"the measured time is not between 0 and {LONGEST_S:,} s")
+            time = positive_time(measured(row))
             yield ScoredPoint(number, quantity, where, time, price(row, name))
         except MemorywallError as error:
             yield ScoredPoint(number, quantity, where, float("nan"), None, str(error))
         except ValueError as error:  # a rule of the vocabulary of workloads
             yield ScoredPoint(number, quantity, where, float("nan"), None, one_line(str(error)))
+
+
+def positive_time(seconds: float) -> float:
+    """A measured time. Raises InputError for what cannot be one."""
+    if not 0 < seconds < LONGEST_S:
+        raise InputError(f"the measured time is not between 0 and {LONGEST_S:,} s")
+    return seconds
 
 
 def between(value: float, *bounds: tuple[float, str]) -> str:

@@ -27,7 +27,7 @@ from sim.studies.sweep.kinds import Row, refusal
 from sim.studies.sweep.registry import kind_of
 
 PATIENCE = 3  # give up after this many pools in a row died without finishing a job
-ANSWER = 4.0  # seconds for a Dask scheduler to answer in
+ANSWER = "4s"  # for a Dask scheduler to answer in
 Job = list[tuple[int, Any]]  # numbers of points, and the results of `Kind.prepare`
 Found = list[tuple[int, Row]]
 
@@ -132,7 +132,7 @@ def _client(address: str) -> Any:
     parts: Any = distributed.comm
     try:  # a client that cannot read its address fails again when it is collected
         parts.parse_host_port(parts.parse_address(address)[1])
-        asyncio.run(asyncio.wait_for(_knock(parts, address), 2 * ANSWER))
+        asyncio.run(_knock(parts, address))
         return connect(address, timeout=ANSWER, set_as_default=False)
     except (OSError, ValueError, TimeoutError, MemoryError) as error:  # another service may answer
         said = " ".join(str(error).split())
