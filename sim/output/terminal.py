@@ -99,7 +99,7 @@ class FoldingTable(Table):
         super().__init__(*heads, **{**usual, "title_style": "italic", **options})
 
     def add_column(self, *heads: Any, **options: Any) -> None:
-        """Add a column; see `rich.table.Table`. A word that is too long goes on in the next line."""
+        """Add a column; see `rich.table.Table`. A word that is too long is broken."""
         super().add_column(*heads, **{"overflow": "fold", **options})
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
