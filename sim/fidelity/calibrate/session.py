@@ -158,7 +158,7 @@ def print_calibration(calibration: Calibration, console: Console) -> None:
         ("after", "right"),
         ("remarks", "left"),
     ):
-        table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(name, justify=side, overflow="fold")
     for o in calibration.outcomes:
         family, key = o.key
         table.add_row(
