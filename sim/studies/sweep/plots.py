@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.output.plots.labels import place
-from sim.output.plots.style import INK, SERIES, Kind, figure, look, plain, save
+from sim.output.plots.style import FAINT, INK, SERIES, Kind, figure, look, plain, save
 from sim.studies.sweep.fronts import Metric, Record, pareto
-from sim.studies.sweep.report import HEADS, name_of
+from sim.studies.sweep.labels import HEADS, name_of
+from sim.studies.sweep.levels import has_level, meeting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,9 +50,22 @@ def draw_front(
     """The figure of `plot_front`. Colours tell the values of the first axis that has a few."""
     x, y = metrics
     shown = [r for r in records if r.get(x.name) is not None and r.get(y.name) is not None]
-    edge = pareto(shown, x, y)
+    edge = pareto(meeting(shown), x, y)
     fig = figure(kind, 3.6)
     ax = fig.add_subplot()
+    if has_level(shown):
+        late = [r for r in shown if not r["slo_met"]]
+        ax.scatter(
+            [r[x.name] for r in late],
+            [r[y.name] for r in late],
+            s=14,
+            color=FAINT,
+            alpha=0.5,
+            linewidths=0,
+            label="misses the SLO",
+            zorder=1,
+        )
+        shown = meeting(shown)
     axis, colours = _colours(shown, axes)
     for value, colour in colours.items():
         mine = [r for r in shown if axis is None or repr(r[axis]) == value]
@@ -72,11 +86,13 @@ def draw_front(
         if values and min(values) > 0 and max(values) / min(values) > 30:
             (ax.set_xscale if side == "x" else ax.set_yscale)("log")
         unit = f" ({UNITS[metric.name]})" if metric.name in UNITS else ""
-        label = AXES.get(metric.name, HEADS.get(metric.name, metric.name)) + unit
+        better = "more" if metric.sense == "max" else "less"
+        name = AXES.get(metric.name, HEADS.get(metric.name, metric.name))
+        label = f"{name}{unit}, {better} is better"
         (ax.set_xlabel if side == "x" else ax.set_ylabel)(plain(label))
     ax.grid(True, which="major")
     ax.set_title(plain(title))
-    if axis:
+    if ax.get_legend_handles_labels()[0]:
         fig.legend(*ax.get_legend_handles_labels(), loc="outside right upper", title="")
     _name(fig, ax, line, axes, (x, y))
     return fig

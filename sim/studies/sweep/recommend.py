@@ -16,11 +16,11 @@ from sim.states import STATES
 from sim.studies.sweep.axes import Axis
 from sim.studies.sweep.fronts import Record
 from sim.studies.sweep.grid import Sweep
+from sim.studies.sweep.labels import cell
+from sim.studies.sweep.levels import missed
 from sim.studies.sweep.registry import kind_of
-from sim.studies.sweep.report import cell
 from sim.studies.sweep.study import Swept
 
-BOUNDS = ("ttft_s", "tpot_s", "e2e_s")
 INTERVALS = {"ttft_s": "ttft", "tpot_s": "tpot", "e2e_s": "makespan"}
 SPLIT = {"run": ("tp", "pp", "dp", "microbatches"), "serve": ("tp", "pp", "replicas")}
 
@@ -76,22 +76,13 @@ def _judge(record: Record, bounds: dict[str, float], kind: str) -> Verdict:
     rate = record["tokens_per_s_per_device"]
     cost = 1 / rate if rate else None
     if kind == "serve":
-        meets = bool(record["slo_met"])
-        over = [
-            f"{n.removesuffix('_s').upper()} p90 {cell('_s', record[p90])} > {cell('_s', bound)}"
-            for n, bound in bounds.items()
-            if (record[p90 := f"{n.removesuffix('_s')}_p90_s"] or 0.0) > bound
-        ]
-        reason = f"{record['attainment']:.1%} meet the SLO" + (
-            f": {', '.join(over)}" if over else ""
-        )
-        return Verdict(record, cost, meets, "" if meets else reason)
-    missed = [
+        return Verdict(record, cost, bool(record["slo_met"]), missed(record, bounds))
+    late = [
         f"{name.removesuffix('_s').upper()} {cell(name, value)} > {cell(name, bounds[name])}"
         for name, value in measured(record).items()
         if name in bounds and value > bounds[name]
     ]
-    return Verdict(record, cost, not missed, ", ".join(missed))
+    return Verdict(record, cost, not late, ", ".join(late))
 
 
 def measured(record: Record) -> dict[str, float]:

@@ -10,59 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sim.output.report import STATE_HEADS, counted, duration, plain_table
+from sim.output.report import STATE_HEADS, counted, plain_table
 from sim.output.terminal import FoldingTable
 from sim.states import STATES
 from sim.studies.sweep.fronts import Metric, Record, pareto, ranked, usable
 from sim.studies.sweep.grid import Sweep
 from sim.studies.sweep.kinds import Kind
+from sim.studies.sweep.labels import HEADS, cell, name_of
+from sim.studies.sweep.levels import BOUNDS, exceeded, has_level, margin, meeting
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.study import Swept
 
 MOST_ROWS = 24
-HEADS = {
-    "ttft_s": "TTFT",
-    "tpot_s": "TPOT",
-    "ttft_p90_s": "TTFT p90",
-    "tpot_p90_s": "TPOT p90",
-    "tokens_per_s": "tokens/s",
-    "tokens_per_s_per_device": "/s/device",
-    "tokens_per_s_per_user": "/s/user",
-    "request_throughput": "requests/s",
-    "max_rate": "max /s",
-    "mfu": "MFU",
-    "mbu": "MBU",
-    "makespan_ps": "makespan",
-}
 # What tells one reason from another of its sort.
 _FIGURES = re.compile(r"[\d,.]+")
-_PERCENT = {"mfu", "mbu", "attainment"}
-
-
-def cell(name: str, value: Any) -> str:
-    """A value as a person reads it."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if name in _PERCENT:
-        return f"{value:.1%}"
-    if name.endswith("_ps"):
-        return duration(value * 1e-12)
-    if name.endswith("_s") and "_per_" not in name:
-        return duration(value)
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.4g}"
-        if value < 1e4
-        else f"{value:,.0f}"
-    )
-
-
-def name_of(values: dict[str, Any]) -> str:
-    """A point in a few words: `tp 4, pp 2, batch 64`."""
-    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in values.items())
 
 
 def shares(record: Record) -> dict[str, float]:
@@ -117,46 +78,88 @@ def print_sweep(
     good = usable(records, having)
     if having:
         console.print(f"  {len(good):,} with {having}")
+    bounds = bounds_of(swept.sweep)
+    late = [r for r in good if r.get("slo_met") is False]
+    good = meeting(good)
     names = [axis.name for axis in swept.sweep.axes if len(axis.values) > 1]
     if not records:
         return
+    if has_level(records):
+        _print_level(console, ranked(good, objective), late, names, bounds)
+    order = [*ranked(good, objective), *late, *(r for r in records if r["status"] != "ok")]
     if len(records) <= MOST_ROWS:
-        console.print(point_table("Points", kind, names, records, objective))
-    elif good:
-        best = ranked(good, objective)[: MOST_ROWS // 2]
+        rows = order if has_level(records) and len(order) == len(records) else records
+        console.print(point_table("Points", kind, names, rows, objective, bounds))
+    elif order:
+        best = [r for r in order if r["status"] == "ok"][: MOST_ROWS // 2]
         title = f"The best by {objective.sense} {objective.name}"
-        console.print(point_table(title, kind, names, best, objective))
+        console.print(point_table(title, kind, names, best, objective, bounds))
+        rest = counted(len(records) - len(best), "more point")
+        console.print(f"  {rest}, and all columns, with --out DIR or --json")
     failed = [r for r in records if r["status"] != "ok"]
     if failed:
         console.print(reason_table(names, failed))
     edge = pareto(good, *front)
     if len(edge) > 1:
         title = f"Pareto front: {front[0].name} against {front[1].name}"
-        console.print(point_table(title, kind, names, edge[:MOST_ROWS], objective))
+        console.print(point_table(title, kind, names, edge[:MOST_ROWS], objective, {}))
+
+
+def bounds_of(sweep: Sweep) -> dict[str, float]:
+    """The bounds of the service level that all points share, in seconds by `ttft_s`, ..."""
+    level = sweep.base.get("slo") or {}
+    return {name: level[name] for name in BOUNDS if level.get(name) is not None}
+
+
+def _print_level(
+    console: Console,
+    good: list[Record],
+    late: list[Record],
+    axes: list[str],
+    bounds: dict[str, float],
+) -> None:
+    """How many points meet the service level, and the margin of the best."""
+    parts = [f"{n.removesuffix('_s').upper()} <= {cell(n, bound)}" for n, bound in bounds.items()]
+    said = f" ({', '.join(parts)})" if parts else ""
+    console.print(f"  {len(good):,} of {len(good) + len(late):,} meet the service level{said}")
+    if good and bounds:
+        best = name_of({n: good[0][n] for n in axes}) or "the point"
+        console.print(f"  the best, {best}: {margin(good[0], bounds)}")
 
 
 def point_table(
-    title: str, kind: Kind, axes: list[str], records: list[Record], objective: Metric
+    title: str,
+    kind: Kind,
+    axes: list[str],
+    records: list[Record],
+    objective: Metric,
+    bounds: dict[str, float],
 ) -> Table:
-    """Axes, the columns that people compare, and where the time went."""
+    """Axes, the columns that people compare, where the time went, and which bounds are missed."""
     shown = [n for n in kind.shown if any(r.get(n) is not None for r in records)]
     shown += [objective.name] if objective.name not in shown and objective.name not in axes else []
-    # A state that takes less than a twentieth everywhere is left to the file, as is the fifth.
+    # A state that takes less than a twentieth everywhere is left to the file, as is the fifth. The
+    # share of links is shown wherever there are any.
     most = {s: max(shares(r)[s] for r in records) for s in STATES}
     largest = sorted(STATES, key=lambda s: -most[s])[:4]
-    states = [s for s in STATES if s in largest and most[s] >= 0.05]
+    states = [s for s in STATES if (s in largest and most[s] >= 0.05) or (s == "link" and most[s])]
     first = axes[0] if axes else "point"
     names = [HEADS.get(n, n) for n in shown]
     heads = [*(a.rpartition(".")[2] for a in axes[1:]), *names, *(STATE_HEADS[s] for s in states)]
     table = plain_table(title, first, heads)
-    for r in records:
+    misses = [", ".join(exceeded(r, bounds)) or "-" for r in records]
+    late = any(r.get("slo_met") is False for r in records)
+    if late:
+        table.add_column("misses", justify="left")
+    for r, miss in zip(records, misses, strict=True):
         values = [cell(n, r[n]) for n in axes] or ["1"]
         if r["status"] != "ok":
             table.add_row(*values, f"({r['status']})")
             continue
         part = shares(r)
         cells = [f"{part[s]:.0%}" if part[s] else "-" for s in states]
-        table.add_row(*values, *(cell(n, r.get(n)) for n in shown), *cells)
+        more = [miss] if late else []
+        table.add_row(*values, *(cell(n, r.get(n)) for n in shown), *cells, *more)
     return table
 
 

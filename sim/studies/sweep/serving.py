@@ -119,6 +119,8 @@ SERVING = Kind(
         "max_rate",
         "ttft_p90_s",
         "tpot_p90_s",
+        "attainment",
+        "goodput",
         "tokens_per_s_per_user",
         "tokens_per_s_per_device",
     ),

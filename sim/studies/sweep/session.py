@@ -24,7 +24,8 @@ from sim.studies.sweep.changes import changed
 from sim.studies.sweep.fronts import Metric, check_having, pareto, ranked, usable
 from sim.studies.sweep.grid import Sweep, described, sweep_of
 from sim.studies.sweep.kinds import STATUS
-from sim.studies.sweep.recommend import BOUNDS, Verdict, splits, verdicts
+from sim.studies.sweep.levels import BOUNDS, meeting
+from sim.studies.sweep.recommend import Verdict, splits, verdicts
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.report import heading, print_sweep
 from sim.studies.sweep.study import Swept, Watch, run_sweep
@@ -188,7 +189,7 @@ def sweep_document(
     swept: Swept, metric: Metric, front: tuple[Metric, Metric], having: str
 ) -> dict[str, Any]:
     """A sweep as plain data: its request, every point, the front, and the best point."""
-    good = usable(swept.records(), having)
+    good = meeting(usable(swept.records(), having))
     return {
         "request": described(swept.sweep),
         "points": swept.records(),

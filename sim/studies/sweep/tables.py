@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sim.output.report import plain_table
+from sim.studies.sweep.labels import HEADS, cell
 from sim.studies.sweep.recommend import Verdict, chance
 from sim.studies.sweep.registry import kind_of
-from sim.studies.sweep.report import HEADS, cell, heading_of
+from sim.studies.sweep.report import heading_of
 from sim.studies.sweep.study import Swept
 from sim.studies.sweep.wall import WallMap, shown
 
