@@ -51,6 +51,7 @@ def test_every_bad_input_is_answered_and_the_readme_has_the_counts(
     counts, wrong = attack(kind, tmp_path, 1)
     assert not wrong
     row = re.search(rf"^\| {kind} \|(.*)\|$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert row, f"| {kind} | {' | '.join(f'{n:,}' for n in counts)} |"
+    right = f"| {kind} | {' | '.join(f'{n:,}' for n in counts)} |"
+    assert row, right
     stated = Counts(*(int(cell.replace(",", "")) for cell in row[1].split("|")))
-    assert stated == counts
+    assert stated == counts, right
