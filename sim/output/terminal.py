@@ -52,7 +52,7 @@ class Terminal(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print; see `rich.console.Console`. A file gets no blanks at the ends of lines."""
-        if self.is_terminal:
+        if self.is_terminal or self.record:
             super().print(*objects, **options)
             return
         with self.capture() as captured:

@@ -53,15 +53,21 @@ _POINTS = 1000  # of a distribution's line: more cannot be seen, and makes the f
 def plot_latencies(requests: RequestColumns, stem: Path, title: str = "") -> list[Path]:
     """Distributions of TTFT, TPOT and E2E, as PNG and SVG."""
     with look():
-        fig = figure("paper", 2.5)
-        by_name = {n: x[~np.isnan(x)] for n, x in latencies(requests).items() if n in _DRAWN}
-        names = [n for n in _DRAWN if len(by_name[n])]  # encoders have no TPOT
-        axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
-        for ax, name in zip(axes, names, strict=True):
-            _distribution(ax, by_name[name].astype(float), name.upper())
-        axes[0].set_ylabel("share of requests")
-        _suptitle(fig, title)
+        fig = draw_latencies(requests, title)
     return save(fig, stem)
+
+
+def draw_latencies(requests: RequestColumns, title: str = "") -> Figure:
+    """The figure of `plot_latencies`."""
+    fig = figure("paper", 2.5)
+    by_name = {n: x[~np.isnan(x)] for n, x in latencies(requests).items() if n in _DRAWN}
+    names = [n for n in _DRAWN if len(by_name[n])]  # encoders have no TPOT
+    axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, name in zip(axes, names, strict=True):
+        _distribution(ax, by_name[name].astype(float), name.upper())
+    axes[0].set_ylabel("share of requests")
+    _suptitle(fig, title)
+    return fig
 
 
 def _distribution(ax: Axes, ticks: Values, name: str) -> None:
@@ -90,39 +96,43 @@ def _distribution(ax: Axes, ticks: Values, name: str) -> None:
 
 def plot_time(record: ServeRecord, makespan_ps: int, stem: Path, title: str = "") -> list[Path]:
     """Running and waiting requests, KV use, and the account of device time, over time."""
+    with look():
+        fig = draw_time(record, makespan_ps, title)
+    return save(fig, stem)
+
+
+def draw_time(record: ServeRecord, makespan_ps: int, title: str = "") -> Figure:
+    """The figure of `plot_time`."""
     from matplotlib.ticker import MaxNLocator
 
     edges = np.linspace(0, max(1, makespan_ps), BINS + 1)
     series = binned(record.requests, record.steps or (), edges, record.split.pp)
-    with look():
-        lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
-        if record.kv_blocks_total:
-            series["kv_blocks"] /= record.kv_blocks_total
-            lines.append(("kv_blocks", "KV in use", SERIES[2]))
-        fig = figure("paper", 2.2 + 0.85 * len(lines))
-        axes = fig.subplots(
-            len(lines) + 1, 1, sharex=True, height_ratios=[*(0.55 for _ in lines), 1]
-        )
-        unit, size = unit_of(makespan_ps)
-        middle = (edges[1:] + edges[:-1]) / 2 / size
-        for ax, (name, label, colour) in zip(axes, lines, strict=False):
-            ax.plot(middle, series[name], color=colour, linewidth=1.0)
-            ax.set_ylabel(label)
-            least = 0.01 if name == "kv_blocks" else 1.0  # no drama about half a request
-            ax.set_ylim(0, max(least, 1.12 * float(series[name].max())))
-            per_device = name != "kv_blocks"
-            ax.yaxis.set_major_locator(MaxNLocator(3, integer=per_device, steps=[1, 2, 5, 10]))
-            if not per_device:
-                ax.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
-            ax.grid()
-        _stacked(axes[-1], edges / size, series)
-        axes[-1].set_xlabel(f"time ({unit})")
-        axes[-1].set_xlim(0, edges[-1] / size)
-        fig.align_ylabels(axes)
-        seen = {s for s in STATES if float(series[s].max()) > 1e-9}
-        fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
-        _suptitle(fig, title)
-    return save(fig, stem)
+    lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
+    if record.kv_blocks_total:
+        series["kv_blocks"] /= record.kv_blocks_total
+        lines.append(("kv_blocks", "KV in use", SERIES[2]))
+    fig = figure("paper", 2.2 + 0.85 * len(lines))
+    axes = fig.subplots(len(lines) + 1, 1, sharex=True, height_ratios=[*(0.55 for _ in lines), 1])
+    unit, size = unit_of(makespan_ps)
+    middle = (edges[1:] + edges[:-1]) / 2 / size
+    for ax, (name, label, colour) in zip(axes, lines, strict=False):
+        ax.plot(middle, series[name], color=colour, linewidth=1.0)
+        ax.set_ylabel(label)
+        least = 0.01 if name == "kv_blocks" else 1.0  # no drama about half a request
+        ax.set_ylim(0, max(least, 1.12 * float(series[name].max())))
+        per_device = name != "kv_blocks"
+        ax.yaxis.set_major_locator(MaxNLocator(3, integer=per_device, steps=[1, 2, 5, 10]))
+        if not per_device:
+            ax.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
+        ax.grid()
+    _stacked(axes[-1], edges / size, series)
+    axes[-1].set_xlabel(f"time ({unit})")
+    axes[-1].set_xlim(0, edges[-1] / size)
+    fig.align_ylabels(axes)
+    seen = {s for s in STATES if float(series[s].max()) > 1e-9}
+    fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
+    _suptitle(fig, title)
+    return fig
 
 
 def _stacked(ax: Axes, edges: Values, series: Mapping[str, Values]) -> None:
@@ -189,33 +199,37 @@ def _spread(start: Column, lasts: Column, value: Values, edges: Values) -> Value
 
 def plot_requests(requests: RequestColumns, stem: Path, title: str = "") -> list[Path]:
     """Where the time of requests went, by percentile group of their end-to-end time."""
-    bars = request_bars(requests)
     with look():
-        fig = figure("paper", 2.3)
-        left, right = fig.subplots(1, 2, sharey=True)
-        longest = max(sum(parts.values()) for _, _, parts in bars)
-        unit, size = unit_of(longest)
-        for row, (_, _, parts) in enumerate(bars):
-            total = sum(parts.values())
-            _bar(left, row, parts, size, longest / size)
-            left.text(total / size, row, f" {shown(total, size)}", va="center", fontsize=7)
-            _bar(right, row, parts, max(1.0, total), 1.0)
-        left.set_yticks(
-            range(len(bars)), [f"{name}\n{count:,} requests" for name, count, _ in bars]
-        )
-        left.set_ylim(len(bars) - 0.4, -0.6)
-        left.set_xlim(0, longest / size * 1.15)
-        left.set_xlabel(f"mean time of a request ({unit})")
-        left.set_ylabel("percentiles of E2E")
-        right.set_xlabel("share of its time")
-        right.set_xlim(0, 1)
-        right.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-        for ax in (left, right):
-            ax.tick_params(axis="y", length=0)
-            ax.grid(axis="x")
-        fig.legend(*_part_handles(bars), loc="outside lower center", ncols=8, handlelength=1.2)
-        _suptitle(fig, title)
+        fig = draw_requests(requests, title)
     return save(fig, stem)
+
+
+def draw_requests(requests: RequestColumns, title: str = "") -> Figure:
+    """The figure of `plot_requests`."""
+    bars = request_bars(requests)
+    fig = figure("paper", 2.3)
+    left, right = fig.subplots(1, 2, sharey=True)
+    longest = max(sum(parts.values()) for _, _, parts in bars)
+    unit, size = unit_of(longest)
+    for row, (_, _, parts) in enumerate(bars):
+        total = sum(parts.values())
+        _bar(left, row, parts, size, longest / size)
+        left.text(total / size, row, f" {shown(total, size)}", va="center", fontsize=7)
+        _bar(right, row, parts, max(1.0, total), 1.0)
+    left.set_yticks(range(len(bars)), [f"{name}\n{count:,} requests" for name, count, _ in bars])
+    left.set_ylim(len(bars) - 0.4, -0.6)
+    left.set_xlim(0, longest / size * 1.15)
+    left.set_xlabel(f"mean time of a request ({unit})")
+    left.set_ylabel("percentiles of E2E")
+    right.set_xlabel("share of its time")
+    right.set_xlim(0, 1)
+    right.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    for ax in (left, right):
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x")
+    fig.legend(*_part_handles(bars), loc="outside lower center", ncols=8, handlelength=1.2)
+    _suptitle(fig, title)
+    return fig
 
 
 def request_bars(requests: RequestColumns) -> list[tuple[str, int, dict[str, float]]]:

@@ -69,26 +69,10 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
     metrics = summary(served)
     try:
         if out:
-            write_serve(
-                out,
-                config=config(served),
-                summary=metrics,
-                record=ServeRecord(
-                    served.requests,
-                    served.steps or None,
-                    served.stages,
-                    serving.parallelism,
-                    (kv_blocks(served) or 0) * serving.replicas or None,
-                ),
-                files=ServeFiles(
-                    output.table_format,
-                    output.pictures,
-                    heading(served),
-                    window_ticks,
-                ),
-            )
+            files = ServeFiles(output.table_format, output.pictures, heading(served), window_ticks)
+            write_result(served, metrics, out, files)
     finally:  # print the tables even if writing fails
-        _show(served, metrics, console)
+        show_served(served, metrics, console)
     if out:
         console.print(f"  written to {out}/")
     print_document("serve", lambda: serve_document(served, metrics))
@@ -100,7 +84,28 @@ def serve_document(served: Served, metrics: dict[str, Any]) -> dict[str, Any]:
     return {"serving": msgspec.to_builtins(served.serving), "summary": metrics}
 
 
-def _show(served: Served, metrics: dict[str, Any], console: Console) -> None:
+def write_result(
+    served: Served, metrics: dict[str, Any], folder: Path, files: ServeFiles
+) -> list[Path]:
+    """Write the result folder of a run; returns its files."""
+    return write_serve(
+        folder, config=config(served), summary=metrics, record=record_of(served), files=files
+    )
+
+
+def record_of(served: Served) -> ServeRecord:
+    """What the files and pictures of a run are made from."""
+    serving = served.serving
+    return ServeRecord(
+        served.requests,
+        served.steps or None,
+        served.stages,
+        serving.parallelism,
+        (kv_blocks(served) or 0) * serving.replicas or None,
+    )
+
+
+def show_served(served: Served, metrics: dict[str, Any], console: Console) -> None:
     """The tables, and what was left out."""
     console.print()
     console.print(heading(served), style="bold")
