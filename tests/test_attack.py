@@ -12,7 +12,6 @@ import pytest
 from attacks import KINDS, Counts, judge, total
 
 README = Path(__file__).parents[1] / "README.md"
-EARLIER = ("summary.json", "scores.csv", "calibrated.toml", "timeline.png", "timeline.svg")
 PART = 23  # of so many attempts, the default run makes one
 
 
@@ -21,8 +20,7 @@ def attack(kind: str, folder: Path, every: int) -> tuple[Counts, list[str]]:
     scratch, out = folder / "scratch", folder / "out"
     scratch.mkdir()
     out.mkdir()
-    for name in EARLIER:
-        (out / name).write_text("{}")
+    earlier(out)
     counts, wrong = [Counts()], []
     for number, attempt in enumerate(KINDS[kind](scratch)):
         if number % every == 0:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from attacks.commands import Attempt
 from sim.cli.app import answer
-from sim.output.folder import STAGING
+from sim.output.folder import STAGING, ResultKind, replacing
 from sim.studies.sweep.study import LOG
 
 REFUSAL_S = 2.0  # seconds of work within which a bad input is refused
@@ -42,13 +42,19 @@ class Counts(NamedTuple):
     hangs: int = 0
 
 
-# Commands that write, and the file below the folder that they are given ("" is the folder).
-WITH_RESULTS = {
-    **dict.fromkeys(("run", "serve", "sweep", "map", "recommend", "compare", "sensitivity"), ""),
-    **dict.fromkeys(("trend", "validate", "what-if run"), ""),
-    "calibrate": "calibrated.toml",
-    "timeline": "timeline.png",
+# Commands that write, each with a file that an earlier result left: it must stay as it is.
+RESULTS = {
+    **dict.fromkeys(("run", "serve"), "summary.json"),
+    **dict.fromkeys(("sweep", "recommend"), "sweep.csv"),
+    "map": "map.json",
+    "compare": "compare.json",
+    "sensitivity": "sensitivity.json",
+    "trend": "trend.csv",
+    "validate": "scores.csv",
+    "what-if run": "quantised-weights.json",
 }
+FILES = {"calibrate": "calibrated.toml", "timeline": "timeline.png"}
+KINDS = {"recommend": "sweep", "what-if run": "quantised-weights"}  # named otherwise in manifests
 
 
 class Hang(BaseException):
@@ -82,13 +88,20 @@ def outcome(words: tuple[str, ...]) -> Outcome:
     return Outcome(code, out.getvalue(), err.getvalue(), seconds, waited)
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """The visible files of a folder, without the log, to which a sweep adds its points."""
-    return {
-        p.name: p.read_bytes()
-        for p in folder.iterdir()
-        if not p.name.startswith(".") and p.name != LOG
-    }
+def earlier(folder: Path) -> None:
+    """An earlier result of each command that writes, in a folder of its own."""
+    for command, name in RESULTS.items():
+        place = folder / command
+        place.mkdir()
+        with replacing(place, ResultKind(KINDS.get(command, command), (name,))) as new:
+            (new / name).write_text("{}")
+    for name in (*FILES.values(), "timeline.svg"):
+        (folder / name).write_text("{}")
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    """The files below a folder, without logs, to which a sweep adds its points."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != LOG}
 
 
 def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:
@@ -98,8 +111,11 @@ def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:
     before = content(folder)
     words = attempt.words
     command = " ".join(words[: 2 if words[0] == "what-if" else 1])
-    if command in WITH_RESULTS and not any(word.startswith(("--out", "-o")) for word in words):
-        words = (*words, "--out", str(folder / WITH_RESULTS[command]))
+    if not any(word.startswith(("--out", "-o")) for word in words):
+        if command in RESULTS:
+            words = (*words, "--out", str(folder / command))
+        elif command in FILES:
+            words = (*words, "--out", str(folder / FILES[command]))
     done = outcome(words)
     after = content(folder)
     counts, wrong = Counts(tried=1), ""
@@ -122,7 +138,7 @@ def judge(attempt: Attempt, folder: Path) -> tuple[Counts, str]:
         counts = counts._replace(accepted=1)
         if done.code not in (0, 1):
             wrong = f"exit code {done.code}: {done.err[:200]}"
-    if list(folder.glob(f"{STAGING}*")):
+    if list(folder.rglob(f"{STAGING}*")):
         wrong = wrong or "a staging folder is left"
     return counts, f"{attempt.what}: {wrong}" if wrong else ""
 
