@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from attacks import KINDS, Counts, judge, total
+from attacks import KINDS, Counts, earlier, judge, total
 
 README = Path(__file__).parents[1] / "README.md"
 PART = 23  # of so many attempts, the default run makes one

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from commands import content
 from hypothesis import given, settings
 from strategies import cases
 
@@ -25,7 +26,6 @@ from sim.studies.whatif.parts import Breakdown
 from sim.studies.whatif.resources import resources_of
 from sim.studies.whatif.served import break_down
 from sim.studies.whatif.subjects import RunSubject, ServeSubject, subject, tables_of
-from tests.commands import content
 
 COMMAND = Path(sys.executable).with_name("memorywall")
 GPT2 = ["prompt=64", "output=4"]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import content
 
 from sim import Parallelism, Result, Scenario, Workload, run
 from sim.output.export import write_result, write_table
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import load_scenario
 from sim.states import STATES
-from tests.commands import content
 
 SCENARIOS = {
     "encoder": Scenario(model="bert-base", on="h100-sxm", workload=Workload(batch=2, seq=128)),

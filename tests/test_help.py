@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import typer
+from commands import command
 
 from sim.cli.app import app
 from sim.cli.help import COMMANDS, EXAMPLES, OPTIONS
-from tests.commands import command
 
 TREE: Any = typer.main.get_command(app)
 LOCAL = ("measured/", "gemm.csv", "benchmarks.csv", "measure --")  # need files or another package

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import NEW, RUN, check_whole_result, command, content, refused
 
 from sim.cost.model import CostModel
 from sim.inputs.catalogue import load_device
 from sim.output.folder import STAGING
 from sim.scenario import load_scenario
-from tests.commands import NEW, RUN, check_whole_result, command, content, refused
 from workloads.ops import Matmul, linear
 from workloads.precision import parse_precision
 

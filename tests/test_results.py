@@ -15,6 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import (
+    COMMAND,
+    NEW,
+    RUN,
+    SERVE,
+    SWEEP,
+    check_whole_result,
+    command,
+    content,
+    refused,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,17 +44,6 @@ from sim.output.manifest import MANIFEST, Manifest
 from sim.studies.sweep.grid import sweep_of
 from sim.studies.sweep.log import Log
 from sim.studies.sweep.study import run_sweep
-from tests.commands import (
-    COMMAND,
-    NEW,
-    RUN,
-    SERVE,
-    SWEEP,
-    check_whole_result,
-    command,
-    content,
-    refused,
-)
 
 NAMES = ("summary.json", "a.csv", "b.csv")
 KIND = ResultKind("test", NAMES)

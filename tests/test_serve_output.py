@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from commands import content
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -51,7 +52,6 @@ from sim.serve.single_stage import SingleStageWorker
 from sim.serve.summary import Fleet, device_account, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
-from tests.commands import content
 from workloads.request import Request
 
 S = 10**12  # ticks per second

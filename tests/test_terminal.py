@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -15,7 +16,6 @@ from typer.testing import CliRunner
 from sim.cli.app import app
 from sim.cli.help import EXAMPLES
 from sim.output.terminal import FoldingTable, terminal
-from tests.commands import command
 
 QUICK = {
     "run": "run gpt2 --on h100-sxm --output 2",

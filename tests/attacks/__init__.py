@@ -7,7 +7,7 @@ earlier result in the folder that the command would write.
 from attacks.documents import documents
 from attacks.expressions import expressions
 from attacks.flags import flags
-from attacks.judge import Counts, judge, total
+from attacks.judge import Counts, earlier, judge, total
 from attacks.names import names
 from attacks.traces import traces
 
@@ -19,4 +19,4 @@ KINDS = {
     "names": names,
 }
 
-__all__ = ["KINDS", "Counts", "judge", "total"]
+__all__ = ["KINDS", "Counts", "earlier", "judge", "total"]
