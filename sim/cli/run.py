@@ -44,8 +44,10 @@ def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = 
     """
     from sim.output.export import RUN_RESULT, write_result
     from sim.output.folder import check_replaceable
+    from sim.output.html.page import add_report, check_report
     from sim.output.report import print_result, terminal
 
+    check_report(output.report, output.out)
     check_replaceable(output.out, RUN_RESULT, inputs)
     if output.save_scenario:
         _save(scenario, output.save_scenario)
@@ -59,6 +61,10 @@ def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = 
             pictures=output.pictures,
             counterfactual=output.what_if,
         )
+        if output.report:
+            from sim.output.html.run_page import run_page
+
+            add_report(output.out, RUN_RESULT, run_page)
     console = terminal()
     print_result(result, console, counterfactual=output.what_if)
     if output.out:

@@ -14,6 +14,9 @@ TableFormat = Annotated[
     Literal["csv", "parquet"], Meta(description="Format of the tables", extra={"flag": "format"})
 ]
 Pictures = Annotated[bool, Meta(description="Draw PNG and SVG into --out")]
+Report = Annotated[
+    bool, Meta(description="Write report.html into --out: a page to open in a browser")
+]
 
 
 class Output(Record, frozen=True, kw_only=True):
@@ -22,3 +25,4 @@ class Output(Record, frozen=True, kw_only=True):
     out: OutputFolder = None
     table_format: TableFormat = "csv"
     pictures: Pictures = True
+    report: Report = False

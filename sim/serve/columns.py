@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,20 @@ _STAGE = (
 _PACK_REQUEST = Struct(f"{len(_REQUEST)}q").pack
 _PACK_STEP = Struct(f"{len(_STEP)}q").pack
 _PACK_STAGE = Struct(f"{len(_STAGE)}q").pack
+
+
+class Rows(Protocol):
+    """Columns of whole numbers: of a run at hand, or of a table that was read back."""
+
+    def column(self, name: str) -> Column:
+        """One column of all rows."""
+        ...
+
+
+class StepRows(Rows, Protocol):
+    """The steps of one replica."""
+
+    replica: int
 
 
 class _Store:

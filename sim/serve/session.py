@@ -20,6 +20,7 @@ from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.output.folder import check_replaceable
+from sim.output.html.page import add_report, check_report
 from sim.output.options import Output
 from sim.output.report import counted, terminal
 from sim.serve.config import RequestTraffic, Serving
@@ -60,6 +61,7 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
     After Ctrl-C the same, with what is finished. The results do not replace one of the `inputs`.
     """
     console, out, trace_window = terminal(), output.out, output.trace_window
+    check_report(output.report, out)
     check_replaceable(out, SERVE_RESULT, [*inputs, *files_of(serving)])
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
@@ -89,6 +91,10 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
                     ticks_of(trace_window),
                 ),
             )
+            if output.report:
+                from sim.serve.page import serve_page
+
+                add_report(out, SERVE_RESULT, serve_page)
     finally:  # print the tables even if writing fails
         _show(served, metrics, console)
     if out:

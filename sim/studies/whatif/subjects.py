@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from hw_models.device import Device
 from hw_models.system import Link, System
-from sim.errors import InputError, quoted
+from sim.errors import InputError
 from sim.inputs.catalogue import Machine
 from sim.inputs.documents import checked, convert, read_document
 from sim.output.folder import check_whole
 from sim.output.plots.style import title
 from sim.output.progress import progress_bar
+from sim.output.reading import as_written, read_table, table_path
 from sim.scenario import Resolved, Scenario, make_passes, resolve
 from sim.simulation import Result, simulate
 from sim.studies.sweep.session import base_of
@@ -26,8 +27,6 @@ from workloads.model import Model
 from workloads.precision import Precision
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from sim.serve.config import Serving
     from sim.serve.serving import Served
 
@@ -100,13 +99,9 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
     if (folder / "summary.json").is_file():
         if changes or on:
             raise InputError(f"{ref}: a result is as it is; changes go with a scenario")
-        try:
-            return serve_folder(folder) if _table(folder, "requests") else run_folder(folder)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InputError(
-                f"{folder}: not a result as it was written: {quoted(error)} is missing or odd; run "
-                "it again"
-            ) from None
+        with as_written(folder):
+            served_one = table_path(folder, "requests")
+            return serve_folder(folder) if served_one else run_folder(folder)
     return subject_of(*document_of(ref, on, changes))
 
 
@@ -178,15 +173,15 @@ def serve_folder(folder: Path) -> ServeSubject:
             f"{folder}: the run was interrupted, and its result is a part; run it again"
         )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    requests, steps = _table(folder, "requests"), _table(folder, "steps")
+    requests, steps = table_path(folder, "requests"), table_path(folder, "steps")
     assert requests is not None
     parallelism = config["serving"]["parallelism"]
     name = f"{config['model']['name']} on {config['serving']['on']} · {folder.name}"
     return ServeSubject(
         name,
         served.ServedTables(
-            _read(requests),
-            _read(steps) if steps else None,
+            read_table(requests),
+            read_table(steps) if steps else None,
             summary["account_ps"],
             summary["devices"],
             parallelism["pp"],
@@ -209,17 +204,3 @@ def tables_of(done: Served) -> served.ServedTables:
         metrics["devices"],
         done.serving.parallelism.pp,
     )
-
-
-def _table(folder: Path, name: str) -> Path | None:
-    paths = (folder / f"{name}.{kind}" for kind in ("csv", "parquet"))
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    import polars as pl
-
-    try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None

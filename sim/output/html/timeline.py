@@ -1,0 +1,257 @@
+"""The timeline of a run as a chart, from the trace in its result folder.
+
+An operator is a bar in the colour of the state that takes most of it. Devices that do the same at
+the same times share a row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sim.errors import InputError
+from sim.output.html.charts import AROUND, GRID, Chart, Trace, View, axis, colour_of, layout, text
+from sim.output.html.charts import name_of as state_name
+from sim.output.html.page import Section
+from sim.output.html.tables import spread_out
+from sim.output.perfetto import FIRST_LANE, OPERATORS, STATE
+from sim.output.report import duration, quantity
+from sim.states import STATES
+
+MOST_OF_A_PASS, MOST_IN_ALL = 4000, 12_000  # bars; more make a browser slow
+MOST_BYTES = 2**30  # of a trace that is unpacked
+ROW = 34  # pixels
+HALF = 0.42  # of the height of a row
+HOVER = (
+    "<b>%{customdata[1]}</b> on %{customdata[0]}<br>%{customdata[2]}<br>"
+    "from %{base:.6~g} ms, %{customdata[3]}<br>%{customdata[4]}<extra></extra>"
+)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event of Chrome's trace format, times in microseconds."""
+
+    name: str
+    ph: str
+    pid: int
+    tid: int
+    ts: float = 0.0
+    dur: float = 0.0
+    args: dict[str, Any] = {}
+
+
+class TraceFile(msgspec.Struct, frozen=True):
+    """What a report needs of a trace."""
+
+    traceEvents: list[Event]
+    otherData: dict[str, str] = {}
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """An operator, or a time between operators, on a row of the chart. Microseconds."""
+
+    begin: float
+    lasts: float
+    state: str
+    name: str
+    about: str
+    states: str
+    number: int  # of the pass
+
+
+Rows = dict[str, list[Bar]]  # by the label of the row
+
+
+def timeline_section(folder: Path) -> Section:
+    """The part of the page with the timeline, or the reason why there is none."""
+    path = folder / "trace.json.gz"
+    if not path.is_file():
+        return Section("Timeline", ["The result has no trace.json.gz, so no timeline is shown."])
+    trace = read_trace(path)
+    rows = rows_of(trace.traceEvents)
+    numbers = sorted({bar.number for bars in rows.values() for bar in bars})
+    chosen = list(_choose(rows, numbers))
+    said = trace.otherData.get("passes", "")
+    note = f"Passes in the trace: {said}." if said else ""
+    if len(chosen) < len(numbers):
+        note += f" {len(chosen)} of these {len(numbers)} passes are shown, to keep the page small."
+    data, views = [], []
+    for place, (number, shown, left_out) in enumerate(chosen):
+        data += [{**t, "meta": place, "visible": place == 0} for t in _traces(shown)]
+        phase = next((b.about.split(", ")[0] for bars in shown.values() for b in bars), "")
+        views.append(View(f"{number} ({phase})" + (", its begin" if left_out else "")))
+        if left_out:
+            note += f" Of pass {number} the first {MOST_OF_A_PASS:,} operators are shown."
+    chart = Chart(
+        "timeline",
+        "Operators over time, in the colour of the state that takes most of each",
+        data,
+        layout(
+            AROUND + 60 + ROW * len(rows),
+            barmode="overlay",
+            bargap=0.15,
+            hovermode="closest",
+            dragmode="zoom",
+            xaxis=axis("time (ms)"),
+            yaxis={
+                **GRID,
+                "fixedrange": True,
+                "range": [len(rows) - 0.5, -0.5],
+                "tickvals": list(range(len(rows))),
+                "ticktext": [text(row) for row in rows],
+            },
+        ),
+        note.strip(),
+        views,
+        "pass",
+    )
+    how = "Drag to zoom, double-click to see all; hover an operator to read its numbers."
+    return Section("Timeline", [how], charts=[chart])
+
+
+def read_trace(path: Path) -> TraceFile:
+    """The events of a trace. Raises InputError for a file that is damaged or far too large."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{path}: more than {MOST_BYTES:,} bytes when unpacked")
+        return msgspec.json.decode(content, type=TraceFile)
+    except (OSError, EOFError, zlib.error, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def rows_of(events: Sequence[Event]) -> Rows:
+    """The bars of each device (and of each further stream); equal devices share a row."""
+    names = {e.pid: e.args.get("name", "") for e in events if e.name == "process_name"}
+    threads = {(e.pid, e.tid): e.args.get("name", "") for e in events if e.name == "thread_name"}
+    bars: dict[tuple[int, str], list[Bar]] = defaultdict(list)
+    waits: dict[int, list[Event]] = defaultdict(list)
+    for e in events:
+        if e.ph != "X" or not str(names.get(e.pid, "")).startswith("gpu"):
+            continue
+        stream = str(threads.get((e.pid, e.tid), ""))
+        if (e.tid == OPERATORS or stream.startswith("stream ")) and "bound" in e.args:
+            bars[e.pid, stream if e.tid > FIRST_LANE else ""].append(_bar(e))
+        elif e.tid == STATE:
+            waits[e.pid].append(e)
+    for pid, mine in waits.items():
+        bars[pid, ""] += _between(mine, sorted(bars[pid, ""], key=lambda b: b.begin))
+    same: dict[tuple[str, tuple[Bar, ...]], list[int]] = {}
+    for (pid, stream), found in sorted(bars.items()):
+        key = (stream, tuple(sorted(found, key=lambda b: b.begin)))
+        same.setdefault(key, []).append(pid)
+    return {
+        _row_label(pids) + (f", {stream}" if stream else ""): list(found)
+        for (stream, found), pids in same.items()
+    }
+
+
+def _row_label(pids: Sequence[int]) -> str:
+    if len(pids) == 1:
+        return f"gpu{pids[0]}"
+    if pids[-1] - pids[0] == len(pids) - 1:
+        return f"gpu{pids[0]} to {pids[-1]}"
+    return f"gpu{', '.join(map(str, pids))}"
+
+
+def _bar(e: Event) -> Bar:
+    spent = {s: float(e.args.get(f"{s}_us", 0.0)) for s in STATES}
+    moved = {"HBM": e.args.get("hbm_bytes"), "link": e.args.get("link_bytes")}
+    sizes = [quantity(e.args.get("flops", 0), "FLOP")]
+    sizes += [f"{quantity(x, 'B')} of {name}" for name, x in moved.items() if x is not None]
+    at = [f"pass {e.args['pass']}", f"micro-batch {e.args['micro_batch']}"]
+    if e.args.get("layer", -1) >= 0:
+        at.append(f"layer {e.args['layer']}")
+    about = ", ".join([e.args["phase"], *at, *sizes, f"bound: {e.args['bound']}"])
+    states = ", ".join(f"{state_name(s)} {duration(t / 1e6)}" for s, t in spent.items() if t)
+    longest = max(spent, key=lambda s: spent[s])
+    return Bar(e.ts, e.dur, longest, e.name, about, states, e.args["pass"])
+
+
+def _between(states: Sequence[Event], bars: Sequence[Bar]) -> Iterator[Bar]:
+    """Times of a device in which no operator of its first stream is under way."""
+    from bisect import bisect_right
+
+    begins = [bar.begin for bar in bars]
+    for e in states:
+        at = bisect_right(begins, e.ts + 1e-6) - 1
+        if not bars or (at >= 0 and e.ts < bars[at].begin + bars[at].lasts - 1e-6):
+            continue
+        number = bars[min(at + 1, len(bars) - 1)].number
+        phase = bars[min(at + 1, len(bars) - 1)].about.split(", ")[0]
+        yield Bar(e.ts, e.dur, e.name, state_name(e.name), phase, "no operator", number)
+
+
+def _choose(rows: Rows, numbers: Sequence[int]) -> Iterator[tuple[int, Rows, bool]]:
+    """(pass, its bars, whether some are left out): the first passes of those that are to be shown
+    lie at equal distances, so that the page stays small."""
+    of_pass: dict[int, int] = defaultdict(int)
+    for bars in rows.values():
+        for bar in bars:
+            of_pass[bar.number] += 1
+    typical = min(MOST_OF_A_PASS, max(of_pass.values(), default=1))
+    many = max(2, MOST_IN_ALL // typical)
+    for i in spread_out(len(numbers), many):
+        number = numbers[i]
+        mine = {row: [b for b in bars if b.number == number] for row, bars in rows.items()}
+        left_out = of_pass[number] > MOST_OF_A_PASS
+        if left_out:
+            until = sorted(b.begin for bars in mine.values() for b in bars)[MOST_OF_A_PASS]
+            mine = {row: [b for b in bars if b.begin < until] for row, bars in mine.items()}
+        yield number, mine, left_out
+
+
+def _traces(rows: Mapping[str, Sequence[Bar]]) -> Iterator[Trace]:
+    """Rectangles of each state in one shape, and bars that are not seen but tell their numbers.
+
+    Plotly widens thin bars to a pixel, and where there are thousands the last drawn would hide all
+    others. A shape keeps its width, and thin ones blend.
+    """
+    at = {row: float(place) for place, row in enumerate(rows)}
+    for state in STATES:
+        found = [(at[row], b) for row, bars in rows.items() for b in bars if b.state == state]
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for middle, bar in found:
+            begin, end = (rounded_ms(t) for t in (bar.begin, bar.begin + bar.lasts))
+            x += [begin, end, end, begin, None]
+            y += [middle - HALF, middle - HALF, middle + HALF, middle + HALF, None]
+        if found:
+            yield {
+                "type": "scatter",
+                "mode": "lines",
+                "name": state_name(state),
+                "x": x,
+                "y": y,
+                "fill": "toself",
+                "fillcolor": colour_of(state),
+                "line": {"width": 0, "simplify": False, "color": colour_of(state)},
+                "hoverinfo": "skip",
+            }
+    every = [(row, b) for row, bars in rows.items() for b in bars]
+    yield {
+        "type": "bar",
+        "orientation": "h",
+        "showlegend": False,
+        "marker": {"opacity": 0, "color": [colour_of(b.state) for _, b in every]},
+        "y": [at[row] for row, _ in every],
+        "base": [rounded_ms(b.begin) for _, b in every],
+        "x": [rounded_ms(b.lasts) for _, b in every],
+        "customdata": [
+            [text(row), text(b.name), text(b.about), duration(b.lasts / 1e6), text(b.states)]
+            for row, b in every
+        ],
+        "hovertemplate": HOVER,
+    }
+
+
+def rounded_ms(micros: float) -> float:
+    """Milliseconds, to the nanosecond."""
+    return round(micros / 1e3, 6)
