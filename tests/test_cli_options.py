@@ -27,8 +27,17 @@ from sim.studies.sweep.session import MapOptions, RecommendOptions, SweepOptions
 
 # Parameters of a command that no scenario has, as they only concern what is printed and written.
 OUTPUT = {
-    "run": {"prefetch", "out", "format", "pictures", "what-if", "save-scenario", "plugins"},
-    "serve": {"out", "format", "pictures", "trace-window", "plugins"},
+    "run": {
+        "prefetch",
+        "out",
+        "format",
+        "pictures",
+        "report",
+        "what-if",
+        "save-scenario",
+        "plugins",
+    },
+    "serve": {"out", "format", "pictures", "report", "trace-window", "plugins"},
 }
 
 

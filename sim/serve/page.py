@@ -117,7 +117,7 @@ def latency_table(s: Mapping[str, Any]) -> DataTable:
         cells = ["-" if row[k] is None else duration(row[k]) for k in keys]
         rows.append([NAMES[name], *cells, " to ".join(map(duration, ends)) if ends else "-"])
     heads = ("latency", *keys, "80 % interval of the mean")
-    return DataTable("latency", [*map(Column, heads)], rows)
+    return DataTable("latency", [*map(Column, heads)], rows, plain=True)
 
 
 def _account(

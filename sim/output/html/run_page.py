@@ -130,6 +130,7 @@ def memory_table(prints: list[dict[str, Any]]) -> DataTable:
         [*map(Column, ("stage", *heads, "fits"))],
         rounded_rows(rows),
         "Memory of a device of each stage.",
+        plain=True,
     )
 
 

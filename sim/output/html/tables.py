@@ -41,7 +41,8 @@ class Panel(msgspec.Struct, frozen=True):
 
 class DataTable(msgspec.Struct, frozen=True):
     """A table. `grey` holds the numbers of rows that are shown in grey. `order`: the column that
-    it is sorted by at first, and which way; without one the rows stay as they are."""
+    it is sorted by at first, and which way; without one the rows stay as they are. A `plain` one is
+    short: it has nothing to sort or filter."""
 
     name: str
     columns: Sequence[Column]
@@ -50,6 +51,7 @@ class DataTable(msgspec.Struct, frozen=True):
     grey: Sequence[int] = ()
     order: tuple[int, str] | None = None
     panel: Panel | None = None
+    plain: bool = False
 
 
 def rounded(value: Any, figures: int = FIGURES) -> Cell:

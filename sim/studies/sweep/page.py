@@ -15,7 +15,7 @@ from sim.output.report import STATE_HEADS, counted
 from sim.states import STATES
 from sim.studies.sweep.fronts import Metric, Record, pareto, usable
 from sim.studies.sweep.grid import Sweep
-from sim.studies.sweep.kinds import Kind
+from sim.studies.sweep.kinds import STATUS, Kind
 from sim.studies.sweep.page_charts import front_chart, label_of, map_chart, scale_of
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.report import heading_of, shares
@@ -34,15 +34,17 @@ def sweep_page(folder: Path) -> Page:
     found = table_path(folder, TABLE)
     if found is None:
         raise KeyError(f"{TABLE}.csv")
-    records = read_table(found).to_dicts()
+    table = read_table(found)
+    names = config.get("pareto") or kind.front
+    first, second = (Metric(name, kind.columns, "--pareto") for name in names)
+    axes = [axis.name for axis in sweep.axes]
+    table.select(*axes, *STATUS, first.name, second.name)  # or the table is not the sweep's
+    records = table.to_dicts()
     for number, record in enumerate(records):
         record[MARK] = number
     good = [r for r in usable(records, having) if r.get("slo_met") is not False]
-    names = config.get("pareto") or kind.front
-    first, second = (Metric(name, kind.columns, "--pareto") for name in names)
     edge = pareto(good, first, second)
     fine = {r[MARK] for r in good}
-    axes = [axis.name for axis in sweep.axes]
     charts = [front_chart(records, fine, edge, axes, (first, second))]
     long = [axis for axis in sweep.axes if len(axis.values) > 1]
     if len(long) >= 2:

@@ -194,20 +194,21 @@ def write_sweep(
     swept: Swept,
     out: Path,
     table_format: str,
-    front: tuple[Metric, Metric],
+    front: tuple[Metric, Metric] | None,
     having: str,
     pictures: bool = True,
 ) -> None:
     """The request, the table in the order of the grid, and the picture of the front.
 
     The metrics of the front and the condition on results stand beside the request, for a report.
+    Without `front` there is no picture, and a report shows the usual one of this kind of points.
     """
     good = usable(swept.records(), having)  # before anything is written: it may refuse `having`
     with replacing(out, SWEEP_RESULT) as new:
-        shown = {"pareto": [metric.text for metric in front], "having": having}
+        shown = {"pareto": [metric.text for metric in front or ()], "having": having}
         write_json(new / "config.json", {**described(swept.sweep), **shown})
         write_table(swept.table(), new / f"{TABLE}.{table_format}")
-        if pictures and len(good) > 1:
+        if front and pictures and len(good) > 1:
             from sim.studies.sweep.plots import plot_front
 
             names = [axis.name for axis in swept.sweep.axes]
@@ -301,8 +302,7 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
     judged = verdicts(swept, bounds)
     if out:
         met = "" if name == "serve" else " and ".join(f"{k} <= {v!r}" for k, v in bounds.items())
-        front = front_of(None, kind_of(name).front, request)
-        write_sweep(swept, out, "csv", front, met, pictures=False)
+        write_sweep(swept, out, "csv", None, met)
     console = terminal()
     print_verdicts(swept, judged, bounds, devices, console)
     if out:

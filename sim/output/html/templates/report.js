@@ -3,7 +3,8 @@ const read = (name) => JSON.parse(document.getElementById(name).textContent);
 const CONFIG = { responsive: true, displaylogo: false, scrollZoom: false,
   modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]] };
 
-const figures = (value) => value.toLocaleString("en-US", { maximumSignificantDigits: 17 });
+// One formatter for all cells: to make one per cell would take seconds.
+const { format: figures } = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 17 });
 
 function drawChart(element) {
   const chart = read(`${element.id}-data`);
@@ -30,7 +31,7 @@ function openPanel(place, table, row) {
   const facts = document.createElement("dl");
   facts.className = "facts";
   table.columns.forEach((column, number) => {
-    if (column.hidden || row[number] === null) return;
+    if (!number || column.hidden || row[number] === null) return; // the title has the first
     const [fact, name, value] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
     name.textContent = column.title;
     value.textContent = typeof row[number] === "number" ? figures(row[number]) : row[number];
@@ -56,22 +57,22 @@ function drawTable(DataTable, element) {
   const table = read(`${element.id}-data`);
   const escaped = DataTable.render.text();
   const cell = (value) => typeof value === "number" ? figures(value) : escaped.display(value);
-  const small = table.rows.length <= 10;
   const grey = new Set(table.grey);
   const shown = new DataTable(element, {
     data: table.rows,
     // Cells are texts: no tag in them is obeyed.
     columns: table.columns.map((column, number) => ({
       visible: !column.hidden,
+      searchable: !column.hidden,
       render: { display: cell, _: (value) => value ?? "" },
       className: table.rows.some((row) => typeof row[number] === "string") ? "" : "number",
     })),
     order: table.order ? [table.order] : [],
     deferRender: true,
+    autoWidth: false, // else every cell of the table is written out once to measure it
     pageLength: 10,
     lengthMenu: [10, 25, 100],
-    layout: small ? { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null }
-      : { topStart: "pageLength", topEnd: "search", top2Start: "searchBuilder" },
+    layout: { topStart: "pageLength", topEnd: "search", top2Start: "searchBuilder" },
     language: { searchBuilder: { title: "Conditions", add: "add a condition" } },
     createdRow: (tr, row, number) => { if (grey.has(number)) tr.classList.add("grey"); },
   });
@@ -89,18 +90,29 @@ function drawTable(DataTable, element) {
   });
 }
 
-// A chart is drawn when it comes near the window, so that a long page opens at once.
-const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
-  if (!entry.isIntersecting) return;
-  watcher.unobserve(entry.target);
-  drawChart(entry.target);
-}), { rootMargin: "200px" });
-document.querySelectorAll(".chart").forEach((element) => watcher.observe(element));
-window.addEventListener("beforeprint", () => {
-  watcher.takeRecords();
-  document.querySelectorAll(".chart:not(.js-plotly-plot)").forEach(drawChart);
+// A chart is drawn when it comes near the window, so that a long page opens at once. The tables
+// follow what is seen first.
+const note = (name) => { document.documentElement.dataset[name] = Math.round(performance.now()); };
+const charts = [...document.querySelectorAll(".chart")];
+const open = new Promise((resolve) => {
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting || target.matches(".js-plotly-plot")) continue;
+      watcher.unobserve(target);
+      drawChart(target);
+    }
+    resolve();
+  }, { rootMargin: "200px" });
+  charts.forEach((element) => watcher.observe(element));
+  if (!charts.length) resolve();
 });
+window.addEventListener("beforeprint", () => {
+  charts.filter((element) => !element.matches(".js-plotly-plot")).forEach(drawChart);
+});
+await open;
+note("openAfter");
+await new Promise((resolve) => { setTimeout(resolve); });
 const source = new Blob([read("tables-module")], { type: "text/javascript" });
-const module = await import(URL.createObjectURL(source));
-document.querySelectorAll(".table table").forEach((table) => drawTable(module.default, table));
-document.documentElement.dataset.readyAfter = Math.round(performance.now());
+const { default: DataTable } = await import(URL.createObjectURL(source));
+document.querySelectorAll("table[data-rows]").forEach((table) => drawTable(DataTable, table));
+note("readyAfter");
