@@ -337,6 +337,14 @@ def test_a_file_of_the_user_stays(results: dict[str, Path], tmp_path: Path) -> N
     assert (folder / REPORT).read_text() == "mine"
 
 
+def test_no_file_of_a_result_is_replaced(results: dict[str, Path], tmp_path: Path) -> None:
+    folder = copied(results["run"], tmp_path)
+    with pytest.raises(InputError, match="belongs to a result of `run`"):
+        report(results["serve"], folder / "summary.json")
+    report(folder, folder / REPORT)
+    check_whole_result(folder)
+
+
 def test_an_old_report_goes_with_its_result(tmp_path: Path) -> None:
     scenario = Scenario(model="gpt2", on="h100-sxm", workload=Workload(prompt=16, output=2))
     for wanted in (True, False):

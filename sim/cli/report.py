@@ -25,8 +25,9 @@ def report(
 ) -> None:
     """Make one HTML file of a result, to zoom, sort and filter in a browser without a network."""
     from sim.output.files import atomic_write, check_file
-    from sim.output.folder import check_whole
+    from sim.output.folder import REPORT, check_whole
     from sim.output.html.page import add_report, check_installed, write_page
+    from sim.output.manifest import Manifest
     from sim.output.reading import as_written
     from sim.output.report import terminal
 
@@ -35,9 +36,11 @@ def report(
         raise InputError(f"{folder}: no such folder; name a result folder of {KINDS}")
     check_whole(folder)
     kind, make = _only(folder)
-    if out is None:
+    if out is None or out.resolve() == (folder / REPORT).resolve():
         out = add_report(folder, kind, make)
     else:
+        if owner := Manifest.read(out.parent).owner_of(out.name):
+            raise InputError(f"--out {out}: it belongs to a result of `{owner}`; choose another")
         check_file(out)
         with as_written(folder):
             page = make(folder)

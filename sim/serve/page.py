@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.inputs.documents import read_document
-from sim.output.html.charts import Bars, Chart, Stacked
+from sim.output.html.charts import Bars, Chart, Stacked, micro
 from sim.output.html.page import Fact, Page, Section
 from sim.output.html.tables import Cell, Column, DataTable
 from sim.output.plots.style import unit_of
@@ -83,7 +83,7 @@ def facts(s: Mapping[str, Any]) -> Iterator[Fact]:
         return f"{x:,.4g}" if x < 1e4 else f"{x:,.0f}"
 
     yield Fact("requests", f"{s['requests']:,}")
-    yield Fact("makespan", duration(s["makespan_s"]))
+    yield Fact("makespan", micro(duration(s["makespan_s"])))
     yield Fact("devices", f"{s['devices']:,}")
     yield Fact("requests/s", rate(s["request_throughput"]))
     key = "generation_throughput"
@@ -114,8 +114,9 @@ def latency_table(s: Mapping[str, Any]) -> DataTable:
     rows: list[list[Cell]] = []
     for name in LATENCIES:
         row, ends = s["latency_s"][name], sure.get(f"{name}_s")
-        cells = ["-" if row[k] is None else duration(row[k]) for k in keys]
-        rows.append([NAMES[name], *cells, " to ".join(map(duration, ends)) if ends else "-"])
+        cells = ["-" if row[k] is None else micro(duration(row[k])) for k in keys]
+        interval = micro(" to ".join(map(duration, ends))) if ends else "-"
+        rows.append([NAMES[name], *cells, interval])
     heads = ("latency", *keys, "80 % interval of the mean")
     return DataTable("latency", [*map(Column, heads)], rows, plain=True)
 

@@ -81,7 +81,7 @@ def _distribution(
     yield {
         "type": "scatter",
         "mode": "lines",
-        "x": [rounded(float(v), 6) for v in line],
+        "x": [rounded(float(v), 12) for v in line],
         "y": [rounded(float(v), 6) for v in levels],
         "xaxis": x,
         "line": {"color": SERIES[0], "width": 1.5},
@@ -152,9 +152,9 @@ def over_time(
     )
     if kv_blocks:
         used = series["kv_blocks"] / (kv_blocks * len(replicas))
-        data.append(_line(x, used, "KV in use", SERIES[2], "y3", ":.1%"))
+        data.append(_line(x, used, "KV in use", SERIES[2], "y3", ":.3~%"))
         look["yaxis3"] = axis(
-            "KV", domain=[0.82, 1], rangemode="tozero", tickformat=".0%", fixedrange=True
+            "KV", domain=[0.82, 1], rangemode="tozero", tickformat=".3~%", fixedrange=True
         )
     for state in STATES:
         if float(series[state].max()) > 1e-9:

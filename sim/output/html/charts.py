@@ -46,6 +46,11 @@ def text(value: Any) -> str:
     return html.escape(printable(str(value)), quote=False)
 
 
+def micro(amounts: str) -> str:
+    """Our own words about times as a page writes them: with the sign of micro, not a u."""
+    return amounts.replace(" us", " µs")
+
+
 def colour_of(state: str) -> str:
     """The colour of a state as in the pictures."""
     return STATE_COLOURS.get(state, OTHER)

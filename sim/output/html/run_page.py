@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.account.stalls import WAIT
 from sim.inputs.documents import read_document
-from sim.output.html.charts import Bars, Chart, Stacked, bar_look, colour_of, name_of
+from sim.output.html.charts import Bars, Chart, Stacked, bar_look, colour_of, micro, name_of
 from sim.output.html.page import Fact, Page, Section
 from sim.output.html.tables import Column, DataTable, rounded_rows
 from sim.output.html.timeline import timeline_section
@@ -84,7 +84,7 @@ def _table(folder: Path, name: str) -> pl.DataFrame:
 def what_was_run(scenario: Mapping[str, Any], resolved: Mapping[str, Any], devices: int) -> str:
     """The workload, the split and the precision in one sentence."""
     given = {**scenario["workload"], **scenario["parallelism"]}
-    cut = [f"{k} {v}" for k, v in given.items() if v not in (None, [], 1) or k == "batch"]
+    cut = [f"{k} {v}" for k, v in given.items() if v not in (None, [], 1, "auto") or k == "batch"]
     changed = [f"{key} = {value}" for key, value in scenario["set"].items()]
     p = resolved["precision"]
     return (
@@ -114,7 +114,7 @@ def measure(key: str, value: float) -> str:
     if "_per_s" in key:
         return f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
     if key.endswith("_s"):
-        return duration(value)
+        return micro(duration(value))
     if key == "flops":
         return quantity(value, "FLOP")
     return quantity(value, "B") if key.endswith("bytes") else f"{value:,}"

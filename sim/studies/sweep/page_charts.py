@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sim.output.html.charts import AROUND, Chart, Trace, View, axis, layout, text
+from sim.output.html.charts import AROUND, Chart, Trace, View, axis, layout, micro, text
 from sim.output.html.tables import spread_out
 from sim.output.plots.style import INK, SERIES
 from sim.studies.sweep.axes import Axis
@@ -109,7 +109,7 @@ def _points(
 def described(record: Record, axes: Sequence[str], metrics: Sequence[str]) -> str:
     """The scenario of a point, its metrics and its largest states, as a hover shows them."""
     lines = [f"<b>{text(name_of({n: record[n] for n in axes}))}</b>"]
-    lines += [text(f"{HEADS.get(n, n)} {cell(n, record.get(n))}") for n in metrics]
+    lines += [micro(text(f"{HEADS.get(n, n)} {cell(n, record.get(n))}")) for n in metrics]
     if record["status"] != "ok":
         return "<br>".join([lines[0], text(record["status"]), *_wrapped(record["reason"] or "")])
     part = shares(record)
@@ -160,7 +160,7 @@ def map_chart(
 
 def _key(value: Any) -> str:
     """A value of an axis; 1 and 1.0, of which a table makes one, are the same."""
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
 
 
 def _cells(
@@ -179,7 +179,7 @@ def _cells(
     def said(r: Record | None, value: Any) -> str:
         if r is None:
             return ""
-        return "x" if value is None else text(cell(metric, value))
+        return "x" if value is None else micro(text(cell(metric, value)))
 
     pairs = [list(zip(a, b, strict=True)) for a, b in zip(grid, values, strict=True)]
     colours = [[0, PALE], [1, PALE]] if grey else [[0, "#E8F1F8"], [1, SERIES[0]]]

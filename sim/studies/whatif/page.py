@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sim.inputs.documents import read_document
-from sim.output.html.charts import Chart, Trace, axis, bar_look, text
+from sim.output.html.charts import Chart, Trace, axis, bar_look, micro, text
 from sim.output.html.page import Fact, Page, Section
 from sim.output.html.tables import Column, DataTable, rounded_rows
 from sim.serve.plots import PART_NAMES
@@ -37,9 +37,9 @@ def compare_page(folder: Path) -> Page:
     more = f"after is shorter in {likely:.0%} of draws" if likely is not None and total else ""
     relative = share(total, comparison.before.total)
     facts = [
-        Fact(f"{metric} before", time(comparison.before.total)),
-        Fact(f"{metric} after", time(comparison.after.total)),
-        Fact("change", f"{signed_time(total)}{f' ({relative})' if relative else ''}", more),
+        Fact(f"{metric} before", micro(time(comparison.before.total))),
+        Fact(f"{metric} after", micro(time(comparison.after.total))),
+        Fact("change", micro(signed_time(total)) + (f" ({relative})" if relative else ""), more),
     ]
     charts = [
         waterfall("by-state", "The difference by state", comparison, steps_by_state(comparison))
@@ -49,7 +49,7 @@ def compare_page(folder: Path) -> Page:
         charts.append(waterfall("by-class", title, comparison, steps_by_class(comparison)))
     told = [f"{word}: {name}" for word, name in zip(("Before", "After"), names, strict=True)]
     sections = [
-        Section("Summary", [*told, document["sentence"]], facts),
+        Section("Summary", [*told, micro(comparison.sentence())], facts),
         Section("Where the difference comes from", charts=charts),
         Section("Parts", tables=[part_table(comparison)]),
     ]
@@ -61,7 +61,7 @@ def compare_page(folder: Path) -> Page:
 def waterfall(name: str, title: str, comparison: Comparison, steps: Sequence[Step]) -> Chart:
     """Both wholes as stacks of their states, the parts of the change between them."""
     unit, size = unit_of([comparison.before.total, comparison.after.total])
-    shown = unit.replace("us", "µs")
+    shown = micro(f" {unit}").strip()
     bars = list(_bars(comparison, steps))
     rows = list(dict.fromkeys(bar.row for bar in bars))
     low, high = _ends(bars, rows)
