@@ -20,7 +20,7 @@ from sim.states import STATES
 if TYPE_CHECKING:
     import polars as pl
 
-MOST_BARS, MOST_ROWS = 200, 5000  # of a chart; of the table of operators
+MOST_BARS, MOST_ROWS = 200, 3000  # of a chart; of the table of operators
 METRICS = {
     "makespan_s": "makespan",
     "ttft_s": "TTFT",

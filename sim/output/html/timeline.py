@@ -28,7 +28,7 @@ from sim.output.html.trace_bars import Bar, Rows, read_trace, rows_of
 from sim.output.report import duration
 from sim.states import STATES
 
-MOST_OF_A_PASS, MOST_IN_ALL = 4000, 12_000  # bars; more make a browser slow
+MOST_OF_A_PASS, MOST_IN_ALL = 4000, 10_000  # bars; more make a browser slow
 ROW = 34  # pixels
 HALF = 0.42  # of the height of a row
 HOVER = (

@@ -16,7 +16,8 @@ from sim.states import STATES
 from sim.studies.sweep.fronts import Metric, Record, pareto, usable
 from sim.studies.sweep.grid import Sweep
 from sim.studies.sweep.kinds import STATUS, Kind
-from sim.studies.sweep.page_charts import front_chart, label_of, map_chart, scale_of
+from sim.studies.sweep.page_charts import MISSED, front_chart, label_of, scale_of
+from sim.studies.sweep.page_map import map_chart
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.report import heading_of, shares
 
@@ -85,13 +86,13 @@ def point_table(
     """Axes, the columns that people compare, shares of the states, and why a point cannot be."""
     metrics = shown_metrics(kind, records)
     best = {r[MARK] for r in edge}
-    chosen = [records[i] for i in spread_out(len(records), MOST_ROWS)]
+    chosen = [records[i] for i in sorted({*spread_out(len(records), MOST_ROWS), *best})]
     rows = []
     for r in chosen:
         part = shares(r) if r["status"] == "ok" else {}
         told = "front" if r[MARK] in best else r["status"] if r["status"] != "ok" else ""
         if r["status"] == "ok" and r[MARK] not in fine:
-            told = "misses the bounds"
+            told = MISSED
         rows.append(
             [
                 *(cell_of(r[n]) for n in axes),
@@ -105,7 +106,8 @@ def point_table(
     heads += [*(f"{STATE_HEADS[s]} (%)" for s in STATES), "reason"]
     note = "In grey: points that cannot be, or that miss the bounds."
     if len(chosen) < len(records):
-        note += f" {len(chosen):,} of {len(records):,} points are shown, at equal distances."
+        note += f" {len(chosen):,} of {len(records):,} points are shown: the front, and others at"
+        note += " equal distances."
     grey = [i for i, r in enumerate(chosen) if r[MARK] not in fine]
     return DataTable("points", [*map(Column, heads)], rounded_rows(rows), note, grey)
 

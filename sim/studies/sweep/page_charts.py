@@ -1,22 +1,19 @@
-"""Charts of a sweep's report: the front among all points, and a map over two axes."""
+"""The front among all points of a sweep, as a chart of its report."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
-from sim.output.html.charts import AROUND, Chart, Trace, View, axis, layout, micro, text
+from sim.output.html.charts import Chart, Trace, axis, layout, micro, text
 from sim.output.html.tables import spread_out
 from sim.output.plots.style import INK, SERIES
-from sim.studies.sweep.axes import Axis
 from sim.studies.sweep.fronts import Metric, Record
 from sim.studies.sweep.plots import AXES
 from sim.studies.sweep.report import HEADS, PERCENT, cell, name_of, shares
 
-GREY, PALE = "#BDBDBD", "#EDEDED"
+GREY = "#BDBDBD"
+MISSED = "misses the bounds"  # how a point is called that a bound rules out
 MOST_POINTS = 3000  # of a chart; the points of the front are always among them
-MOST_LABELS = 400  # cells of a map with their value in them
 SPREAD = 30  # largest over smallest value from which on a scale is logarithmic
 
 
@@ -49,7 +46,7 @@ def front_chart(
     shown = [r for r in records if r.get(x.name) is not None and r.get(y.name) is not None]
     some = [shown[i] for i in spread_out(len(shown), MOST_POINTS)]
     groups = (
-        ("misses the bounds", [r for r in some if r["point"] not in fine], GREY, "markers"),
+        (MISSED, [r for r in some if r["point"] not in fine], GREY, "markers"),
         ("points", [r for r in some if r["point"] in fine], SERIES[0], "markers"),
         ("front", sorted(edge, key=lambda r: r[x.name]), INK, "lines+markers"),
     )
@@ -121,80 +118,3 @@ def _wrapped(reason: str) -> list[str]:
     from textwrap import wrap
 
     return [text(line) for line in wrap(reason, 80)]
-
-
-def map_chart(
-    records: Sequence[Record], fine: set[int], long: Sequence[Axis], metrics: Sequence[str]
-) -> Chart:
-    """A metric over the first two axes of several values; the others stand at their first."""
-    x, y = long[:2]
-    rest = {a.name: _key(a.values[0]) for a in long[2:]}
-    kept = [r for r in records if all(_key(r[n]) == v for n, v in rest.items())]
-    at = {(_key(r[x.name]), _key(r[y.name])): r for r in kept}
-    names = [a.name for a in long]
-    grid = [[at.get((_key(a), _key(b))) for a in x.values] for b in y.values]
-    sides = [[text(_key(v)) for v in axis_.values] for axis_ in (x, y)]
-    data: list[Trace] = []
-    for number, metric in enumerate(metrics):
-        for grey in (True, False):
-            chosen = [
-                [r if r and (r["point"] not in fine) is grey else None for r in row] for row in grid
-            ]
-            trace = _cells(chosen, metric, names, grey)
-            data.append(
-                {**trace, "x": sides[0], "y": sides[1], "meta": number, "visible": number == 0}
-            )
-    title = f"Over {x.name} and {y.name}"
-    if rest:
-        title += " at " + ", ".join(f"{n.rpartition('.')[2]} {v}" for n, v in rest.items())
-    kind = {"type": "category", "showgrid": False, "constrain": "domain"}
-    look = layout(
-        AROUND + max(120, min(700, 34 * len(y.values))),
-        hovermode="closest",
-        xaxis=axis(text(x.name), **kind),
-        yaxis=axis(text(y.name), **kind),
-    )
-    note = "Darker is more. In grey: points that cannot be (x), or that miss the bounds."
-    return Chart("map", title, data, look, note, [View(label_of(m)) for m in metrics])
-
-
-def _key(value: Any) -> str:
-    """A value of an axis; 1 and 1.0, of which a table makes one, are the same."""
-    return f"{value:.12g}" if isinstance(value, int | float) else str(value)
-
-
-def _cells(
-    grid: Sequence[Sequence[Record | None]], metric: str, axes: Sequence[str], grey: bool
-) -> Trace:
-    """Those cells of a map that are grey, or those that are not."""
-    values = [[r.get(metric) if r else None for r in row] for row in grid]
-    flat = [float(v) for row in values for v in row if v is not None]
-    log = scale_type(flat) == "log"
-
-    def height(r: Record | None, value: Any) -> float | None:
-        if grey:
-            return 0.0 if r else None
-        return None if value is None else math.log10(value) if log else float(value)
-
-    def said(r: Record | None, value: Any) -> str:
-        if r is None:
-            return ""
-        return "x" if value is None else micro(text(cell(metric, value)))
-
-    pairs = [list(zip(a, b, strict=True)) for a, b in zip(grid, values, strict=True)]
-    colours = [[0, PALE], [1, PALE]] if grey else [[0, "#E8F1F8"], [1, SERIES[0]]]
-    trace: Trace = {
-        "type": "heatmap",
-        "z": [[height(r, v) for r, v in row] for row in pairs],
-        "text": [[said(r, v) for r, v in row] for row in pairs],
-        "customdata": [[described(r, axes, [metric]) if r else "" for r in row] for row in grid],
-        "colorscale": colours,
-        "showscale": False,
-        "xgap": 1,
-        "ygap": 1,
-        "hoverongaps": False,
-        "hovertemplate": "%{customdata}<extra></extra>",
-    }
-    if sum(len(row) for row in grid) <= MOST_LABELS:
-        trace["texttemplate"] = "%{text}"
-    return trace
