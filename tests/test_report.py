@@ -287,6 +287,8 @@ def test_bad_folders_are_refused_in_a_sentence(results: dict[str, Path], tmp_pat
     both = copied(results["run"], tmp_path)
     shutil.copy(results["compare"] / "compare.json", both)
     assert "run and compare" in refused(command("report", str(both)))
+    unplaced = ("run", "gpt2", "--on", "h100-sxm", "--report")
+    assert "--report needs --out" in refused(command(*unplaced))
 
 
 @pytest.mark.parametrize(
@@ -306,6 +308,7 @@ def test_bad_folders_are_refused_in_a_sentence(results: dict[str, Path], tmp_pat
         ("sweep", "sweep.csv", b"status\nok\n"),
         ("compare", "compare.json", b'{"parts": [{}]}'),
         ("compare", "compare.json", b'{"metric": "tpot", "parts": 3}'),
+        ("sweep", "config.json", b'{"kind": "run", "memorywall": "\\ud800"}'),
     ],
 )
 def test_damaged_files_are_refused_in_a_sentence(
@@ -318,6 +321,14 @@ def test_damaged_files_are_refused_in_a_sentence(
         report(folder)
     assert folder.name in str(error.value)
     assert (folder / REPORT).read_bytes() == before
+
+
+def test_half_a_character_in_a_name_is_refused(results: dict[str, Path], tmp_path: Path) -> None:
+    """JSON may hold half of a surrogate pair, which no file of text can."""
+    folder = copied(results["compare"], tmp_path)
+    replace_in(folder / "compare.json", '"the same with ', '"\\ud800 ')
+    with pytest.raises(InputError, match="not a result as it was written"):
+        report(folder)
 
 
 def test_a_result_without_a_trace_has_no_timeline(results: dict[str, Path], tmp_path: Path) -> None:

@@ -26,9 +26,8 @@ def report(
     """Make one HTML file of a result, to zoom, sort and filter in a browser without a network."""
     from sim.output.files import atomic_write, check_file
     from sim.output.folder import REPORT, check_whole
-    from sim.output.html.page import add_report, check_installed, write_page
+    from sim.output.html.page import add_report, check_installed, report_of
     from sim.output.manifest import Manifest
-    from sim.output.reading import as_written
     from sim.output.report import terminal
 
     check_installed()
@@ -42,10 +41,9 @@ def report(
         if owner := Manifest.read(out.parent).owner_of(out.name):
             raise InputError(f"--out {out}: it belongs to a result of `{owner}`; choose another")
         check_file(out)
-        with as_written(folder):
-            page = make(folder)
+        content = report_of(folder, make)
         with atomic_write(out) as path:
-            write_page(page, path)
+            path.write_bytes(content)
     terminal().print(f"  written to {out}")
 
 

@@ -64,12 +64,12 @@ def notes(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str
             f"seed {config['seed']}",
         ]
     )
-    if config["interrupted"]:
+    if config.get("interrupted"):
         yield "The run was interrupted: this is of the requests that had finished."
     if summary["refused"]:
         yield f"{counted(summary['refused'], 'request')} can never fit into the KV memory."
-    if config["skipped_rows"]:
-        yield f"{counted(config['skipped_rows'], 'bad row')} of the trace skipped."
+    if skipped := config.get("skipped_rows"):
+        yield f"{counted(skipped, 'bad row')} of the trace skipped."
 
 
 def facts(s: Mapping[str, Any]) -> Iterator[Fact]:

@@ -88,20 +88,20 @@ def render(page: Page) -> str:
     )
 
 
-def write_page(page: Page, path: Path) -> None:
-    """Write a page to a file that is new, or stands in for one until it is whole."""
-    path.write_text(render(page), encoding="utf-8", newline="\n")
+def report_of(folder: Path, make: Callable[[Path], Page]) -> bytes:
+    """The file with the report of a result folder. `make`: the page of such a folder.
+
+    Raises InputError for files that are not as they were written.
+    """
+    with as_written(folder):
+        return render(make(folder)).encode()
 
 
 def add_report(folder: Path, kind: ResultKind, make: Callable[[Path], Page]) -> Path:
-    """Write the report of a result into its folder, as one more file of it.
-
-    make: the page of a folder. Raises InputError for files that are not as they were written.
-    """
-    with as_written(folder):
-        page = make(folder)
+    """Write the report of a result into its folder, as one more file of it. See `report_of`."""
+    content = report_of(folder, make)
     with adding(folder, kind, REPORT) as path:
-        write_page(page, path)
+        path.write_bytes(content)
     return folder / REPORT
 
 
