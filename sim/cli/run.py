@@ -14,7 +14,7 @@ from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.mapping.parallelism import Parallelism
 from sim.output.files import atomic_write
-from sim.output.options import Output
+from sim.output.options import Output, Report
 from sim.output.progress import progress_bar
 from sim.scenario import Scenario, Workload, save_scenario
 from sim.simulation import Result, run
@@ -26,6 +26,7 @@ LONG_RUN = {"passes planned": 1000, "tasks simulated": 100_000}
 class RunOutput(Output, frozen=True, kw_only=True):
     """What `run` prints and writes."""
 
+    report: Report = False
     what_if: Annotated[bool, Meta(description="Run again with each resource free")] = True
     save_scenario: Annotated[
         Path | None, Meta(description="File: write the scenario as TOML, then run it")

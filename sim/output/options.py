@@ -25,4 +25,3 @@ class Output(Record, frozen=True, kw_only=True):
     out: OutputFolder = None
     table_format: TableFormat = "csv"
     pictures: Pictures = True
-    report: Report = False

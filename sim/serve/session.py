@@ -21,7 +21,7 @@ from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.output.folder import check_replaceable
 from sim.output.html.page import add_report, check_report
-from sim.output.options import Output
+from sim.output.options import Output, Report
 from sim.output.report import counted, terminal
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.intervals import in_summary
@@ -36,6 +36,7 @@ from sim.serve.summary import Fleet, summarise
 class ServeOutput(Output, frozen=True, kw_only=True):
     """What `serve` writes."""
 
+    report: Report = False
     trace_window: Annotated[
         tuple[float, float] | None,
         Meta(description="Part to write as a Perfetto trace, in seconds: FROM:TO"),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from attacks.commands import Attempt
 from sim.cli.app import answer
-from sim.output.files import STAGING
+from sim.output.folder import STAGING
 from sim.studies.sweep.study import LOG
 
 REFUSAL_S = 2.0  # seconds of work within which a bad input is refused
