@@ -39,13 +39,16 @@ OUTPUT = {
         "out",
         "format",
         "pictures",
+        "report",
         "what-if",
         "save-scenario",
         "plugins",
         "json",
         "quiet",
     },
-    "serve": {"out", "format", "pictures", "trace-window", "plugins", "json", "quiet"},
+    "serve": {
+        *("out", "format", "pictures", "report", "trace-window", "plugins", "json", "quiet"),
+    },
 }
 
 

@@ -14,6 +14,7 @@ from sim.cli.catalogue import catalogue_app
 from sim.cli.help import HelpfulCommand, HelpfulGroup
 from sim.cli.measure import measure
 from sim.cli.options import OPEN, flags_of, record_of, with_options
+from sim.cli.report import report
 from sim.cli.serve import serve
 from sim.cli.sweep import map_, recommend, sweep
 from sim.cli.timeline import timeline
@@ -51,6 +52,7 @@ app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:CompareOptions")
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Measured"))(sensitivity)
 app.command(cls=with_options(f"{SESSION}:TrendOptions"))(trend)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:TimelineOptions"))(timeline)
+app.command(cls=HelpfulCommand)(report)
 app.add_typer(what_if, name="what-if")
 app.add_typer(traces, name="traces")
 

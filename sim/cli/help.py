@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 # Commands in the order of use.
 COMMANDS = {
     "Simulate": ("run", "serve", "tour"),
-    "Ask": ("compare", "sensitivity", "what-if", "trend", "timeline"),
+    "Ask": ("compare", "sensitivity", "what-if", "trend", "timeline", "report"),
     "Search": ("sweep", "map", "recommend"),
     "Look up": ("models", "devices", "systems", "traces"),
     "Check": ("paper", "validate", "calibrate", "measure"),
@@ -81,6 +81,10 @@ EXAMPLES = {
     "what-if run": (
         "memorywall what-if run quantised-weights",
         "memorywall what-if run quantised-kv --model llama-3.1-8b --on h100-sxm",
+    ),
+    "report": (
+        "memorywall report out/1-bert-base-on-h100-sxm",
+        "memorywall report out/1-bert-base-on-h100-sxm --out bert.html",
     ),
     "validate": (
         "memorywall validate measured/ --out out/errors",

@@ -14,7 +14,7 @@ from sim.inputs.documents import convert
 from sim.inputs.overlay import overlay
 from sim.mapping.parallelism import Parallelism
 from sim.output.files import atomic_write
-from sim.output.options import Output
+from sim.output.options import Output, Report
 from sim.output.progress import progress_bar
 from sim.scenario import Scenario, Workload, save_scenario
 from sim.simulation import Result, run
@@ -26,6 +26,7 @@ LONG_RUN = {"passes planned": 1000, "tasks simulated": 100_000}
 class RunOutput(Output, frozen=True, kw_only=True):
     """What `run` prints and writes."""
 
+    report: Report = False
     what_if: Annotated[
         bool, Meta(description="Run again with each resource free", extra={"group": "output"})
     ] = True
@@ -62,9 +63,11 @@ def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = 
     """
     from sim.output.export import RUN_RESULT, run_document, write_result
     from sim.output.folder import check_replaceable
+    from sim.output.html.page import add_report, check_report
     from sim.output.report import print_result
     from sim.output.terminal import print_document, terminal
 
+    check_report(output.report, output.out)
     check_replaceable(output.out, RUN_RESULT, inputs)
     if output.save_scenario:
         _save(scenario, output.save_scenario)
@@ -78,6 +81,10 @@ def run_scenario(scenario: Scenario, output: RunOutput, inputs: Iterable[str] = 
             pictures=output.pictures,
             counterfactual=output.what_if,
         )
+        if output.report:
+            from sim.output.html.run_page import run_page
+
+            add_report(output.out, RUN_RESULT, run_page)
     console = terminal()
     print_result(result, console, counterfactual=output.what_if)
     if output.out:

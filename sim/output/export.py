@@ -14,7 +14,7 @@ from msgspec import to_builtins
 from sim.account.metrics import ends
 from sim.output.cells import safe, safe_rows
 from sim.output.files import atomic_write
-from sim.output.folder import ResultKind, replacing
+from sim.output.folder import REPORT, ResultKind, replacing
 from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import save_scenario
 from sim.simulation import Result
@@ -26,6 +26,7 @@ RUN_FILES = (
     "resolved.json",
     "summary.json",
     "trace.json.gz",
+    REPORT,
     *(f"{name}.{kind}" for name in ("ops", "account", "passes") for kind in TABLE_FORMATS),
     *(f"{name}.{kind}" for name in ("timeline", "account", "roofline") for kind in ("png", "svg")),
 )

@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from sim.output.manifest import MANIFEST, Manifest, digest
 STAGING = ".memorywall-new-"  # a result that is being written
 COMPLETE = ".memorywall-complete-"  # a result whose files are on their way into place
 LAST = "summary.json"  # of the visible files: its presence says that a result is complete
+REPORT = "report.html"  # a page that shows a result; it belongs to the result that it shows
 _claimed: dict[Path, int] = {}  # folders that this process holds, and how often
 
 
@@ -135,33 +136,44 @@ def check_replaceable(
         return
     manifest = Manifest.read(folder)
     for name in {*kind.files, *manifest.files_of(kind.command)}:
-        path = folder / name
-        if not os.path.lexists(path):
-            continue
-        owner = manifest.owner_of(name)
-        if path.is_dir() and not path.is_symlink():
-            raise InputError(f"{path}: it is a folder where a result file goes; move it away")
-        if owner and owner != kind.command:
+        _check_file(folder, name, kind.command, manifest, inputs)
+
+
+def _check_file(
+    folder: Path,
+    name: str,
+    command: str,
+    manifest: Manifest,
+    inputs: Iterable[str | Path | None] = (),
+) -> None:
+    """Raise InputError if a result file of a command would replace something else."""
+    path = folder / name
+    if not os.path.lexists(path):
+        return
+    owner = manifest.owner_of(name)
+    if path.is_dir() and not path.is_symlink():
+        raise InputError(f"{path}: it is a folder where a result file goes; move it away")
+    if owner and owner != command:
+        raise InputError(
+            f"--out {folder}: it holds a result of `{owner}`, which has a {name}, too; choose "
+            "another folder"
+        )
+    if not owner or not stat.S_ISREG(os.lstat(path).st_mode):
+        raise InputError(
+            f"{path}: the result would replace it, and memorywall did not write it; move it "
+            "away or choose another folder"
+        )
+    for ref in inputs:
+        if ref and os.path.exists(ref) and os.path.samefile(ref, path):
             raise InputError(
-                f"--out {folder}: it holds a result of `{owner}`, which has a {name}, too; choose "
-                "another folder"
+                f"{path}: it is an input, and the result would replace it; choose another "
+                "folder for --out"
             )
-        if not owner or not stat.S_ISREG(os.lstat(path).st_mode):
-            raise InputError(
-                f"{path}: the result would replace it, and memorywall did not write it; move it "
-                "away or choose another folder"
-            )
-        for ref in inputs:
-            if ref and os.path.exists(ref) and os.path.samefile(ref, path):
-                raise InputError(
-                    f"{path}: it is an input, and the result would replace it; choose another "
-                    "folder for --out"
-                )
-        if manifest.results[owner][name] != digest(path):
-            raise InputError(
-                f"{path}: the result would replace it, and it was changed since memorywall wrote "
-                "it; move it away or choose another folder"
-            )
+    if manifest.results[owner][name] != digest(path):
+        raise InputError(
+            f"{path}: the result would replace it, and it was changed since memorywall wrote "
+            "it; move it away or choose another folder"
+        )
 
 
 @contextmanager
@@ -178,16 +190,41 @@ def replacing(folder: Path, kind: ResultKind) -> Iterator[Path]:
             yield staging
             new = tuple(sorted(path.name for path in staging.iterdir()))
             check_replaceable(folder, ResultKind(kind.command, (*kind.files, *new)))
-            for name in new:
-                sync(staging / name)
-            digests = {name: digest(staging / name) for name in new}
-            Manifest.read(folder).with_result(kind.command, digests).write(staging)
-            with interrupts_after():
-                complete = staging.with_name(staging.name.replace(STAGING, COMPLETE))
-                staging.rename(complete)
-                _move(complete, folder)
+            _finish(staging, folder, kind.command, {})
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def adding(folder: Path, kind: ResultKind, name: str) -> Iterator[Path]:
+    """A path for one more file of the result of this kind that `folder` holds. When the block
+    ends, the file takes its place beside the others and in their manifest.
+
+    It replaces an earlier one of the same result alone. Raises InputError as `claimed` and
+    `check_replaceable` do.
+    """
+    with claimed(folder):
+        _check_file(folder, name, kind.command, Manifest.read(folder))
+        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
+        try:
+            yield staging / name
+            others = Manifest.read(folder).results.get(kind.command, {})
+            _finish(staging, folder, kind.command, others)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _finish(staging: Path, folder: Path, command: str, others: Mapping[str, str]) -> None:
+    """Put the new files of a result into place. `others`: files of the same result that stay."""
+    new = sorted(path.name for path in staging.iterdir())
+    for name in new:
+        sync(staging / name)
+    digests = {name: digest(staging / name) for name in new}
+    Manifest.read(folder).with_result(command, {**others, **digests}).write(staging)
+    with interrupts_after():
+        complete = staging.with_name(staging.name.replace(STAGING, COMPLETE))
+        staging.rename(complete)
+        _move(complete, folder)
 
 
 def _move(complete: Path, folder: Path) -> None:

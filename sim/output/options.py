@@ -19,6 +19,13 @@ TableFormat = Annotated[
 Pictures = Annotated[
     bool, Meta(description="Draw PNG and SVG into --out", extra={"group": "output"})
 ]
+Report = Annotated[
+    bool,
+    Meta(
+        description="Write report.html into --out: a page to open in a browser",
+        extra={"group": "output"},
+    ),
+]
 
 
 class Output(Record, frozen=True, kw_only=True):

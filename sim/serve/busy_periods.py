@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.serve.columns import Column, RequestColumns
+from sim.serve.columns import Column, Rows
 
 
-def busy_periods(requests: RequestColumns, replica: int) -> tuple[Column, Column]:
+def busy_periods(requests: Rows, replica: int) -> tuple[Column, Column]:
     """Begins and ends, in ticks, of the times in which a finished request was in a replica."""
     mine = requests.column("replica") == replica
     begin, end = (requests.column(name)[mine] for name in ("arrival_ps", "last_token_ps"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,20 @@ def _packer(count: int) -> Callable[..., bytes]:
 
 
 _PACK_REQUEST, _PACK_STEP, _PACK_STAGE = (_packer(len(n)) for n in (_REQUEST, _STEP, _STAGE))
+
+
+class Rows(Protocol):
+    """Columns of whole numbers: of a run at hand, or of a table that was read back."""
+
+    def column(self, name: str) -> Column:
+        """One column of all rows."""
+        ...
+
+
+class StepRows(Rows, Protocol):
+    """The steps of one replica."""
+
+    replica: int
 
 
 class _Store:

@@ -14,7 +14,7 @@ from rich.table import Table
 from sim.clock import seconds
 from sim.output.export import TABLE_FORMATS
 from sim.output.files import atomic_write
-from sim.output.folder import ResultKind, replacing
+from sim.output.folder import REPORT, ResultKind, replacing
 from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
 from sim.serve.columns import collect_steps
 from sim.serve.latency import LATENCIES, PERCENTILES
@@ -29,6 +29,7 @@ SERVE_FILES = (
     "config.json",
     "summary.json",
     "trace.json.gz",
+    REPORT,
     *(f"{name}.{kind}" for name in ("requests", "steps", "stages") for kind in TABLE_FORMATS),
     *(f"{name}.{kind}" for name in ("latencies", "requests", "time") for kind in ("png", "svg")),
 )

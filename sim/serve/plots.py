@@ -23,7 +23,14 @@ from sim.output.plots.style import (
     unit_of,
 )
 from sim.serve.busy_periods import busy_periods, held_until
-from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS, Column, RequestColumns, StepColumns
+from sim.serve.columns import (
+    PART_COLUMNS,
+    STATE_COLUMNS,
+    Column,
+    RequestColumns,
+    Rows,
+    StepRows,
+)
 from sim.serve.latency import latencies
 from sim.serve.live import PARTS
 from sim.serve.record import ServeRecord
@@ -147,7 +154,7 @@ def _stacked(ax: Axes, edges: Values, series: Mapping[str, Values]) -> None:
 
 
 def binned(
-    requests: RequestColumns, steps: Sequence[StepColumns], edges: Values, stages: int = 1
+    requests: Rows, steps: Sequence[StepRows], edges: Values, stages: int = 1
 ) -> dict[str, Values]:
     """Means over the bins: requests and KV blocks of all replicas, shares of the states.
 
@@ -232,7 +239,7 @@ def draw_requests(requests: RequestColumns, title: str = "") -> Figure:
     return fig
 
 
-def request_bars(requests: RequestColumns) -> list[tuple[str, int, dict[str, float]]]:
+def request_bars(requests: Rows) -> list[tuple[str, int, dict[str, float]]]:
     """(percentile group of e2e, requests in it, mean ticks by part); empty groups are left out."""
     e2e = requests.column("last_token_ps") - requests.column("arrival_ps")
     # Equal times are told apart by the index, so the groups do not depend on who ended first.

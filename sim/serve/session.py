@@ -18,7 +18,8 @@ from sim.clock import ticks
 from sim.cost.model import matrix_rate
 from sim.errors import InputError
 from sim.output.folder import check_replaceable
-from sim.output.options import Output
+from sim.output.html.page import add_report, check_report
+from sim.output.options import Output, Report
 from sim.output.report import counted
 from sim.output.terminal import print_document, terminal
 from sim.serve.config import RequestTraffic, Serving
@@ -34,6 +35,7 @@ from sim.serve.summary import Fleet, summarise
 class ServeOutput(Output, frozen=True, kw_only=True):
     """What `serve` writes."""
 
+    report: Report = False
     trace_window: Annotated[
         tuple[float, float] | None,
         Meta(
@@ -57,6 +59,7 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
     After Ctrl-C the same, with what is finished. The results do not replace one of the `inputs`.
     """
     console, out, trace_window = terminal(), output.out, output.trace_window
+    check_report(output.report, out)
     check_replaceable(out, SERVE_RESULT, [*inputs, *files_of(serving)])
     if trace_window and not (out and serving.keep_steps):
         raise InputError("--trace-window needs --out, and the steps, which --no-steps drops")
@@ -71,6 +74,10 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
         if out:
             files = ServeFiles(output.table_format, output.pictures, heading(served), window_ticks)
             write_result(served, metrics, out, files)
+            if output.report:
+                from sim.serve.page import serve_page
+
+                add_report(out, SERVE_RESULT, serve_page)
     finally:  # print the tables even if writing fails
         show_served(served, metrics, console)
     if out:

@@ -25,6 +25,7 @@ class Metric:
             raise InputError(f"{flag} {text!r}: say which way is better, min:{name} or max:{name}")
         self.name, self.sign = name, 1 if sense == "max" else -1
         self.sense = sense
+        self.text = f"{sense}:{name}"
 
     def score(self, record: Record) -> float | None:
         """Higher is better; None where the point has no such value."""

@@ -22,7 +22,7 @@ HEADS = {
     "goodput": "goodput /s",
     "attainment": "attained",
 }
-_PERCENT = {"mfu", "mbu", "attainment"}
+PERCENT = {"mfu", "mbu", "attainment"}
 
 
 def cell(name: str, value: Any) -> str:
@@ -31,7 +31,7 @@ def cell(name: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if name in _PERCENT:
+    if name in PERCENT:
         return f"{value:.1%}"
     if name.endswith("_ps"):
         return duration(value * 1e-12)

@@ -15,8 +15,9 @@ from sim.errors import InputError
 from sim.inputs.documents import read_document
 from sim.inputs.overlay import overlay
 from sim.output.export import write_json, write_table
-from sim.output.folder import ResultKind, check_replaceable, replacing
-from sim.output.options import OutputFolder, Pictures, TableFormat
+from sim.output.folder import REPORT, ResultKind, check_replaceable, replacing
+from sim.output.html.page import add_report, check_report
+from sim.output.options import OutputFolder, Pictures, Report, TableFormat
 from sim.output.terminal import print_document, terminal
 from sim.scenario import MachineName, Scenario
 from sim.serve.knobs import E2eBound, Positive, TpotBound, TtftBound
@@ -35,7 +36,7 @@ from workloads.model import Record
 
 TABLE = "sweep"
 SWEEP_RESULT = ResultKind(
-    "sweep", (f"{TABLE}.csv", f"{TABLE}.parquet", "config.json", "front.png", "front.svg")
+    "sweep", (f"{TABLE}.csv", f"{TABLE}.parquet", "config.json", REPORT, "front.png", "front.svg")
 )
 MAP_RESULT = ResultKind("map", ("map.json", "map.png", "map.svg"))
 RUN_KEYS = Scenario.__struct_fields__
@@ -90,6 +91,7 @@ class SweepOptions(SweepStudy, frozen=True, kw_only=True):
     out: OutputFolder = None
     table_format: TableFormat = "csv"
     pictures: Pictures = True
+    report: Report = False
     dask: DaskAddress = None
 
 
@@ -165,6 +167,7 @@ def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
     metric = Metric(options.objective or best, kind.columns, "--objective")
     front = front_of(options.pareto, kind.front, request)
     check_having(having, {a.name: a.values[0] for a in request.axes}, {**STATUS, **kind.columns})
+    check_report(options.report, out)
     check_replaceable(out, SWEEP_RESULT, [scenario])
     with progress("points") as watch:
         swept = run_sweep(
@@ -172,7 +175,11 @@ def sweep_scenario(scenario: str, options: SweepOptions) -> Swept:
         )
     console = terminal()
     if out:  # files first: printing may fail
-        write_sweep(swept, out, options.table_format, front if options.pictures else None, having)
+        write_sweep(swept, out, options.table_format, front, having, options.pictures)
+        if options.report:
+            from sim.studies.sweep.page import sweep_page
+
+            add_report(out, SWEEP_RESULT, sweep_page)
     print_sweep(swept, console, metric, front, having)
     if out:
         console.print(f"  written to {out}/")
@@ -211,14 +218,24 @@ def front_of(text: str | None, default: tuple[str, str], request: Sweep) -> tupl
 
 
 def write_sweep(
-    swept: Swept, out: Path, table_format: str, front: tuple[Metric, Metric] | None, having: str
+    swept: Swept,
+    out: Path,
+    table_format: str,
+    front: tuple[Metric, Metric] | None,
+    having: str,
+    pictures: bool = True,
 ) -> None:
-    """The request, the table in the order of the grid, and the picture of the front."""
+    """The request, the table in the order of the grid, and the picture of the front.
+
+    The metrics of the front and the condition on results stand beside the request, for a report.
+    Without `front` there is no picture, and a report shows the usual one of this kind of points.
+    """
     good = usable(swept.records(), having)  # before anything is written: it may refuse `having`
     with replacing(out, SWEEP_RESULT) as new:
-        write_json(new / "config.json", described(swept.sweep))
+        shown = {"pareto": [metric.text for metric in front or ()], "having": having}
+        write_json(new / "config.json", {**described(swept.sweep), **shown})
         write_table(swept.table(), new / f"{TABLE}.{table_format}")
-        if front and len(good) > 1:
+        if front and pictures and len(good) > 1:
             from sim.studies.sweep.plots import plot_front
 
             names = [axis.name for axis in swept.sweep.axes]
@@ -312,7 +329,8 @@ def recommend_scenario(scenario: str, options: RecommendOptions) -> list[Verdict
         )
     judged = verdicts(swept, bounds)
     if out:
-        write_sweep(swept, out, "csv", None, "")
+        met = "" if name == "serve" else " and ".join(f"{k} <= {v!r}" for k, v in bounds.items())
+        write_sweep(swept, out, "csv", None, met)
     console = terminal()
     print_verdicts(swept, judged, bounds, devices, console)
     if out:

@@ -10,7 +10,8 @@ from sim.output.plots.style import INK, Kind, figure, heading_lines, look, plain
 from sim.studies.whatif.compare import metric_name, unit_of
 from sim.studies.whatif.named import Answer
 from sim.studies.whatif.parts import Cause, in_order
-from sim.studies.whatif.plots import COLOURS, LEGEND, legend
+from sim.studies.whatif.plots import LEGEND, legend
+from sim.studies.whatif.waterfall import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,6 +18,7 @@ from sim.errors import InputError, shortened
 from sim.inputs.catalogue import Machine
 from sim.inputs.documents import checked, convert, read_document
 from sim.inputs.tables import read_table
+from sim.output.reading import table_path
 from sim.scenario import Resolved, Scenario, make_passes
 from sim.serve.columns import PART_COLUMNS, STATE_COLUMNS
 from sim.states import STATES
@@ -128,7 +129,7 @@ def recorded_tables(folder: Path) -> tuple[str, ServedTables]:
             f"{folder}: the run was interrupted, and its result is a part; run it again"
         )
     stated = convert(read_document(config), ServeConfig, str(config))
-    requests, steps = table_file(folder, "requests"), table_file(folder, "steps")
+    requests, steps = table_path(folder, "requests"), table_path(folder, "steps")
     if requests is None:
         raise InputError(f"{folder}: the table of requests is missing; run it again")
     name = f"{stated.model.name} on {stated.serving.on} · {folder.name}"
@@ -140,12 +141,6 @@ def recorded_tables(folder: Path) -> tuple[str, ServedTables]:
         stated.serving.parallelism.pp,
     )
     return shortened(name), tables
-
-
-def table_file(folder: Path, name: str) -> Path | None:
-    """The table of a name, in the format that the run wrote it in; None where there is none."""
-    paths = (folder / f"{name}.{kind}" for kind in ("csv", "parquet"))
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _whole(path: Path, columns: Iterable[str]) -> pl.DataFrame:

@@ -10,24 +10,22 @@ from typing import TYPE_CHECKING
 from sim.output.plots.style import (
     FAINT,
     INK,
-    STATE_COLOURS,
     Kind,
     figure,
     heading_lines,
     look,
     save,
 )
-from sim.serve.plots import PART_COLOURS, PART_NAMES
-from sim.studies.whatif.compare import SMALL, Comparison, metric_name, signed, unit_of
+from sim.serve.plots import PART_NAMES
+from sim.studies.whatif.compare import Comparison, metric_name, signed, unit_of
 from sim.studies.whatif.parts import Cause, Parts, in_order
+from sim.studies.whatif.waterfall import COLOURS, axis_begin, steps_by_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {**STATE_COLOURS, **PART_COLOURS}
 LEGEND = {"column": 3, "paper": 7, "slide": 7}  # names in a row
-CUT = Fraction(1, 4)  # below this share of the whole the axis does not begin at 0
 
 
 def plot_waterfall(
@@ -41,12 +39,7 @@ def plot_waterfall(
 
 def draw_waterfall(comparison: Comparison, names: tuple[str, str], kind: Kind = "paper") -> Figure:
     """The figure of `plot_waterfall`."""
-    parts = comparison.change.by("state", "what")
-    most = max(map(abs, parts.values()), default=Fraction())
-    shown = [c for c in in_order(parts) if abs(parts[c]) >= most * SMALL]
-    rest = sum((x for c, x in parts.items() if c not in shown), Fraction())
-    bars = [(c.label, parts[c], COLOURS[c.state]) for c in shown]
-    bars += [("the rest", rest, FAINT)] if abs(rest) > most / 500 else []
+    bars = [(s.label, s.change, s.colour) for s in steps_by_state(comparison)]
     unit, size = unit_of([comparison.before.total, comparison.after.total])
     heading = _heading(comparison, names, kind)
     states = comparison.before.by("state") | comparison.after.by("state")
@@ -100,8 +93,7 @@ def _draw(
     ax.set_yticks(range(last + 1), ["before", *(label for label, _, _ in bars), "after"])
     ax.set_ylim(last + 0.6, -0.6)
     low, high = min(lows), max(highs)
-    cut = high - low < CUT * high
-    begin = max(Fraction(), low - (high - low) * 3 / 4) if cut and high > low else Fraction()
+    begin = axis_begin(low, high)
     room = 1.3 if kind == "column" else 1.12
     left, right = float(begin * size), float(high * size)
     ax.set_xlim(left, left + (right - left or 1.0) * room)

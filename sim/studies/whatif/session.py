@@ -14,8 +14,9 @@ from rich.console import Console
 from sim.errors import InputError, printable
 from sim.inputs.documents import read_text
 from sim.output.export import write_json, write_table
-from sim.output.folder import ResultKind, check_replaceable, replacing
-from sim.output.options import OutputFolder, Pictures
+from sim.output.folder import REPORT, ResultKind, check_replaceable, replacing
+from sim.output.html.page import add_report, check_report
+from sim.output.options import OutputFolder, Pictures, Report
 from sim.output.plots.style import Kind
 from sim.output.report import plain_table
 from sim.output.tables import Table
@@ -110,6 +111,7 @@ class CompareOptions(Measured, frozen=True, kw_only=True):
     both: Annotated[
         tuple[str, ...], Meta(description="KEY=VALUE of both", extra={"flag": "with"})
     ] = ()
+    report: Report = False
 
 
 class TrendOptions(Measured, frozen=True, kw_only=True):
@@ -134,7 +136,8 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
             "compare: give a second scenario or result, or what changes, e.g. --set "
             "hbm.bandwidth_GBps=*2 or --batch 16"
         )
-    check_replaceable(options.out, kind_of_answer("compare"), [first, second])
+    check_report(options.report, options.out)
+    check_replaceable(options.out, COMPARE_RESULT, [first, second])
     before = subject(first, on, both)
     after = subject(second or first, on, [*both, *changes])
     if before.kind != after.kind:
@@ -154,6 +157,10 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
                 from sim.studies.whatif.plots import plot_waterfall
 
                 plot_waterfall(comparison, names, stem, options.size)
+        if options.report:
+            from sim.studies.whatif.page import compare_page
+
+            add_report(options.out, COMPARE_RESULT, compare_page)
     console = terminal()
     print_comparison(comparison, names, console)
     if share is not None and comparison.change.total:
@@ -166,6 +173,9 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
 def kind_of_answer(name: str) -> ResultKind:
     """What an answer may leave in its folder."""
     return ResultKind(name, tuple(f"{name}.{kind}" for kind in ("json", "csv", "png", "svg")))
+
+
+COMPARE_RESULT = ResultKind("compare", (*kind_of_answer("compare").files, REPORT))
 
 
 @contextmanager

@@ -12,11 +12,12 @@ from sim.inputs.documents import convert
 from sim.output.folder import check_whole
 from sim.output.plots.style import title
 from sim.output.progress import progress_bar
+from sim.output.reading import table_path
 from sim.scenario import Resolved, Scenario, resolve
 from sim.simulation import Result, simulate
 from sim.studies.sweep.session import base_of
 from sim.studies.whatif import runs, served
-from sim.studies.whatif.folders import recorded_run, recorded_tables, table_file
+from sim.studies.whatif.folders import recorded_run, recorded_tables
 from sim.studies.whatif.parts import Breakdown
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def subject(ref: str, on: str | None = None, changes: Sequence[str] = ()) -> Sub
     if (folder / "summary.json").is_file():
         if changes or on:
             raise InputError(f"{ref}: a result is as it is; changes go with a scenario")
-        return serve_folder(folder) if table_file(folder, "requests") else run_folder(folder)
+        return serve_folder(folder) if table_path(folder, "requests") else run_folder(folder)
     return subject_of(*document_of(ref, on, changes))
 
 
