@@ -50,18 +50,19 @@ class SingleStageWorker:
         while True:
             while not queue.running and not queue.waiting:
                 yield replica.change()
-            if queue.now <= engine.now and not engine.settled:
+            tick = engine.now  # of the clock, which stands still while steps are leapt over
+            if queue.now <= tick and not engine.settled:
                 yield engine.settle(replica.rank)
             if replica.stop():
                 return
-            queue.now = now = max(queue.now, engine.now)
+            queue.now = now = max(queue.now, tick)
             queue.blocked = False
             preempted = queue.preempted
             work = replica.plan()
             if not work.chunks and not work.decode:
                 if work.wake <= now:
                     raise replica.idle_policy()
-                yield engine.wait(work.wake - engine.now) | replica.change()
+                yield engine.wait(work.wake - tick) | replica.change()
                 continue
             if work.chunks or queue.swap_ticks:
                 self._step(replica, work)
@@ -76,7 +77,7 @@ class SingleStageWorker:
                         break
             # Steps before the next arrival need no event between them.
             if not (self.leaps and queue.outstanding and queue.now < replica.horizon()):
-                yield engine.wait(queue.now - engine.now)
+                yield engine.wait(queue.now - tick)
 
     # -- steps ------------------------------------------------------------------------------
 
