@@ -22,7 +22,7 @@ from sim.cost.kernels import RESOURCES, priced
 from sim.cost.kernels.attention import attention_times
 from sim.cost.kernels.attention_shape import AttentionShape, attention_shape
 from sim.cost.kernels.decode import decode_times
-from sim.cost.kernels.prefill import chunk_times, tiles_of
+from sim.cost.kernels.prefill import chunk_times, grid_of
 from sim.cost.kernels.price import Flops, Moved
 from sim.cost.kernels.rates import Rates, rates_of
 from sim.cost.model import CostModel
@@ -109,7 +109,8 @@ def test_tiles_are_those_of_a_count_by_hand(
     """Without a window: a tile of rows walks the keys that its last row sees."""
     attention = msgspec.structs.replace(attention, window=0)
     op = attend(attention, groups)
-    found = tiles_of(SCALAR, terms, attention_shape(op.flash, op.traffic))
+    shape = attention_shape(op.flash, op.traffic)
+    found = grid_of(SCALAR, terms, shape).tiles(SCALAR, shape)
     each = attention.heads // attention.kv_heads if terms.packed else 1
     tiles, keys, most = 0, 0, 0
     for group in groups:

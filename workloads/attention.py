@@ -109,59 +109,89 @@ def flash_attention(
     return flash_operator(name, attention, parts, precision, cached_kv=cached_kv)
 
 
+class FlashCounts(NamedTuple):
+    """What fused attention computes, in FLOPs, and moves, in bytes; numbers, or arrays.
+
+    queries, written: activations in and out, without keys and values. kv, appended: keys and
+    values that are read, and new ones.
+    """
+
+    matrix_flops: int
+    vector_flops: int
+    queries: int
+    written: int
+    kv: int
+    appended: int
+
+
+def flash_counts(
+    attention: Attention, parts: Iterable[Attended], precision: Precision, kv_bits: int
+) -> FlashCounts:
+    """One fused kernel: scores, softmax and values, nothing of size context^2 in memory.
+
+    FLOPs are those of the unmasked pairs. Keys and values, of `kv_bits` per number, are read once
+    per sequence (shared by the query heads of a group).
+    """
+    scores = keys = appends = queries = 0
+    for sequences, new, _, visible, some, more in parts:
+        scores += some
+        keys += visible
+        appends += more
+        queries += sequences * new
+    act, kv_width = precision.activation_bits, attention.kv_width
+    scores, queries = scores * attention.heads, queries * attention.heads
+    return FlashCounts(
+        2 * scores * (attention.head_dim + attention.value_dim),
+        SOFTMAX_FLOPS * scores,
+        packed(queries * attention.head_dim, act),
+        packed(queries * attention.value_dim, act),
+        packed(keys * kv_width, kv_bits),
+        packed(appends * kv_width, kv_bits),
+    )
+
+
 def flash_operator(
     name: str,
     attention: Attention,
-    parts: Iterable[Attended],
+    parts: list[Attended],
     precision: Precision,
     *,
     cached_kv: bool = True,
 ) -> Op:
-    """One fused kernel: scores, softmax and values, nothing of size context^2 in memory.
+    """The kernel of `flash_counts` as an operator.
 
-    FLOPs are those of the unmasked pairs. Keys and values are read once per sequence
-    (shared by the query heads of a group), new ones are appended to the cache if
-    `cached_kv`; an encoder reads them as plain activations.
+    New keys and values are appended to the cache if `cached_kv`; an encoder reads them as plain
+    activations.
     """
-    heads, kv_width = attention.heads, attention.kv_width
-    width = attention.head_dim + attention.value_dim
-    act = precision.activation_bits
-    kv_bits = precision.kv_bits if cached_kv else act
-    scores = keys = appends = queries = 0
-    shapes = []
-    for part in parts:
-        scores += part.scores
-        keys += part.keys
-        appends += part.appended
-        queries += part.sequences * part.new
-        shapes.append(
-            Flash(
-                sequences=part.sequences,
-                new=part.new,
-                context=part.context,
-                keys=part.keys,
-                heads=heads,
-                kv_heads=attention.kv_heads,
-                width=width,
-                causal=attention.causal,
-                window=attention.window,
-                cached=cached_kv,
-                kv_bits=kv_bits,
-                kv_bytes=packed(part.keys * kv_width, kv_bits),
-            )
+    kv_bits = precision.kv_bits if cached_kv else precision.activation_bits
+    counts = flash_counts(attention, parts, precision, kv_bits)
+    shapes = [
+        Flash(
+            sequences=part.sequences,
+            new=part.new,
+            context=part.context,
+            keys=part.keys,
+            heads=attention.heads,
+            kv_heads=attention.kv_heads,
+            width=attention.head_dim + attention.value_dim,
+            causal=attention.causal,
+            window=attention.window,
+            cached=cached_kv,
+            kv_bits=kv_bits,
+            kv_bytes=packed(part.keys * attention.kv_width, kv_bits),
         )
-    seen_bytes, appended = packed(keys * kv_width, kv_bits), packed(appends * kv_width, kv_bits)
+        for part in parts
+    ]
     return Op(
         name=name,
         kind="attention",
-        matrix_flops=2 * scores * heads * width,
-        vector_flops=SOFTMAX_FLOPS * scores * heads,
+        matrix_flops=counts.matrix_flops,
+        vector_flops=counts.vector_flops,
         traffic=Traffic(
-            read=packed(queries * heads * attention.head_dim, act)
-            + (0 if cached_kv else seen_bytes),
-            written=packed(queries * heads * attention.value_dim, act),
-            kv_read=seen_bytes if cached_kv else 0,
-            kv_written=appended if cached_kv else 0,
+            read=counts.queries + (0 if cached_kv else counts.kv),
+            written=counts.written,
+            kv_read=counts.kv if cached_kv else 0,
+            kv_written=counts.appended if cached_kv else 0,
         ),
         flash=tuple(shapes),
         split="heads",
@@ -272,10 +302,13 @@ class Core(NamedTuple):
     build: (prefix, attention, batch, precision, cross=, cached_kv=) -> operators.
     from_sums: where all that matters of a batch is a list of `Attended`: (name, attention, parts,
         precision) -> operator; else None.
+    counts: where that operator is fused attention over a cache: (attention, parts, precision,
+        kv_bits) -> its `FlashCounts`, without the operator; else None.
     """
 
     build: Callable[..., tuple[Op, ...]]
     from_sums: Callable[..., Op] | None = None
+    counts: Callable[..., FlashCounts] | None = None
 
 
 def _flash_core(prefix: str, *args: Any, **kwargs: Any) -> tuple[Op, ...]:
@@ -284,7 +317,7 @@ def _flash_core(prefix: str, *args: Any, **kwargs: Any) -> tuple[Op, ...]:
 
 # By `Attention.core`, or else by `Lowering.attention`. A new kind of attention is an entry here.
 CORES: dict[str, Core] = {
-    "flash": Core(_flash_core, flash_operator),
+    "flash": Core(_flash_core, flash_operator, flash_counts),
     "materialised": Core(materialised_attention),
 }
 

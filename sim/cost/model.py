@@ -91,11 +91,13 @@ class CostModel:
     def price(self, op: Op) -> PassCost:
         """The cost of an operator of which there will be no second one: nothing is kept."""
         moved = self.moved(op)
-        t = self.times(op, moved)
+        return self.account(self.times(op, moved), op.flops, moved.reads + moved.writes)
+
+    def account(self, t: Times, flops: int, nbytes: int) -> PassCost:
+        """The cost of a kernel that takes such times, does `flops` and moves `nbytes`."""
         tile, memory = tile_of(SCALAR, t), ticks(t.memory)
         compute, hbm, sram = waits(SCALAR, self.rates, t.tiles, tile, memory)
-        nbytes = moved.reads + moved.writes
-        return PassCost(compute, hbm, sram, 0, ticks(t.floor), op.flops, nbytes)
+        return PassCost(compute, hbm, sram, 0, ticks(t.floor), flops, nbytes)
 
     def cost(self, t: Times, moved: Moved, op: Op) -> Cost:
         """A kernel's times as a pipeline with its account."""
@@ -140,12 +142,17 @@ def reread(op: Op, capacity: int) -> tuple[Any, Any]:
     for gemm in op.gemms:
         more = gemm_extra(gemm, capacity)
         extra_in, extra_out = extra_in + more[0], extra_out + more[1]
-    room = max(1, capacity // 2)
+    room = room_for_queries(capacity)
     for flash in op.flash:
         rows = flash.query_bytes
         if isinstance(rows, np.ndarray) or rows > room:
             extra_in += flash.kv_bytes * (-(-rows // room) - 1)
     return extra_in, extra_out
+
+
+def room_for_queries(capacity: int) -> int:
+    """Bytes of query rows past which keys and values are streamed once."""
+    return max(1, capacity // 2)
 
 
 def gemm_extra(gemm: Gemm, capacity: int) -> tuple[Any, Any]:

@@ -34,10 +34,9 @@ def makespan(
 
 def makespan_of_one(tiles: int, load: int, compute: int, store: int, perfect: bool) -> int:
     """The same for numbers, without a call: serving prices each decode step by it."""
-    busy, moving = tiles * compute, load + store
+    moving = load + store
     if perfect:
-        moving *= tiles
-        return moving if moving > busy else busy
+        return max(tiles * moving, tiles * compute)
     if tiles == 1:
         return moving + compute
     first = load if load > compute else compute

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.clock import LONGEST, TICKS_PER_SECOND, ticks
-from sim.cost.arith import SCALAR
-from sim.cost.kernels.price import waits
+from sim.cost.kernels.price import waits_of_one
 from sim.cost.kernels.registry import decode_line_of
 from sim.cost.model import CostModel
 from sim.cost.pass_cost import Amounts, PassCost, add
@@ -31,7 +30,7 @@ def decode_cost(
         return lambda keys: add(base, costs.price(build(keys)), times)
     low, high = (base[4] + times * ticks(floor) for floor in line.floors)
     most, tiles, store = line.most, line.steps, ticks(line.store / line.steps)
-    all_stores, scale = line.store, TICKS_PER_SECOND
+    all_stores, scale, perfect = line.store, TICKS_PER_SECOND, rates.perfect
     per_byte, first, waiting, per_score = line.per_byte, line.first, line.waits, line.per_key
     own_compute, own_hbm, own_sram, link, _, own_flops, own_bytes = base
     flops_per_key = times * build(1).flops
@@ -44,8 +43,8 @@ def decode_cost(
         memory = round((load + all_stores) * scale)
         if memory >= LONGEST:
             ticks(load + all_stores)  # says so
-        tile = (round(load / tiles * scale), round(busy / tiles * scale), store)
-        compute, hbm, sram = waits(SCALAR, rates, tiles, tile, memory)
+        load_tile, busy_tile = round(load / tiles * scale), round(busy / tiles * scale)
+        compute, hbm, sram = waits_of_one(tiles, load_tile, busy_tile, store, memory, perfect)
         return (
             own_compute + times * compute,
             own_hbm + times * hbm,

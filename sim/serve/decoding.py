@@ -95,8 +95,9 @@ class LockstepDecoding:
         self.tokens -= live.computed
         self.growing[live.base % blocks.size] -= 1
         live.epoch += 1
-        owned = blocks.needed(live.computed)
-        live.blocks = owned - len(live.shared) * blocks.per_hash(live.request)
+        live.blocks = blocks.needed(live.computed)
+        if live.shared:
+            live.blocks -= len(live.shared) * blocks.per_hash(live.request)
         del self.requests[live]
 
     def generated(self, live: Live) -> int:

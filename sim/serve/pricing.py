@@ -21,6 +21,7 @@ from sim.mapping.plan import stage_table
 from sim.mapping.priced import Step, TensorGroup, output_exchange, price_blocks
 from sim.scenario import Resolved
 from sim.serve.decode_cost import decode_cost
+from sim.serve.mixed_cost import mixed_cost
 from sim.serve.token_table import ModelShare, TokenTable
 from workloads.attention import Attended, chunks, core_of, decoding
 from workloads.batch import Batch, Sequence
@@ -62,6 +63,7 @@ class Pricer:
         self.tabled = self.separable and all(self._sums_suffice(a) for a, _ in self.attentions)
         self.table = TokenTable(self.share, self._exchange)
         self._decodes: dict[int, list[Callable[[int], Amounts]]] = {}  # by sequences, see below
+        self._mixed = [self._mixed_attention(a) for a, _ in self.attentions] if self.tabled else []
 
     def _sums_suffice(self, attention: Attention) -> bool:
         """Whether the sums of a batch say all that this attention depends on."""
@@ -125,12 +127,16 @@ class Pricer:
         for p in prefills:
             counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
         costs: list[tuple[Amounts, list[int]]] = []
-        for attention, layers in self.attentions:
+        for price, (attention, layers) in zip(self._mixed, self.attentions, strict=True):
             parts = [decoding(decodes, keys(attention))] if decodes else []
             for (new, cached), count in counts.items():
                 parts.append(chunks(attention, count, new, cached))
-            costs.append((self.costs.price(self._attention(attention, parts)), layers))
+            costs.append((price(parts), layers))
         return self._with_table(decodes, prefills, costs)
+
+    def _mixed_attention(self, attention: Attention) -> Callable[[list[Attended]], Amounts]:
+        """The cost of an attention over prompts and decoding sequences."""
+        return mixed_cost(self.costs, core_of(attention, self.lowering), attention, self.precision)
 
     def _decode_attentions(self, count: int) -> list[Callable[[int], Amounts]]:
         """`decode_attention` of each kind of attention, with `count` sequences."""

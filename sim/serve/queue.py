@@ -104,22 +104,26 @@ class RequestQueue:
         request = live.request
         if live.swapped:
             return self._swap_in(live)
-        hits = self._prefix(live)
+        blocks = self.blocks
+        hits = self._prefix(live) if blocks.caching else ()
         start = len(hits) * request.hash_tokens
         size = live.target - start
         if size > room:
             if entire:
                 return None
             size = room
-        per_hash = self.blocks.per_hash(request)
-        more = self.blocks.needed(start + size) - self.blocks.needed(start)
-        wanted = more + self.blocks.revived(hits, per_hash) + self.decoding.need()
-        if wanted > self.blocks.free:
+        per_hash = blocks.per_hash(request) if hits else 0
+        more = blocks.needed(start + size) - blocks.needed(start)
+        wanted = more + self.decoding.need()
+        if hits:
+            wanted += blocks.revived(hits, per_hash)
+        if wanted > blocks.free:
             self.blocked = not hits  # it needs less once prefixes that it would use are dropped
             return None
         heapq.heappop(self.waiting)
-        self.blocks.share(hits, per_hash)
-        self.blocks.take(more)
+        if hits:
+            blocks.share(hits, per_hash)
+        blocks.take(more)
         live.blocks, live.shared, live.computed = more, hits, start
         if live.scheduled < 0:
             live.hits = start
@@ -149,7 +153,7 @@ class RequestQueue:
     def _prefix(self, live: Live) -> tuple[int, ...]:
         """The hashes of the prompt that are in memory; the last token is always computed."""
         request = live.request
-        if not self.blocks.caching or not request.hashes:
+        if not request.hashes:
             return ()
         useful = request.hashes[: (request.prompt - 1) // request.hash_tokens]
         return useful[: self.blocks.hits(useful)]
@@ -178,10 +182,11 @@ class RequestQueue:
         else:
             self.filling.remove(live)
         self.decoding.book(live)
-        per_hash = self.blocks.per_hash(live.request)
-        self.blocks.release(live.shared, per_hash)
+        if live.shared:
+            self.blocks.release(live.shared, self.blocks.per_hash(live.request))
+            live.shared = ()
         self.blocks.give(live.blocks)
-        live.blocks, live.shared = 0, ()
+        live.blocks = 0
 
     def _preempt(self, live: Live) -> None:
         """Give its memory to others; what was computed is computed again later."""

@@ -50,18 +50,19 @@ class SingleStageWorker:
         while True:
             while not queue.running and not queue.waiting:
                 yield replica.change()
-            if queue.now <= engine.now and not engine.settled:
+            tick = engine.now  # of the clock, which stands still while steps are leapt over
+            if queue.now <= tick and not engine.settled:
                 yield engine.settle(replica.rank)
             if replica.stop():
                 return
-            queue.now = now = max(queue.now, engine.now)
+            queue.now = now = max(queue.now, tick)
             queue.blocked = False
             preempted = queue.preempted
             work = replica.plan()
             if not work.chunks and not work.decode:
                 if work.wake <= now:
                     raise replica.idle_policy()
-                yield engine.wait(work.wake - engine.now) | replica.change()
+                yield engine.wait(work.wake - tick) | replica.change()
                 continue
             if work.chunks or queue.swap_ticks:
                 self._step(replica, work)
@@ -76,7 +77,7 @@ class SingleStageWorker:
                         break
             # Steps before the next arrival need no event between them.
             if not (self.leaps and queue.outstanding and queue.now < replica.horizon()):
-                yield engine.wait(queue.now - engine.now)
+                yield engine.wait(queue.now - tick)
 
     # -- steps ------------------------------------------------------------------------------
 
@@ -140,22 +141,20 @@ class SingleStageWorker:
         count, last = len(decoding), decoding.next_end()
         cost, blocks, growing = self._decode_price(count), queue.blocks, decoding.growing
         size, on_step = blocks.size, replica.recorder.on_step
-        now, turn, tokens = queue.now, decoding.turn, decoding.tokens
-        compute = hbm = sram = link = launch = flops = moved = 0
-        all_per_token, all_rest, steps = 0, 0, 0
+        start, turn, tokens = queue.now, decoding.turn, decoding.tokens
+        now, first = start, turn
+        compute = hbm = sram = link = launch = flops = moved = per_token = 0
         while planned or (now < horizon and turn < last):
             if planned:
                 planned = False
-            else:
-                need = growing[-turn % size]
+            elif need := growing[-turn % size]:
                 if need > blocks.total - blocks.used:
                     break
-                if need:
-                    blocks.take(need)
-            one = cost(tokens + count)
+                blocks.take(need)
+            tokens += count
+            one = cost(tokens)
             a, b, c, d, e, f, g = one
             duration = a + b + c + d + e
-            per_token, rest = divmod(duration, count)
             if on_step:
                 queue.now = now
                 on_step(step_row(queue, duration, (0, count), one))
@@ -166,15 +165,13 @@ class SingleStageWorker:
             launch += e
             flops += f
             moved += g
-            all_per_token += per_token
-            all_rest += rest
-            steps += 1
+            per_token += duration // count
             now += duration
             turn += 1
-            tokens += count
+        steps = turn - first
         queue.now, decoding.turn, decoding.tokens = now, turn, tokens
-        decoding.per_token += all_per_token
-        queue.running[0].share += all_rest
+        decoding.per_token += per_token
+        queue.running[0].share += now - start - count * per_token  # the oldest bears the rest
         self._book(replica, (compute, hbm, sram, link, launch, flops, moved), steps)
         if decoding.ends and decoding.ends[0][0] <= decoding.turn:
             for live in decoding.due():

@@ -117,14 +117,22 @@ def waits(
     busy in all.
     """
     load, busy, store = tile
+    if xp is SCALAR:
+        return waits_of_one(tiles, load, busy, store, memory, rates.perfect)
     work = tiles * busy
-    if xp is SCALAR:  # the same with fewer calls: serving prices each decode step by it
-        wait = makespan_of_one(tiles, load, busy, store, rates.perfect) - work
-        left = memory - work
-        hbm = 0 if left < 0 else wait if left > wait else left
-    else:
-        wait = makespan(xp, tiles, load, busy, store, rates.perfect) - work
-        hbm = xp.min(wait, xp.max(0, memory - work))
+    wait = makespan(xp, tiles, load, busy, store, rates.perfect) - work
+    hbm = xp.min(wait, xp.max(0, memory - work))
+    return work, hbm, wait - hbm
+
+
+def waits_of_one(
+    tiles: int, load: int, busy: int, store: int, memory: int, perfect: bool
+) -> tuple[int, int, int]:
+    """The same for numbers, with fewer calls: serving prices each decode step by it."""
+    work = tiles * busy
+    wait = makespan_of_one(tiles, load, busy, store, perfect) - work
+    left = memory - work
+    hbm = 0 if left < 0 else wait if left > wait else left
     return work, hbm, wait - hbm
 
 

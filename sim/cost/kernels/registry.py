@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.cost.arith import SCALAR, Arith
-from sim.cost.kernels.attention import attention_times
+from sim.cost.kernels.attention import attention_times, chunk_terms
 from sim.cost.kernels.attention_shape import attention_shape
 from sim.cost.kernels.decode import Line, decode_line, decode_terms
 from sim.cost.kernels.experts import expert_terms, expert_times, grouped_rows
 from sim.cost.kernels.gemm import gemm_times
+from sim.cost.kernels.prefill import ChunkKernel, chunk_kernel
 from sim.cost.kernels.price import Flops, Moved, Times
 from sim.cost.kernels.rates import Rates
 from sim.cost.kernels.stream import Rows, stream_times
@@ -47,6 +48,15 @@ def attention(xp: Arith, rates: Rates, op: Op, moved: Moved) -> Times:
     """Attention that keeps its scores on chip."""
     shape = attention_shape(op.flash, op.traffic)
     return attention_times(xp, rates, moved, flops_of(op), shape.elements, shape)
+
+
+def chunk_kernel_of(op: Op, rates: Rates) -> ChunkKernel | None:
+    """The kernel of chunks and decoding sequences, where it has terms of its own."""
+    if kernel_of(op) is not attention:
+        return None
+    shape = attention_shape(op.flash, op.traffic)
+    terms = chunk_terms(rates, shape)
+    return chunk_kernel(SCALAR, rates, terms, shape) if terms.tile_rows else None
 
 
 def decode_line_of(op: Op, rates: Rates) -> Line | None:
