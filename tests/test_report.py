@@ -327,7 +327,7 @@ def test_half_a_character_in_a_name_is_refused(results: dict[str, Path], tmp_pat
     """JSON may hold half of a surrogate pair, which no file of text can."""
     folder = copied(results["compare"], tmp_path)
     replace_in(folder / "compare.json", '"the same with ', '"\\ud800 ')
-    with pytest.raises(InputError, match="not a result as it was written"):
+    with pytest.raises(InputError, match="must be text of UTF-8"):
         report(folder)
 
 

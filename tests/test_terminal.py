@@ -137,5 +137,5 @@ def test_the_width_of_a_pipe_is_that_of_columns(monkeypatch: pytest.MonkeyPatch)
 def test_the_examples_of_the_help_name_commands_that_have_documents() -> None:
     known = {words.split()[0] for words in QUICK.values()}
     assert {name.split()[0] for name in EXAMPLES} - known <= {
-        *("timeline", "validate", "calibrate", "measure", "tour"),
+        *("timeline", "report", "validate", "calibrate", "measure", "tour"),
     }
