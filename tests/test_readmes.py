@@ -105,7 +105,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 def test_a_page_fits_on_a_screen_and_stays_inside(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for line in prose(page).splitlines():
-        assert len(line) <= 120 or line.startswith("|") or "](" in line, line
+        assert len(line) <= 120 or "](" in line, line
     for block in blocks(page):
         if block.kind not in ("console", "text"):  # these are as wide as the program prints
             assert all(len(line) <= 120 for line in block.text.splitlines()), block.place
