@@ -14,14 +14,15 @@ from pathlib import Path
 from sim import Scenario, Workload, run
 from sim.output.plots.style import STATE_COLOURS, figure, look, save, state_handles
 from sim.states import STATES
-from sim.studies.whatif import compare
+from sim.studies.whatif import Breakdown, compare
 from sim.studies.whatif.runs import break_down
 
 MODEL, DEVICE = "llama-3.1-8b", "h100-sxm"
 TODAY, TIMES = 3350.0, (0.5, 1, 2, 4, 8)
 
 
-def main(folder: Path) -> None:
+def compute() -> dict[float, dict[str, Breakdown]]:
+    """TTFT and TPOT, taken apart, at each multiple of today's bandwidth."""
     found = {}
     for by in TIMES:
         scenario = Scenario(
@@ -31,10 +32,22 @@ def main(folder: Path) -> None:
             set={"hbm.bandwidth_GBps": TODAY * by},
         )
         found[by] = {m: break_down(run(scenario), m) for m in ("ttft", "tpot")}
-    for metric in ("ttft", "tpot"):
-        for before, after in itertools.pairwise(TIMES):
-            told = compare(found[before][metric], found[after][metric]).sentence()
-            print(f"{TODAY * before:6,.0f} -> {TODAY * after:6,.0f} GB/s: {told}")
+    return found
+
+
+def described(found: dict[float, dict[str, Breakdown]]) -> dict[str, object]:
+    """Milliseconds by metric, bandwidth in GB/s and state."""
+    return {
+        metric: {
+            f"{TODAY * by:g}": {c.state: float(x) / 1e9 for c, x in one[metric].by("state").items()}
+            for by, one in found.items()
+        }
+        for metric in ("ttft", "tpot")
+    }
+
+
+def draw(found: dict[float, dict[str, Breakdown]], folder: Path) -> list[Path]:
+    """Where the time goes at each bandwidth."""
     with look():
         fig = figure("paper", 2.6)
         seen = set()
@@ -55,7 +68,16 @@ def main(folder: Path) -> None:
         fig.suptitle(f"What if HBM were faster? {what}", x=0.01, ha="left", fontsize=8.5)
         fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in save(fig, folder / "study-bandwidth"):
+    return save(fig, folder / "study-bandwidth")
+
+
+def main(folder: Path) -> None:
+    found = compute()
+    for metric in ("ttft", "tpot"):
+        for before, after in itertools.pairwise(TIMES):
+            told = compare(found[before][metric], found[after][metric]).sentence()
+            print(f"{TODAY * before:6,.0f} -> {TODAY * after:6,.0f} GB/s: {told}")
+    for path in draw(found, folder):
         print(f"written to {path}")
 
 

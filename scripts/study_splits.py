@@ -25,23 +25,45 @@ GRID = ["tp=1,2,4,8", "pp=1,2,4,8", "microbatches=1,2,4,8", "batch=1:256:x4"]
 FIXED = ["prompt=1024", f"output={OUTPUT}"]
 WHERE = "tp*pp <= 8 and (microbatches == 1 or microbatches == pp) and microbatches <= batch"
 SPLIT = ("tp", "pp", "microbatches")
+COLUMNS = kind_of("run").columns
+METRICS = (
+    Metric("tokens_per_s_per_user", COLUMNS, ""),
+    Metric("tokens_per_s_per_device", COLUMNS, ""),
+)
+
+
+def compute() -> list[Record]:
+    """Every point of the grid."""
+    base = {"model": MODEL, "on": SYSTEM}
+    return run_sweep(sweep_of("run", base, [*GRID, *FIXED], WHERE)).records()
+
+
+def described(records: list[Record]) -> list[Record]:
+    """What is drawn of each point that fits."""
+    keys = (*SPLIT, "batch", *(m.name for m in METRICS), *(f"{state}_ps" for state in STATES))
+    return [{key: record[key] for key in keys} for record in usable(records)]
+
+
+def draw(records: list[Record], folder: Path) -> list[Path]:
+    """The front of all points, and the bars of those with one batch."""
+    good = usable(records)
+    folder.mkdir(parents=True, exist_ok=True)
+    what = f"{MODEL} on {SYSTEM} · prompt 1024 · output {OUTPUT}"
+    written = plot_front(good, [*SPLIT, "batch"], METRICS, what, folder / "study-front")
+    return written + plot_bars(
+        [r for r in good if r["batch"] == BATCH], what, folder / "study-splits"
+    )
 
 
 def main(folder: Path) -> None:
-    base = {"model": MODEL, "on": SYSTEM}
-    records = run_sweep(sweep_of("run", base, [*GRID, *FIXED], WHERE)).records()
-    columns = kind_of("run").columns
-    user, device = (Metric(f"tokens_per_s_per_{who}", columns, "") for who in ("user", "device"))
+    records = compute()
     good = usable(records)
     print(f"{len(records)} points, {len(good)} of them fit")
+    user, device = METRICS
     for point in pareto(good, user, device):
         named = name_of({key: point[key] for key in (*SPLIT, "batch") if point[key] > 1})
         print(f"{point[user.name]:6.1f} /s/user, {point[device.name]:6.1f} /s/device: {named}")
-    folder.mkdir(parents=True, exist_ok=True)
-    what = f"{MODEL} on {SYSTEM} · prompt 1024 · output {OUTPUT}"
-    written = plot_front(good, [*SPLIT, "batch"], (user, device), what, folder / "study-front")
-    written += plot_bars([r for r in good if r["batch"] == BATCH], what, folder / "study-splits")
-    for path in written:
+    for path in draw(records, folder):
         print(f"written to {path}")
 
 

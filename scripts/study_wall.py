@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from sim.studies.sweep.grid import sweep_of
-from sim.studies.sweep.wall import WallMap, map_wall
+from sim.studies.sweep.wall import WallMap, map_of, map_wall
 from sim.studies.sweep.wall_plot import plot_walls
 
 DEVICE, DTYPE = "xeon-gold-6242", "fp32"
@@ -25,9 +25,27 @@ def wall(model: str, phase: str, *grid: str) -> WallMap:
     return map_wall(sweep_of("run", base, grid), "memory", phase)
 
 
-def main(folder: Path) -> None:
+def compute() -> tuple[WallMap, WallMap]:
+    """The maps of the encoder and of the decoder."""
     encoder = wall("bert-base", "all", "batch=1:64:x2", "seq=8:1024:x2")
     decoder = wall("gpt2", "decode", "batch=1:256:x2", "prompt=8:1024:x2", "output=2")
+    return encoder, decoder
+
+
+def described(maps: tuple[WallMap, WallMap]) -> list[object]:
+    """Both maps as their files hold them."""
+    return [map_of(one) for one in maps]
+
+
+def draw(maps: tuple[WallMap, WallMap], folder: Path) -> list[Path]:
+    """Both maps side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"The memory wall of an encoder and a decoder of the same size · {DEVICE} · {DTYPE}"
+    return plot_walls(maps, folder / "study-wall", title)
+
+
+def main(folder: Path) -> None:
+    maps = encoder, decoder = compute()
     for name, found in (("BERT-Base", encoder), ("GPT-2, decode", decoder)):
         for crossing in found.crossings:
             print(f"{name}, {found.sentence(crossing)}")
@@ -35,9 +53,7 @@ def main(folder: Path) -> None:
         held = [y for y, row in zip(found.y.values, found.share, strict=True) if min_of(row) > 0.5]
         print(f"{name}: less than half of the time on memory at any batch: {free or 'nowhere'}")
         print(f"{name}: more than half of the time on memory at every batch: {held or 'nowhere'}")
-    folder.mkdir(parents=True, exist_ok=True)
-    title = f"The memory wall of an encoder and a decoder of the same size · {DEVICE} · {DTYPE}"
-    for path in plot_walls([encoder, decoder], folder / "study-wall", title):
+    for path in draw(maps, folder):
         print(f"written to {path}")
 
 

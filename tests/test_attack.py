@@ -1,6 +1,7 @@
 """The attack: thousands of bad inputs, each answered by a sentence or by a right result.
 
-The default run takes a part of them; the slow one takes all, and holds the README to their counts.
+The default run takes a part of them; the slow one takes all, and holds the README of `sim/inputs`
+to their counts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from attacks import KINDS, Counts, earlier, judge, total
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[1] / "sim" / "inputs" / "README.md"
 PART = 23  # of so many attempts, the default run makes one
 
 
