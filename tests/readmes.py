@@ -143,12 +143,15 @@ def call(words: Sequence[str]) -> tuple[int, str, str]:
     from sim.cli.app import answer
 
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    columns = os.environ.pop("COLUMNS", None)  # pages show what goes into a pipe
     sys.argv = ["memorywall", *words]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = answer()
     finally:
         sys.argv = before
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
     return code, out.getvalue(), err.getvalue()
 
 
