@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.cost.arith import SCALAR
-from sim.cost.kernels.attention_shape import AttentionShape, attention_shape
+from sim.cost.kernels.attention_shape import attention_shape
 from sim.cost.kernels.registry import chunk_kernel_of
 from sim.cost.model import CostModel, room_for_queries
 from sim.cost.pass_cost import PassCost
@@ -45,7 +45,7 @@ def mixed_cost(
     kernel = chunk_kernel_of(some, rates)
     if count is None or kernel is None:
         return by_operator
-    kind = attention_shape(some.flash, some.traffic)[:6]
+    shape = attention_shape(some.flash, some.traffic)
     longest = room_for_queries(rates.reuse) // (some.flash[0].query_bytes // 2)
 
     def by_sums(decodes: int, keys: int, batch: Chunks) -> PassCost:
@@ -56,7 +56,7 @@ def mixed_cost(
         parts = sequences(decodes, keys, batch)
         matrix, vector, *moved = count(attention, parts, precision, precision.kv_bits)
         several = tuple([part[:3] for part in parts[bool(decodes) :]])
-        shape = AttentionShape(*kind, decodes, keys, several, *moved)
-        return costs.account(kernel.times(SCALAR, rates, shape), matrix + vector, sum(moved))
+        times = kernel.times(SCALAR, rates, shape.over(decodes, keys, several, moved))
+        return costs.account(times, matrix + vector, sum(moved))
 
     return by_sums

@@ -16,6 +16,8 @@ BLOCK = 64  # widths are padded to this much of a key and its value: 32 each
 class AttentionShape(NamedTuple):
     """One attention kernel over a batch; numbers, or arrays of many batches.
 
+    Up to `kv_bits` they are of the kind of attention, then of the batch.
+
     decoding, seen: sequences with one new token behind a cache, and the keys they see together.
     chunks: (sequences, new tokens, context) of all others, equal ones counted.
     queries, written: bytes in and out but for the cache; kv, appended: bytes of the cache that are
@@ -35,6 +37,12 @@ class AttentionShape(NamedTuple):
     written: Any
     kv: Any
     appended: Any
+
+    def over(
+        self, decoding: Any, seen: Any, chunks: tuple[tuple[Any, Any, Any], ...], moved: Any
+    ) -> AttentionShape:
+        """The same attention over another batch; `moved` are its bytes, from `queries` on."""
+        return AttentionShape(*self[:6], decoding, seen, chunks, *moved)
 
     @property
     def elements(self) -> Any:
