@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.cost.model import CostModel, room_for_queries
 from sim.cost.pass_cost import PassCost
 from sim.inputs.catalogue import Value
 from sim.mapping.parallelism import Parallelism
@@ -16,6 +17,7 @@ from sim.scenario import Scenario, resolve
 from sim.serve.pricing import Prefill, Pricer
 from workloads.attention import decoding, flash_operator
 from workloads.block import Lowering
+from workloads.ops import Op
 
 # model, machine, dtype, tp, pp, changes
 SETTINGS: dict[str, tuple[str, str, str | None, int, int, dict[str, Value]]] = {
@@ -103,6 +105,28 @@ def test_decode_curve_equals_the_sums(name: str, count: int, extra: int) -> None
         line = tables.decode_attention(attention, count)
         op = flash_operator("", attention, [decoding(count, visible)], tables.precision)
         assert line(visible) == tables.costs.price(op)
+
+
+def test_a_mixed_step_builds_no_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the prompt whose query rows fill their room on chip; a longer one needs its operator,
+    as one token does, and costs the same either way."""
+    tables, graph = pricers("grouped")
+    ((attention, _),) = tables.attentions
+    rows = attention.heads // attention.kv_heads * 2 * attention.head_dim * 4
+    longest = room_for_queries(tables.costs.rates.reuse) // rows
+    price, priced = CostModel.price, []
+
+    def counted(costs: CostModel, op: Op) -> PassCost:
+        priced.append(op)
+        return price(costs, op)
+
+    monkeypatch.setattr(CostModel, "price", counted)
+    for new, operators in ((2, 0), (longest, 0), (longest + 1, 1), (1, 1)):
+        chunks = [Prefill(new, 300, True), Prefill(40, 0, False)]
+        priced.clear()
+        found = tables.step([500, 70], chunks)
+        assert len(priced) == operators, new
+        assert found == graph.step([500, 70], chunks), new
 
 
 # model, machine, lowering, tp, pp

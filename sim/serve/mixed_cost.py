@@ -10,41 +10,53 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sim.cost.arith import SCALAR
-from sim.cost.kernels.attention_shape import AttentionShape, attention_shape, by_phase
+from sim.cost.kernels.attention_shape import attention_shape
 from sim.cost.kernels.registry import chunk_kernel_of
 from sim.cost.model import CostModel, room_for_queries
 from sim.cost.pass_cost import PassCost
-from workloads.attention import Attended, Core, chunks
+from workloads.attention import Attended, Core, chunks, decoding
 from workloads.model import Attention
 from workloads.ops import Op
 from workloads.precision import Precision
 
+Chunks = dict[tuple[int, int], int]  # number of chunks by (new, cached) tokens
+MixedCost = Callable[[int, int, Chunks], PassCost]
+
 
 def mixed_cost(
     costs: CostModel, core: Core, attention: Attention, precision: Precision
-) -> Callable[[list[Attended]], PassCost]:
-    """The cost of one attention over a batch, by its sequences."""
+) -> MixedCost:
+    """The cost of one attention over a batch: by the number of sequences that decode, the keys that
+    they see together, and the chunks of prompts."""
     assert core.from_sums is not None
-    from_sums, counted, rates = core.from_sums, core.counts, costs.rates
+    build, count, rates = core.from_sums, core.counts, costs.rates
 
-    def build(parts: list[Attended]) -> Op:
-        return from_sums("attention", attention, parts, precision)
+    def sequences(decodes: int, keys: int, batch: Chunks) -> list[Attended]:
+        parts = [decoding(decodes, keys)] if decodes else []
+        for (new, cached), times in batch.items():
+            parts.append(chunks(attention, times, new, cached))
+        return parts
 
-    some = build([chunks(attention, 1, 2, 0)])
+    def by_operator(decodes: int, keys: int, batch: Chunks) -> PassCost:
+        parts = sequences(decodes, keys, batch)
+        return costs.price(build("attention", attention, parts, precision))
+
+    some: Op = build("attention", attention, sequences(0, 0, {(2, 0): 1}), precision)
     kernel = chunk_kernel_of(some, rates)
-    if counted is None or kernel is None:
-        return lambda parts: costs.price(build(parts))
-    kind = attention_shape(some.flash, some.traffic)[:6]
-    per_token = some.flash[0].query_bytes // some.flash[0].new
-    longest = room_for_queries(rates.reuse) // per_token  # a longer one streams its keys again
-    kv_bits = precision.kv_bits
+    if count is None or kernel is None:
+        return by_operator
+    shape = attention_shape(some.flash, some.traffic)
+    longest = room_for_queries(rates.reuse) // (some.flash[0].query_bytes // 2)
 
-    def cost(parts: list[Attended]) -> PassCost:
-        decoding, seen, several = by_phase(parts, True)
-        if not several or max([new for _, new, _ in several]) > longest:
-            return costs.price(build(parts))
-        matrix, vector, *moved = counted(attention, parts, precision, kv_bits)
-        shape = AttentionShape(*kind, decoding, seen, several, *moved)
-        return costs.account(kernel.times(SCALAR, rates, shape), matrix + vector, sum(moved))
+    def by_sums(decodes: int, keys: int, batch: Chunks) -> PassCost:
+        for new, _ in batch:
+            # One token is a decoding sequence, and more than `longest` stream their keys again.
+            if not 1 < new <= longest:
+                return by_operator(decodes, keys, batch)
+        parts = sequences(decodes, keys, batch)
+        matrix, vector, *moved = count(attention, parts, precision, precision.kv_bits)
+        several = tuple([part[:3] for part in parts[bool(decodes) :]])
+        times = kernel.times(SCALAR, rates, shape.over(decodes, keys, several, moved))
+        return costs.account(times, matrix + vector, sum(moved))
 
-    return cost
+    return by_sums

@@ -3,8 +3,9 @@
 Operators tell which numbers of the batch they vary with (`Op.varies`). Those of tokens and rows are
 tabulated (`sim.serve.token_table`). Those of contexts are built for the batch: from sums over it
 where their core can be built from sums (`workloads.attention.Core.from_sums`), else sequence by
-sequence. `Pricer(exact_graph=True)` is the long way, the whole graph of every step. All ways take
-their costs from the same `CostModel`, and agree to the picosecond.
+sequence. Fused attention is priced from these sums without its operator (`sim.serve.decode_cost`,
+`sim.serve.mixed_cost`). `Pricer(exact_graph=True)` is the long way, the whole graph of every step.
+All ways take their costs from the same `CostModel`, and agree to the picosecond.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from sim.mapping.plan import stage_table
 from sim.mapping.priced import Step, TensorGroup, output_exchange, price_blocks
 from sim.scenario import Resolved
 from sim.serve.decode_cost import decode_cost
-from sim.serve.mixed_cost import mixed_cost
+from sim.serve.mixed_cost import Chunks, MixedCost, mixed_cost
 from sim.serve.token_table import ModelShare, TokenTable
-from workloads.attention import Attended, chunks, core_of, decoding
+from workloads.attention import Attended, core_of, decoding
 from workloads.batch import Batch, Sequence
 from workloads.block import Block, Context
 from workloads.blocks import attend
@@ -63,7 +64,7 @@ class Pricer:
         self.tabled = self.separable and all(self._sums_suffice(a) for a, _ in self.attentions)
         self.table = TokenTable(self.share, self._exchange)
         self._decodes: dict[int, list[Callable[[int], Amounts]]] = {}  # by sequences, see below
-        self._mixed = [self._mixed_attention(a) for a, _ in self.attentions] if self.tabled else []
+        self._mixed = self._mixed_attentions() if self.tabled else []
 
     def _sums_suffice(self, attention: Attention) -> bool:
         """Whether the sums of a batch say all that this attention depends on."""
@@ -110,7 +111,9 @@ class Pricer:
             (self._summed(self._context_ops(attention, batch)), counts)
             for attention, counts in self.attentions
         ]
-        return self._with_table(len(contexts), prefills, costs)
+        tokens = len(contexts) + sum(p.new for p in prefills)
+        rows = len(contexts) + sum(p.last for p in prefills)
+        return self._with_table(tokens, rows, costs)
 
     def summed_step(
         self, decodes: int, keys: Callable[[Attention], int], prefills: list[Prefill]
@@ -122,21 +125,25 @@ class Pricer:
                 (line(keys(attention)), layers)
                 for line, (attention, layers) in zip(lines, self.attentions, strict=True)
             ]
-            return self._with_table(decodes, prefills, alone)
-        counts: dict[tuple[int, int], int] = {}  # chunks by (new, cached)
+            return self._with_table(decodes, decodes, alone)
+        tokens = rows = decodes
+        batch: Chunks = {}
         for p in prefills:
-            counts[p.new, p.cached] = counts.get((p.new, p.cached), 0) + 1
-        costs: list[tuple[Amounts, list[int]]] = []
-        for price, (attention, layers) in zip(self._mixed, self.attentions, strict=True):
-            parts = [decoding(decodes, keys(attention))] if decodes else []
-            for (new, cached), count in counts.items():
-                parts.append(chunks(attention, count, new, cached))
-            costs.append((price(parts), layers))
-        return self._with_table(decodes, prefills, costs)
+            tokens += p.new
+            rows += p.last
+            batch[p.new, p.cached] = batch.get((p.new, p.cached), 0) + 1
+        costs: list[tuple[Amounts, list[int]]] = [
+            (cost(decodes, keys(attention), batch), layers)
+            for cost, attention, layers in self._mixed
+        ]
+        return self._with_table(tokens, rows, costs)
 
-    def _mixed_attention(self, attention: Attention) -> Callable[[list[Attended]], Amounts]:
-        """The cost of an attention over prompts and decoding sequences."""
-        return mixed_cost(self.costs, core_of(attention, self.lowering), attention, self.precision)
+    def _mixed_attentions(self) -> list[tuple[MixedCost, Attention, list[int]]]:
+        """The costs of the kinds of attention over prompts and decoding sequences."""
+        return [
+            (mixed_cost(self.costs, core_of(a, self.lowering), a, self.precision), a, layers)
+            for a, layers in self.attentions
+        ]
 
     def _decode_attentions(self, count: int) -> list[Callable[[int], Amounts]]:
         """`decode_attention` of each kind of attention, with `count` sequences."""
@@ -147,13 +154,9 @@ class Pricer:
         return known
 
     def _with_table(
-        self, decodes: int, prefills: list[Prefill], costs: list[tuple[Amounts, list[int]]]
+        self, tokens: int, rows: int, costs: list[tuple[Amounts, list[int]]]
     ) -> list[PassCost]:
         """The costs of attentions in so many layers of each stage, and all the rest."""
-        tokens, rows = decodes, decodes
-        for p in prefills:
-            tokens += p.new
-            rows += p.last
         result = self.linear(tokens, rows)
         for cost, counts in costs:
             for stage, count in enumerate(counts):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sim.cost.kernels.price import Times
 from sim.cost.kernels.rates import Rates
-from workloads.attention import Attended
 from workloads.ops import Flash, Traffic
 
 BLOCK = 64  # widths are padded to this much of a key and its value: 32 each
@@ -17,6 +15,8 @@ BLOCK = 64  # widths are padded to this much of a key and its value: 32 each
 
 class AttentionShape(NamedTuple):
     """One attention kernel over a batch; numbers, or arrays of many batches.
+
+    Up to `kv_bits` they are of the kind of attention, then of the batch.
 
     decoding, seen: sequences with one new token behind a cache, and the keys they see together.
     chunks: (sequences, new tokens, context) of all others, equal ones counted.
@@ -38,6 +38,12 @@ class AttentionShape(NamedTuple):
     kv: Any
     appended: Any
 
+    def over(
+        self, decoding: Any, seen: Any, chunks: tuple[tuple[Any, Any, Any], ...], moved: Any
+    ) -> AttentionShape:
+        """The same attention over another batch; `moved` are its bytes, from `queries` on."""
+        return AttentionShape(*self[:6], decoding, seen, chunks, *moved)
+
     @property
     def elements(self) -> Any:
         """Query rows x width, over all heads and sequences."""
@@ -58,7 +64,18 @@ class AttentionShape(NamedTuple):
 def attention_shape(flash: tuple[Flash, ...], traffic: Traffic) -> AttentionShape:
     """The sums of an operator."""
     first = flash[0]
-    decoding, seen, chunks = by_phase(flash, first.cached)
+    decoding: Any = 0
+    seen: Any = 0
+    chunks = []
+    for f in flash:
+        one = f.new == 1
+        if isinstance(one, np.ndarray) and f.cached:
+            decoding, seen = decoding + f.sequences * one, seen + f.keys * one
+            chunks.append((f.sequences * (1 - one), f.new, f.context))
+        elif f.cached and one:
+            decoding, seen = decoding + f.sequences, seen + f.keys
+        else:
+            chunks.append((f.sequences, f.new, f.context))
     return AttentionShape(
         heads=first.heads,
         kv_heads=first.kv_heads,
@@ -68,36 +85,12 @@ def attention_shape(flash: tuple[Flash, ...], traffic: Traffic) -> AttentionShap
         kv_bits=first.kv_bits,
         decoding=decoding,
         seen=seen,
-        chunks=chunks,
+        chunks=tuple(chunks),
         queries=traffic.read,
         written=traffic.written,
         kv=traffic.kv_read,
         appended=traffic.kv_written,
     )
-
-
-def by_phase(
-    parts: Iterable[Flash | Attended], cached: bool
-) -> tuple[Any, Any, tuple[tuple[Any, Any, Any], ...]]:
-    """(`decoding`, `seen`, `chunks`) of a kernel over these sequences.
-
-    One new token is a decoding sequence if there is a cache that it can be behind.
-    """
-    decoding: Any = 0
-    seen: Any = 0
-    chunks = []
-    for part in parts:
-        one = part.new == 1
-        if not cached:
-            chunks.append((part.sequences, part.new, part.context))
-        elif isinstance(one, np.ndarray):
-            decoding, seen = decoding + part.sequences * one, seen + part.keys * one
-            chunks.append((part.sequences * (1 - one), part.new, part.context))
-        elif one:
-            decoding, seen = decoding + part.sequences, seen + part.keys
-        else:
-            chunks.append((part.sequences, part.new, part.context))
-    return decoding, seen, tuple(chunks)
 
 
 def score_flops(shape: AttentionShape) -> Any:
