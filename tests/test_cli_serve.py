@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sim.cli.app import app
 from sim.serve.config import RequestTraffic, Serving
 from sim.serve.serving import serve
 from sim.serve.session import share_done
@@ -242,3 +244,14 @@ def test_replicas_over_processes_are_the_same_as_in_one(monkeypatch: pytest.Monk
     spread = serve(serving)
     assert spread.requests.frame().equals(alone.requests.frame())
     assert spread.outcomes == alone.outcomes
+
+
+def test_a_run_without_host_time_says_what_an_engine_would_add() -> None:
+    words = ["serve", "gpt2", "--on", "h100-sxm", "--arrivals", "poisson:20", "--num-requests", "9"]
+    for more, told in (
+        ([], True),
+        (["--engine", "vllm-0.12"], False),
+        (["--host-time-us", "9"], False),
+    ):
+        shown = " ".join(CliRunner().invoke(app, [*words, *more]).output.split())
+        assert ("host time: none; --engine vllm-0.12 would add about" in shown) == told

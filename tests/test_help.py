@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from typing import Any
 
 import pytest
 import typer
-from commands import command
+from commands import COMMAND, command
 
 from sim.cli.app import app
 from sim.cli.help import COMMANDS, EXAMPLES, OPTIONS
@@ -84,3 +86,32 @@ def test_an_example_runs(line: str, tmp_path: Any, monkeypatch: pytest.MonkeyPat
     process = command(*shlex.split(line)[1:])
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("run llama-3.1-", {"llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b"}),
+        ("serve gpt2-", {"gpt2-medium", "gpt2-large", "gpt2-xl"}),
+        ("run gpt2 --on hgx-h1", {"hgx-h100"}),
+        ("sweep gpt2 --on l4", {"l4", "l40s"}),
+        ("traces show azure-conv", {"azure-conv-2023-sample"}),
+        ("what-if run quantised-", {"quantised-kv", "quantised-weights"}),
+    ],
+)
+def test_the_shell_completes_names(words: str, names: set[str]) -> None:
+    count = len(words.split())
+    process = subprocess.run(
+        [COMMAND],
+        env={
+            **os.environ,
+            "_MEMORYWALL_COMPLETE": "complete_bash",
+            "COMP_WORDS": f"memorywall {words}",
+            "COMP_CWORD": str(count),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert set(process.stdout.split()) == names

@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from sim.cli.catalogue import catalogue_app
+from sim.cli.completion import models
 from sim.cli.help import HelpfulCommand, HelpfulGroup
 from sim.cli.measure import measure
 from sim.cli.options import OPEN, flags_of, record_of, with_options
@@ -63,8 +64,9 @@ def run(
     model: Annotated[
         str,
         typer.Argument(
+            autocompletion=models,
             help="A model of the catalogue, a config.json (or its folder), a model TOML, "
-            "or a scenario TOML"
+            "or a scenario TOML",
         ),
     ],
     prefetch: Annotated[

@@ -14,6 +14,7 @@ from msgspec import NODEFAULT
 from msgspec import inspect as fields
 from typer.core import TyperCommand
 
+from sim.cli.completion import machines, models, traces
 from sim.cli.help import HelpfulCommand, parameters
 from sim.errors import InputError, quoted
 from sim.inputs.explain import explained
@@ -38,6 +39,7 @@ _PLUGINS = inspect.Parameter(
     ],
 )
 T = TypeVar("T", bound=msgspec.Struct)
+COMPLETED = {"on": machines, "device": machines, "model": models, "trace": traces}
 OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}  # of commands with every key
 Flags = dict[str, Any]  # values of flags by field, nested as the records are
 _NUMBERS: dict[type[fields.Type], Callable[[str], float]] = {
@@ -203,6 +205,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         metavar=None if plain is bool else _values(setting),
         show_default=False,
         rich_help_panel=setting.group or None,
+        autocompletion=COMPLETED.get(setting.path[-1]),
     )
     return inspect.Parameter(
         "__".join(setting.path),

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.completion import models
 from sim.cli.options import flags_of, record_of
 
 
 def serve(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model as for `run`, or the TOML of serving")],
+    model: Annotated[
+        str,
+        typer.Argument(autocompletion=models, help="A model as for `run`, or the TOML of serving"),
+    ],
 ) -> None:
     """Serve a stream of requests, and account for the time of each and of every device."""
     from sim.cli.run import document_of

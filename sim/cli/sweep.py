@@ -6,10 +6,15 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.completion import models
 from sim.cli.options import open_record_of
 
 Scenario = Annotated[
-    str, typer.Argument(help="A model as for `run`, or the TOML of a run or of a serving run")
+    str,
+    typer.Argument(
+        autocompletion=models,
+        help="A model as for `run`, or the TOML of a run or of a serving run",
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sim.cli.completion import traces as samples
 from sim.cli.help import HelpfulCommand, HelpfulGroup
 
 app = typer.Typer(
@@ -25,15 +26,17 @@ def default(context: typer.Context) -> None:
 def list_them() -> None:
     """List the samples that come with the program."""
     from sim.cli.catalogue import print_table
-    from sim.inputs.traces.samples import samples
+    from sim.inputs.traces.samples import samples as shipped
 
-    rows = [[name, f"{one.rows:,}", one.about] for name, one in samples().items()]
+    rows = [[name, f"{one.rows:,}", one.about] for name, one in shipped().items()]
     print_table("traces", ["sample", "requests", "of"], rows)
 
 
 @app.command(cls=HelpfulCommand)
 def show(
-    trace: Annotated[str, typer.Argument(help="A sample of the list, or a file")],
+    trace: Annotated[
+        str, typer.Argument(autocompletion=samples, help="A sample of the list, or a file")
+    ],
     on_bad_row: Annotated[
         str, typer.Option(help="What to do with a bad row: fail, or skip")
     ] = "fail",
@@ -42,7 +45,7 @@ def show(
     from sim.inputs.documents import checked
     from sim.inputs.traces import FORMATS, Selection, read_trace
     from sim.inputs.traces.profile import PERCENTILES, profile_of
-    from sim.inputs.traces.samples import samples
+    from sim.inputs.traces.samples import samples as shipped
     from sim.output.report import counted, duration, plain_table
     from sim.output.terminal import print_document, terminal
     from workloads.synthetic import Constant
@@ -74,7 +77,7 @@ def show(
         percentiles = (f"{p:,.0f}" for p in x.percentiles)
         table.add_row(name, f"{x.mean:,.1f}", *percentiles, f"{x.largest:,}")
     console.print(table)
-    if sample := samples().get(trace):
+    if sample := shipped().get(trace):
         console.print(f"  source: {sample.source}")
         console.print(f"  licence: {sample.licence}")
         console.print(f"  all: {sample.whole}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sim.cli.completion import models, what_ifs
 from sim.cli.help import HelpfulCommand, HelpfulGroup
 from sim.cli.options import OPEN, open_record_of, record_of, with_options
 
@@ -13,7 +14,8 @@ SESSION = "sim.studies.whatif.session"
 Subject = Annotated[
     str,
     typer.Argument(
-        help="A model as for `run`, the TOML of a run or of a serving run, or a result folder"
+        autocompletion=models,
+        help="A model as for `run`, the TOML of a run or of a serving run, or a result folder",
     ),
 ]
 
@@ -70,7 +72,9 @@ def list_() -> None:
 
 
 @what_if.command(cls=HelpfulCommand)
-def show(name: Annotated[str, typer.Argument(help="A name of the list")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(autocompletion=what_ifs, help="A name of the list")],
+) -> None:
     """The TOML of a question, to read, to copy and to change."""
     from sim.studies.whatif.session import show_what_if
 
@@ -80,7 +84,10 @@ def show(name: Annotated[str, typer.Argument(help="A name of the list")]) -> Non
 @what_if.command(context_settings=OPEN, cls=with_options(f"{SESSION}:NamedOptions"))
 def run(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A name of the list, or a TOML of your own")],
+    name: Annotated[
+        str,
+        typer.Argument(autocompletion=what_ifs, help="A name of the list, or a TOML of your own"),
+    ],
 ) -> None:
     """Run every variant of a question, and put the numbers that others claim beside ours."""
     from sim.studies.whatif.session import NamedOptions, answer_what_if

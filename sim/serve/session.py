@@ -14,15 +14,16 @@ import msgspec
 from msgspec import Meta
 from rich.console import Console
 
-from sim.clock import ticks
+from sim.clock import seconds, ticks
 from sim.cost.model import matrix_rate
 from sim.errors import InputError
 from sim.output.folder import check_replaceable
 from sim.output.html.page import add_report, check_report
 from sim.output.options import Output, Report
-from sim.output.report import counted
+from sim.output.report import counted, duration
 from sim.output.terminal import print_document, terminal
 from sim.serve.config import RequestTraffic, Serving
+from sim.serve.host import host_of, load_engine
 from sim.serve.intervals import in_summary
 from sim.serve.knobs import Slo
 from sim.serve.output import SERVE_RESULT, ServeFiles, print_summary, write_serve
@@ -30,6 +31,9 @@ from sim.serve.record import ServeRecord
 from sim.serve.serving import Served, serve
 from sim.serve.shard import Progress, Reached
 from sim.serve.summary import Fleet, summarise
+from sim.states import BUBBLE, STATES
+
+SHOWN_ENGINE = "vllm-0.12"  # whose host time is told where a run has none
 
 
 class ServeOutput(Output, frozen=True, kw_only=True):
@@ -131,7 +135,25 @@ def show_served(served: Served, metrics: dict[str, Any], console: Console) -> No
         shown += "; ..." if served.refusals > 6 else ""
         refused = counted(served.refusals, "request")
         console.print(f"  {refused} can never fit into the KV memory, by number: {shown}")
+    if note := host_note(served, metrics):
+        console.print(f"  {note}")
     print_summary(metrics, console)
+
+
+def host_note(served: Served, metrics: dict[str, Any]) -> str:
+    """What the host of a measured engine would add to a mean step; "" where a run has host time."""
+    serving = served.serving
+    if serving.engine or serving.host_time_us or not metrics["steps"]:
+        return ""
+    split = serving.parallelism
+    busy = sum(metrics["account_ps"][state] for state in STATES[:BUBBLE])
+    kernels = round(busy / (split.tp * split.pp * metrics["steps"]))
+    sequences = round(metrics["output_tokens"] / metrics["steps"])
+    added = host_of(load_engine(SHOWN_ENGINE)).added(kernels, sequences, prompts=False)
+    return (
+        f"host time: none; --engine {SHOWN_ENGINE} would add about {duration(seconds(added))} to a "
+        f"mean step of {duration(seconds(kernels))}"
+    )
 
 
 def ticks_of(window: tuple[float, float] | None) -> tuple[int, int] | None:
