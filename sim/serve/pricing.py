@@ -1,11 +1,10 @@
 """What one step of a replica costs, without building the graph of every step.
 
 Operators tell which numbers of the batch they vary with (`Op.varies`). Those of tokens and rows are
-tabulated (`sim.serve.token_table`). Those of contexts are built for the batch: from sums over it
-where their core can be built from sums (`workloads.attention.Core.from_sums`), else sequence by
-sequence. Fused attention is priced from these sums without its operator (`sim.serve.decode_cost`,
-`sim.serve.mixed_cost`). `Pricer(exact_graph=True)` is the long way, the whole graph of every step.
-All ways take their costs from the same `CostModel`, and agree to the picosecond.
+tabulated (`sim.serve.token_table`). Those of contexts are priced from sums over the batch where
+their core can be (`workloads.attention.Core.from_sums`): in closed form (`sim.serve.decode_cost`,
+`sim.serve.mixed_cost`) or as an operator. Else they are built sequence by sequence. `Pricer(
+exact_graph=True)` is the long way, the whole graph of every step. All ways agree to the picosecond.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Replica:
         self.stop: Callable[[], bool] = lambda: False  # checked between steps
         self.finished = self.flops = self.hbm_bytes = self.steps = 0
         self.engine = Engine()
-        self.next_arrival: Callable[[], int] | None = None
+        self.horizon: Callable[[], int] = lambda: 0  # a tick before which no request arrives
         self._change: Event | None = None
 
     def start(self, engine: Engine, next_arrival: Callable[[], int] | None = None) -> None:
@@ -92,12 +92,9 @@ class Replica:
         next_arrival: a tick before which no request arrives, where more is known of it than that
         nothing happens before the engine's horizon.
         """
-        self.engine, self.next_arrival, self._change = engine, next_arrival, None
+        self.engine, self._change = engine, None
+        self.horizon = next_arrival or (lambda: engine.horizon)
         engine.start(self.worker.process(self, engine))
-
-    def horizon(self) -> int:
-        """A tick before which no request arrives."""
-        return self.next_arrival() if self.next_arrival else self.engine.horizon
 
     def push(self, request: Request) -> bool:
         """A request arrives now. False if it can never fit into the KV memory."""
