@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,14 @@ def test_a_sweep_of_serving_goes_on_in_its_folder(tmp_path: Path) -> None:
 def test_a_mistake_is_one_sentence(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_pandas_is_an_extra() -> None:
+    result = run("gpt2", **RUN)
+    if find_spec("pandas") and find_spec("pyarrow"):
+        assert len(result.to_pandas("passes")) == 3
+    else:
+        with pytest.raises(
+            InputError, match=r"install the extra: pip install 'memorywall\[pandas\]'"
+        ):
+            result.to_pandas()

@@ -23,9 +23,9 @@ def document_of(
     """(run or serve, document) of a scenario with keys over it.
 
     scenario: a `Scenario`, a `Serving`, a model, or the TOML of a scenario. keys: as `--set` takes
-    them, with their values; `set` is a mapping of hardware and model keys to values or factors
-    ("*2", "-10%"). kind: run or serve; if not given, the names of the keys and of the `hints`
-    decide. Raises InputError.
+    them, with their values, or the name of a nested record with a mapping; `set` is a mapping of
+    hardware and model keys to values or factors ("*2", "-10%"). kind: run or serve; if not given,
+    the names of the keys and of the `hints` decide. Raises InputError.
     """
     keys = dict(keys)
     hardware = keys.pop("set", {})
@@ -42,7 +42,10 @@ def document_of(
     else:
         raise InputError("a scenario is a Scenario, a Serving, a model's name or a TOML file")
     for key, value in keys.items():
-        base = with_value(base, path_of(key, kind_of(found).keys, "key"), value)
+        if isinstance(value, Mapping) and key in kind_of(found).record.__struct_fields__:
+            base = {**base, key: {**base.get(key, {}), **value}}
+        else:
+            base = with_value(base, path_of(key, kind_of(found).keys, "key"), value)
     return found, changed(found, base, texts)
 
 
