@@ -18,9 +18,13 @@ WRITTEN = json.loads(pictures.DATA.read_text(encoding="utf-8"))
 
 
 def assert_same(ours: Any, written: Any, where: str) -> None:
-    """Equal, floats to eight digits."""
+    """Equal, floats to eight digits; the version that computed them does not count."""
     if isinstance(written, dict):
         assert isinstance(ours, dict), where
+        ours, written = (
+            {key: value for key, value in one.items() if key != "memorywall"}
+            for one in (ours, written)
+        )
         assert list(ours) == list(written), where
         for key, value in written.items():
             assert_same(ours[key], value, f"{where}: {key}")
