@@ -167,10 +167,8 @@ class Pricer:
         """What varies with `tokens` new tokens and `rows` rows alone."""
         if tokens == rows:
             return list(self.table.decode(tokens))
-        body = self.table.parts(tokens)[0]
-        if not rows:
-            return list(body)
-        return list(map(add, body, self.table.parts(rows)[1]))
+        body = self.table.tokens(tokens)
+        return list(map(add, body, self.table.rows(rows))) if rows else list(body)
 
     def _batch(self, contexts: list[int], prefills: list[Prefill]) -> Batch:
         answers = self.model.decoder is not None  # an encoder's answer is pooled

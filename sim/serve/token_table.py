@@ -1,8 +1,9 @@
 """The part of a step that depends on the number of new tokens alone, as a table.
 
 The operators that vary with tokens and those that vary with rows (`Op.varies`) are priced from the
-graph for a run of token counts at once, as arrays. If an operator branches, so that no formula
-covers a run of counts, they are priced count by count.
+graph for a run of counts at once, as arrays. They are priced apart: a step has many tokens, but few
+rows. If an operator branches, so that no formula covers a run of counts, they are priced count by
+count.
 """
 
 from __future__ import annotations
@@ -53,56 +54,62 @@ class ModelShare(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TablePart(msgspec.Struct, frozen=True):
-    """A block of one stage, `times` over, by token count: its operators that vary with tokens, and
-    those that vary with rows."""
+    """A block of one stage, `times` over: its operators that vary with a count, by this count."""
 
     stage: int
     times: int
-    body: BlockSums
-    head: BlockSums
+    sums: BlockSums
 
 
 class TokenTable:
-    """Costs by stage of (the operators that vary with tokens, those that vary with rows)."""
+    """Costs by stage of the operators that vary with tokens, and of those that vary with rows."""
 
     def __init__(self, share: ModelShare, exchange: Exchanger) -> None:
         self.share, self.exchange = share, exchange
         branches = any(op.branches for _, op in share.token_graph(1).ops())
         self.length = 1 if branches else RUN
-        self._runs: dict[int, list[TablePart]] = {}
-        self._known: dict[int, tuple[list[PassCost], list[PassCost]]] = {}
+        self._runs: dict[tuple[str, int], list[TablePart]] = {}
+        self._tokens: dict[int, list[PassCost]] = {}
+        self._rows: dict[int, list[PassCost]] = {}
         self._decodes: dict[int, list[PassCost]] = {}
 
-    def parts(self, count: int) -> tuple[list[PassCost], list[PassCost]]:
-        """Of `count` tokens, and of `count` rows; at least one."""
-        known = self._known.get(count)
+    def tokens(self, count: int) -> list[PassCost]:
+        """Of `count` new tokens; at least one."""
+        known = self._tokens.get(count)
         if known is None:
-            known = self._known[count] = self._assembled(count)
+            known = self._tokens[count] = self._assembled("tokens", count)
+        return known
+
+    def rows(self, count: int) -> list[PassCost]:
+        """Of `count` rows; at least one."""
+        known = self._rows.get(count)
+        if known is None:
+            known = self._rows[count] = self._assembled("rows", count)
         return known
 
     def decode(self, count: int) -> list[PassCost]:
         """Of a step that decodes `count` sequences: as many tokens as rows."""
         known = self._decodes.get(count)
         if known is None:
-            known = self._decodes[count] = list(map(add, *self.parts(count)))
+            known = self._decodes[count] = list(map(add, self.tokens(count), self.rows(count)))
         return known
 
-    def _assembled(self, count: int) -> tuple[list[PassCost], list[PassCost]]:
+    def _assembled(self, varies: str, count: int) -> list[PassCost]:
         run, at = divmod(count - 1, self.length)
-        if run not in self._runs:
-            self._runs[run] = self._priced(run * self.length + 1)
-        body, head = ([FREE] * self.share.stages for _ in range(2))
-        for part in self._runs[run]:
-            for side, sums in ((body, part.body), (head, part.head)):
-                stage = part.stage
-                side[stage] = add(side[stage], _at(sums, at), part.times)
-                for e in sums.exchanges:
-                    step = self.exchange(stage, e.kind, e.name, int(e.nbytes[at]))
-                    side[stage] = add(side[stage], step.price, part.times)
-        return body, head
+        parts = self._runs.get((varies, run))
+        if parts is None:
+            parts = self._runs[varies, run] = self._priced(varies, run * self.length + 1)
+        costs = [FREE] * self.share.stages
+        for part in parts:
+            stage, sums = part.stage, part.sums
+            costs[stage] = add(costs[stage], _at(sums, at), part.times)
+            for e in sums.exchanges:
+                step = self.exchange(stage, e.kind, e.name, int(e.nbytes[at]))
+                costs[stage] = add(costs[stage], step.price, part.times)
+        return costs
 
-    def _priced(self, first: int) -> list[TablePart]:
-        """The blocks of the run of counts from `first` on."""
+    def _priced(self, varies: str, first: int) -> list[TablePart]:
+        """The blocks of the run of counts from `first` on: their operators that vary with these."""
         share, many = self.share, self.length > 1
         counts = np.arange(first, first + self.length) if many else first  # [run]
         places: dict[tuple[int, int], int] = {}
@@ -111,19 +118,16 @@ class TokenTable:
             key = id(placed.block), share.stage_of[placed.stack, placed.layer]
             places[key] = places.get(key, 0) + 1
             blocks[key[0]] = placed.block
-        sums = {
-            key: [
-                sums_of(
-                    (op for op in block.ops if op.varies == varies),
-                    share.costs,
-                    self.length,
-                    share.ways,
-                )
-                for varies in ("tokens", "rows")
-            ]
-            for key, block in blocks.items()
-        }
-        return [TablePart(stage, times, *sums[key]) for (key, stage), times in places.items()]
+        sums = {}
+        for number, block in blocks.items():
+            ops = [op for op in block.ops if op.varies == varies]
+            if ops:
+                sums[number] = sums_of(ops, share.costs, self.length, share.ways)
+        return [
+            TablePart(stage, times, sums[number])
+            for (number, stage), times in places.items()
+            if number in sums
+        ]
 
 
 def _at(sums: BlockSums, at: int) -> PassCost:
