@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from sim.cli.app import app
 from sim.cli.help import EXAMPLES
+from sim.output.report import to_precision
 from sim.output.terminal import FoldingTable, terminal
 
 QUICK = {
@@ -139,3 +140,20 @@ def test_the_examples_of_the_help_name_commands_that_have_documents() -> None:
     assert {name.split()[0] for name in EXAMPLES} - known <= {
         *("timeline", "report", "validate", "calibrate", "measure", "tour"),
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "shown"),
+    [
+        (852.6, 721.3, 964.4, 850.0),
+        (42.16, 35.34, 47.92, 42.2),
+        (6.382, 5.349, 7.261, 6.38),
+        (1944.7, 1944.6, 1944.8, 1944.7),
+        (150.0, 150.0, 150.0, 150.0),
+        (123456.0, 1e5, 3e5, 120000.0),
+    ],
+)
+def test_a_number_is_as_precise_as_its_interval(
+    value: float, low: float, high: float, shown: float
+) -> None:
+    assert to_precision(value, low, high) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,16 @@ def duration(t: float) -> str:
         if t >= size:
             return f"{t / size:.4g} {unit}"
     return "0 s" if t == 0 else f"{t / 1e-12:.4g} ps"
+
+
+def to_precision(value: float, low: float, high: float) -> float:
+    """A value as precisely as it is known: to a tenth of half the width of its interval, rounded
+    down to a power of ten. A value without a width stays as it is."""
+    half = (high - low) / 2
+    if not half > 0:
+        return value
+    digits = -(math.floor(math.log10(half)) - 1)
+    return round(value, digits)
 
 
 def counted(count: int, what: str) -> str:
@@ -77,12 +88,11 @@ def print_banner(result: Result, console: Console) -> None:
     if made_for and r.context > made_for:
         grown = f"the context grows to {r.context} tokens"
         console.print(f"  note: {grown}; {r.model.name} is designed for {made_for}")
-    parts = [f"makespan {duration(m.makespan_s)}"]
-    if m.ttft_s is not None and m.tpot_s is not None:
-        parts.append(f"TTFT {duration(m.ttft_s)}")
-        parts += [f"TPOT {duration(m.tpot_s)}"] if m.tpot_s else []
-    parts += [f"{m.tokens_per_s:,.0f} tokens/s", f"{m.tokens_per_s_per_device:,.0f} /s/device"]
-    console.print("  " + ", ".join(parts))
+    named = [("makespan", m.makespan_s), ("ttft", m.ttft_s), ("tpot", m.tpot_s)]
+    parts = [f"{_shown(name)} {_time(result, name, t)}" for name, t in named if t]
+    rates = (m.tokens_per_s, m.tokens_per_s_per_device)
+    all_, each = (_rate(result, rate) for rate in rates)
+    console.print("  " + ", ".join([*parts, f"{all_} tokens/s", f"{each} /s/device"]))
     if result.intervals:
         console.print("  80 % intervals: " + ", ".join(interval_parts(result)))
     console.print(
@@ -98,10 +108,27 @@ def interval_parts(result: Result) -> list[str]:
     for name, value in (("makespan", m.makespan_s), ("ttft", m.ttft_s), ("tpot", m.tpot_s)):
         if value and name in intervals:
             low, high = intervals[name].of(value)
-            shown = "makespan" if name == "makespan" else name.upper()
-            parts.append(f"{shown} {duration(low)} to {duration(high)}")
+            ends = (duration(to_precision(end, low, high)) for end in (low, high))
+            parts.append(f"{_shown(name)} {' to '.join(ends)}")
     low, high = intervals["makespan"].inverse.of(m.tokens_per_s)
+    low, high = (to_precision(end, low, high) for end in (low, high))
     return [*parts, f"{low:,.0f} to {high:,.0f} tokens/s"]
+
+
+def _shown(name: str) -> str:
+    return "makespan" if name == "makespan" else name.upper()
+
+
+def _time(result: Result, name: str, value: float) -> str:
+    """A time to the precision of its interval, where it has one."""
+    known = result.intervals.get(name)
+    return duration(to_precision(value, *known.of(value)) if known else value)
+
+
+def _rate(result: Result, value: float) -> str:
+    """Tokens per second to the precision of the makespan's interval."""
+    known = result.intervals.get("makespan")
+    return f"{to_precision(value, *known.inverse.of(value)) if known else value:,.0f}"
 
 
 def title(result: Result) -> str:

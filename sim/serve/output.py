@@ -15,7 +15,7 @@ from sim.clock import seconds
 from sim.output.export import TABLE_FORMATS
 from sim.output.files import atomic_write
 from sim.output.folder import REPORT, ResultKind, replacing
-from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity
+from sim.output.report import STATE_HEADS, counted, duration, plain_table, quantity, to_precision
 from sim.serve.columns import collect_steps
 from sim.serve.latency import LATENCIES, PERCENTILES
 from sim.serve.live import PARTS
@@ -139,13 +139,13 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 def _sure(intervals: Mapping[str, list[float]]) -> list[str]:
     parts = [
-        f"mean {NAMES[name]} {duration(low)} to {duration(high)}"
+        f"mean {NAMES[name]} {' to '.join(duration(to_precision(end, *ends)) for end in ends)}"
         for name in ("ttft", "tpot")
         if (ends := intervals.get(f"{name}_s"))
-        for low, high in [ends]
     ]
     if ends := intervals.get("generation_throughput"):
-        parts.append(f"{ends[0]:,.0f} to {ends[1]:,.0f} tokens/s out")
+        low, high = (to_precision(end, *ends) for end in ends)
+        parts.append(f"{low:,.0f} to {high:,.0f} tokens/s out")
         if "ttft_s" not in intervals:
             parts.append("none of TTFT and TPOT, as a queue grows by more than the work that errs")
     return parts
