@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,3 +54,17 @@ def check_whole_result(folder: Path) -> None:
     for files in manifest.results.values():
         assert {name: digest(folder / name) for name in files} == files
     assert set(content(folder)) - {"points.jsonl"} == manifest.names
+
+
+def in_process(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command in this process: as fast as a test can be, without the start of a program."""
+    from sim.cli.app import answer
+
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, ["memorywall", *words]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = answer()
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())

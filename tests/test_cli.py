@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import in_process
 
 from sim import Scenario, Workload, run
 from sim.mapping.parallelism import Parallelism
@@ -61,7 +62,7 @@ REFUSALS = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_mistake_is_one_sentence_and_exit_code_2(case: str) -> None:
     args, expected = REFUSALS[case]
-    done = memorywall(*args)
+    done = in_process(*args)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -109,10 +110,10 @@ def test_a_scenario_survives_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["models", "devices", "systems"])
 def test_the_catalogue_is_listed_and_shown(kind: str) -> None:
-    listed = memorywall(kind, "list")
+    listed = in_process(kind, "list")
     assert listed.returncode == 0
     name = listed.stdout.splitlines()[3].split()[0]
-    shown = memorywall(kind, "show", name)
+    shown = in_process(kind, "show", name)
     assert shown.returncode == 0
     assert "source" in shown.stdout
 

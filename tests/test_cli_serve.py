@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import in_process
 from typer.testing import CliRunner
 
 from sim.cli.app import app
@@ -48,7 +49,10 @@ def test_it_prints_latencies_and_writes_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "trace.json.gz").exists()
 
 
-@pytest.mark.parametrize("scheduler", ["chunked", "prefill-first", "static"])
+@pytest.mark.parametrize(
+    "scheduler",
+    ["chunked", *(pytest.param(n, marks=pytest.mark.slow) for n in ("prefill-first", "static"))],
+)
 def test_the_long_way_writes_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
     for name, flag in (("short", "--shortcuts"), ("long", "--no-shortcuts")):
         done = memorywall(
@@ -78,7 +82,7 @@ REFUSALS = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_mistake_is_one_sentence_and_exit_code_2(case: str) -> None:
     args, expected = REFUSALS[case]
-    done = memorywall("gpt2", "--on", "hgx-h100", *args)
+    done = in_process("serve", "gpt2", "--on", "hgx-h100", *args)
     assert done.returncode == 2
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -88,11 +92,11 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,100,4\n1,-5,4\n2,100,4\n")
     args = ("gpt2", "--on", "h100-sxm", "--trace", str(trace))
-    failed = memorywall(*args)
+    failed = in_process("serve", *args)
     assert failed.returncode == 2
     assert "line 3" in failed.stderr
     assert "column `prompt_tokens` = '-5'" in failed.stderr
-    skipped = memorywall(*args, "--on-bad-row", "skip")
+    skipped = in_process("serve", *args, "--on-bad-row", "skip")
     assert skipped.returncode == 0, skipped.stderr
     assert "1 bad row skipped" in skipped.stdout
     assert "2 requests" in skipped.stdout
@@ -115,7 +119,7 @@ def test_traffic_that_makes_no_sense_is_refused(
 ) -> None:
     trace = tmp_path / "t.csv"
     trace.write_text(TRACE + rows)
-    done = memorywall("gpt2", "--on", "h100-sxm", "--trace", str(trace), *flags)
+    done = in_process("serve", "gpt2", "--on", "h100-sxm", "--trace", str(trace), *flags)
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
