@@ -52,6 +52,7 @@ from sim.serve.single_stage import SingleStageWorker
 from sim.serve.summary import Fleet, device_account, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
+from tests.trace_format import check_trace, tick
 from workloads.request import Request
 
 S = 10**12  # ticks per second
@@ -428,7 +429,7 @@ def test_counters_hold_until_nobody_is_in_any_stage(tmp_path: Path) -> None:
     )
     document = json.loads(path.read_text(), parse_float=Decimal)
     running = [
-        (tick(e["ts"]), e["args"]["running"])
+        (tick(e["ts"]), e["args"]["requests"])
         for e in document["traceEvents"]
         if e["ph"] == "C" and e["name"] == "running"
     ]
@@ -467,11 +468,6 @@ def test_bars_of_requests_hold_everyone_once(run: Run) -> None:
     assert len(set(PART_COLOURS.values())) == len(PARTS)
 
 
-def tick(value: Decimal) -> int:
-    assert value * 10**6 == int(value * 10**6)
-    return int(value * 10**6)
-
-
 def test_laws_of_the_trace(run: Run, tmp_path: Path) -> None:
     window = (S // 20, S // 10)
     path = write_window(tmp_path / "t.json.gz", ServeRecord(run.requests, run.steps), window, 5)
@@ -479,6 +475,7 @@ def test_laws_of_the_trace(run: Run, tmp_path: Path) -> None:
     inside = [r for r in run.finished if r.arrival < window[1] and r.last_token > window[0]]
     assert len(inside) > 5
     assert document["otherData"]["requests"].startswith(f"5 of {len(inside)} ")
+    check_trace(document["traceEvents"])
     tracks = defaultdict(list)
     counters = defaultdict(list)
     for e in document["traceEvents"]:

@@ -92,11 +92,12 @@ def folded(record: RunRecord) -> bool:
 
 
 def device_lanes(record: RunRecord, spans: list[Span]) -> Iterator[Busy]:
-    """Lanes of one rank during its `spans`; explicit operators come from `task_lanes`."""
-    closed = folded(record)
+    """Lanes of one rank during its `spans`; explicit operators come from `task_lanes`, and so do
+    all launches where there are several streams."""
+    closed, shared_host = folded(record), record.compiled.streams > 1
     for span in spans:
         if span.step and (closed or span.step.cost is None):
-            yield from closed_lanes(span)
+            yield from (b for b in closed_lanes(span) if b.lane != HOST or not shared_host)
 
 
 def task_lanes(

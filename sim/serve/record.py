@@ -14,6 +14,7 @@ class ServeRecord(NamedTuple):
     and steps of each stage where a replica has several.
 
     split: of one replica. kv_blocks_total: KV blocks of all replicas; None without a KV cache.
+    matrix_peak_flops: FLOP/s of one device; None if it is not known.
     """
 
     requests: RequestColumns
@@ -21,3 +22,4 @@ class ServeRecord(NamedTuple):
     stages: Sequence[StageColumns] = ()
     split: Parallelism = Parallelism()
     kv_blocks_total: int | None = None
+    matrix_peak_flops: float | None = None

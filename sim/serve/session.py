@@ -106,13 +106,14 @@ def write_result(
 
 def record_of(served: Served) -> ServeRecord:
     """What the files and pictures of a run are made from."""
-    serving = served.serving
+    serving, resolved = served.serving, served.resolved
     return ServeRecord(
         served.requests,
         served.steps or None,
         served.stages,
         serving.parallelism,
         (kv_blocks(served) or 0) * serving.replicas or None,
+        matrix_rate(resolved.machine.device, resolved.precision.activations),
     )
 
 

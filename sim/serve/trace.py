@@ -1,37 +1,43 @@
 """A window of a serving run as a trace for ui.perfetto.dev (Chrome's JSON).
 
-Each replica is a process: its steps, one lane per device (stage by stage, rank by rank) with its
-states, and counters of running and waiting requests and KV blocks. One more process has one track
-per request. What overlaps the window is written as a whole, so no amount is cut.
+Each replica is a process: its steps, a lane per stage with the states of its devices, flows from
+stage to stage, and counters of requests, KV blocks, FLOP/s, MFU and HBM bytes/s. One more process
+has one track per request. What overlaps the window is written as a whole, so no amount is cut.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.mapping.parallelism import Parallelism
-from sim.output.files import atomic_write
-from sim.output.perfetto import micros, process_event, slice_event, thread_event
+from sim.output.perfetto.chrome import (
+    Rows,
+    Thread,
+    counter_event,
+    micros,
+    numbered,
+    process_event,
+    slice_event,
+    thread_event,
+    write_events,
+)
+from sim.output.perfetto.processes import equal_note
 from sim.serve.busy_periods import busy_periods
 from sim.serve.columns import STATE_COLUMNS, Column, RequestColumns, StepColumns
 from sim.serve.live import PARTS
 from sim.serve.record import ServeRecord
+from sim.serve.trace_devices import FIRST_DEVICE, Machine, Row, bound, device_lines, rows_within
 from sim.states import STATES
 
-if TYPE_CHECKING:
-    import polars as pl
+__all__ = ["FIRST_DEVICE", "FIRST_STEPS", "write_window"]
 
-FIRST_STEPS, FIRST_DEVICE = 1, 1001  # tids; steps that overlap take further rows
+FIRST_STEPS = 1  # tid; steps that overlap take further rows
 MOST_REQUESTS = 500  # tracks beyond it are hard to read
-COUNTERS = ("running", "waiting", "kv_blocks")
-Row = dict[str, Any]
+COUNTERS = {"running": "requests", "waiting": "requests", "kv_blocks": "in use"}
 
 
 def write_window(
@@ -46,32 +52,14 @@ def write_window(
     """
     requests = record.requests
     chosen, inside = window_requests(requests, window, most_requests)
-    head = json.dumps(
-        {
-            "tool": f"memorywall {version('memorywall')}",
-            "window_ps": f"{window[0]} to {window[1]}; what overlaps it is written whole",
-            "requests": f"{len(chosen)} of {inside} in the window written, the earliest first",
-            "order_of_states": "inside a step the amounts are exact, their order is a convention",
-        },
-        sort_keys=True,
-    )
-    lines = events(chosen, record, window)
-    with atomic_write(path) as temporary, temporary.open("wb") as raw:
-        if path.suffix == ".gz":
-            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                _write(packed, head, lines)
-        else:
-            _write(raw, head, lines)
-    return path
-
-
-def _write(file: IO[bytes] | gzip.GzipFile, head: str, lines: Iterator[str]) -> None:
-    file.write(f'{{"displayTimeUnit":"ms","otherData":{head},"traceEvents":[\n'.encode())
-    before = ""
-    for line in lines:
-        file.write(f"{before}{line}".encode())
-        before = ",\n"
-    file.write(b"\n]}\n")
+    about = {
+        "tool": f"memorywall {version('memorywall')}",
+        "window_ps": f"{window[0]} to {window[1]}; what overlaps it is written whole",
+        "requests": f"{len(chosen)} of {inside} in the window written, the earliest first",
+        "order_of_states": "inside a step the amounts are exact, their order is a convention",
+        "equal_ranks": "a lane stands for all devices in its name; its amounts are of one",
+    }
+    return write_events(path, about, events(chosen, record, window))
 
 
 def window_requests(
@@ -93,44 +81,40 @@ def events(requests: Sequence[Row], record: ServeRecord, window: tuple[int, int]
 
     With one stage the steps themselves are what its devices do.
     """
-    last, split = -1, record.split
+    last, split, numbers = -1, record.split, count(1)
     inside = {store.replica: store for store in record.stages}
+    machine = Machine(split, record.matrix_peak_flops)
     for store in sorted(record.steps or (), key=lambda s: s.replica):
         present = busy_periods(record.requests, store.replica) if split.pp > 1 else None
-        yield from _replica(store, window, present)
-        yield from _devices(inside.get(store.replica, store), window, split)
+        yield from process_event(store.replica, f"replica {store.replica}", equal_note(split.tp))
+        yield from _steps(store, window, present)
+        stages = inside.get(store.replica, store)
+        yield from device_lines(stages, window, machine, numbers)
         last = max(last, store.replica)
     yield from _requests(requests, last + 1)
 
 
-def _replica(
+def _steps(
     store: StepColumns, window: tuple[int, int], present: tuple[Column, Column] | None
 ) -> Iterator[str]:
     """Steps and counters; with several stages `present` tells how long a step's counters hold."""
-    pid, begin, end = store.replica, *window
-    yield from process_event(pid, f"replica {pid}")
-    busy: list[int] = []  # until when each row of steps is
+    pid, rows = store.replica, Rows()
     shown: dict[str, int] = {}
     until = -1
-    for frame in store.frames():
-        for step in _within(frame, begin, end):
-            start = step["start_ps"]
-            if 0 <= until < start:  # nothing ran in between
-                yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
-            row = next((r for r, t in enumerate(busy) if t <= start), len(busy))
-            if row == len(busy):
-                yield from thread_event(
-                    pid, FIRST_STEPS + row, "steps" + (f" {row + 1}" if row else "")
-                )
-            end_of_step = until = start + step["duration_ps"]
-            busy[row : row + 1] = [end_of_step]
-            if present:
-                at = int(np.searchsorted(present[0], start, side="right")) - 1
-                until = max(until, int(present[1][at]) if at >= 0 else until)
-            yield slice_event(
-                _kind(step), FIRST_STEPS + row, start, end_of_step, _arguments(step), str(pid)
-            )
-            yield from _counters(step, shown, start, pid)
+    for step in rows_within(store, window):
+        start = step["start_ps"]
+        if 0 <= until < start:  # nothing ran in between
+            yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
+        end = until = start + step["duration_ps"]
+        row, first = rows.place(start, end)
+        at = Thread(pid, FIRST_STEPS + row)
+        if first:
+            yield from thread_event(at, numbered("steps", row))
+        if present:
+            i = int(np.searchsorted(present[0], start, side="right")) - 1
+            until = max(until, int(present[1][i]) if i >= 0 else until)
+        yield slice_event(_kind(step), at, start, end, _arguments(step))
+        yield from _counters(step, shown, start, pid)
     if until >= 0:
         yield from _counters(dict.fromkeys(COUNTERS, 0), shown, until, pid)
 
@@ -142,68 +126,36 @@ def _kind(step: Row) -> str:
 
 
 def _arguments(step: Row) -> str:
-    plain = ("prefill_tokens", "decode_tokens", *COUNTERS, "flops", "hbm_bytes")
+    plain = ("step", "prefill_tokens", "decode_tokens", *COUNTERS, "flops", "hbm_bytes")
     sizes = ",".join(f'"{name}":{step[name]}' for name in plain)
     states = "".join(
         f',"{state}_us":{micros(step[name])}'
         for state, name in zip(STATES, STATE_COLUMNS, strict=False)
         if step[name]
     )
-    return sizes + states
-
-
-def _within(frame: pl.DataFrame, begin: int, end: int) -> Iterator[Row]:
-    """The rows that overlap the window."""
-    ends = frame["start_ps"] + frame["duration_ps"]
-    yield from frame.filter((frame["start_ps"] < end) & (ends > begin)).iter_rows(named=True)
-
-
-def _devices(store: StepColumns, window: tuple[int, int], split: Parallelism) -> Iterator[str]:
-    """A lane a device with its states side by side; the ranks of a stage do the same."""
-    pid = store.replica
-    lanes: list[range] = []
-    for stage in range(split.pp):
-        first = FIRST_DEVICE + stage * split.tp
-        lanes.append(range(first, first + split.tp))
-        for rank, tid in enumerate(lanes[stage]):
-            device = split.device(pid, stage, rank)
-            yield from thread_event(pid, tid, f"stage {stage}, rank {rank} (gpu{device})")
-    for frame in store.frames():
-        for row in _within(frame, *window):
-            for tid in lanes[row.get("stage", 0)]:
-                yield from _states(row, tid, str(pid))
-
-
-def _states(row: Row, tid: int, pid: str) -> Iterator[str]:
-    at = row["start_ps"]
-    for state, name in zip(STATES, STATE_COLUMNS, strict=False):
-        if row[name]:
-            yield slice_event(state, tid, at, at + row[name], pid=pid)
-            at += row[name]
+    return f'"bound":"{bound(step)}",{sizes}{states}'
 
 
 def _counters(values: Row, shown: dict[str, int], t: int, pid: int) -> Iterator[str]:
     """The counters that have changed."""
-    for name in COUNTERS:
+    for name, key in COUNTERS.items():
         if shown.get(name) != values[name]:
             shown[name] = values[name]
-            yield (
-                f'{{"ph":"C","pid":{pid},"tid":0,"ts":{micros(t)},"name":"{name}",'
-                f'"args":{{"{name}":{values[name]}}}}}'
-            )
+            yield counter_event(pid, name, t, key, values[name])
 
 
 def _requests(requests: Sequence[Row], pid: int) -> Iterator[str]:
     """A track per request: queue, prefill, decode, with its account in the slice around them."""
     yield from process_event(pid, "requests")
     for tid, row in enumerate(requests, 1):
+        at = Thread(pid, tid)
         label = f"request {row['index']}" + (f" ({row['id']})" if row.get("id") else "")
-        yield from thread_event(pid, tid, label)
+        yield from thread_event(at, label)
         arrival, first, last = (row[f"{t}_ps"] for t in ("arrival", "first_token", "last_token"))
         sizes = ("replica", "prompt_tokens", "output_tokens", "preemptions", "prefix_hit_tokens")
         args = ",".join(f'"{name}":{row[name]}' for name in sizes)
         args += "".join(f',"{p}_us":{micros(row[f"{p}_ps"])}' for p in PARTS if row[f"{p}_ps"])
-        yield slice_event(f"request {row['index']}", tid, arrival, last, args, str(pid))
+        yield slice_event(f"request {row['index']}", at, arrival, last, args)
         phases = (
             ("queue", arrival, row["scheduled_ps"]),
             ("prefill", row["scheduled_ps"], first),
@@ -211,4 +163,4 @@ def _requests(requests: Sequence[Row], pid: int) -> Iterator[str]:
         )
         for name, begin, end in phases:
             if end > begin:
-                yield slice_event(name, tid, begin, end, pid=str(pid))
+                yield slice_event(name, at, begin, end)

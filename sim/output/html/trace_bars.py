@@ -6,6 +6,7 @@ Devices that do the same at the same times share a row.
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from bisect import bisect_right
 from collections import defaultdict
@@ -18,11 +19,14 @@ import msgspec
 from sim.errors import InputError
 from sim.output.html.charts import micro
 from sim.output.html.charts import name_of as state_name
-from sim.output.perfetto import FIRST_LANE, OPERATORS, STATE
+from sim.output.perfetto.processes import FIRST_LANE, OPERATORS, STATE
+from sim.output.plots.style import STATE_NAMES
 from sim.output.report import duration, quantity
 from sim.states import STATES
 
 MOST_BYTES = 2**30  # of a trace that is unpacked
+_STATES = {name: state for state, name in STATE_NAMES.items()}
+_DEVICES = re.compile(r"gpu(\d+)(?:-(\d+))?")
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -72,7 +76,8 @@ def read_trace(path: Path) -> TraceFile:
 
 
 def rows_of(events: Sequence[Event]) -> Rows:
-    """The bars of each device (and of each further stream); equal devices share a row."""
+    """The bars of each device (and of each further stream); equal devices share a row, be they one
+    process of the trace or several."""
     names = {e.pid: e.args.get("name", "") for e in events if e.name == "process_name"}
     threads = {(e.pid, e.tid): e.args.get("name", "") for e in events if e.name == "thread_name"}
     bars: dict[tuple[int, str], list[Bar]] = defaultdict(list)
@@ -90,11 +95,20 @@ def rows_of(events: Sequence[Event]) -> Rows:
     same: dict[tuple[str, tuple[Bar, ...]], list[int]] = {}
     for (pid, stream), found in sorted(bars.items()):
         key = (stream, tuple(sorted(found, key=lambda b: b.begin)))
-        same.setdefault(key, []).append(pid)
+        same.setdefault(key, []).extend(_devices(pid, str(names[pid])))
     return {
         _row_label(pids) + (f", {stream}" if stream else ""): list(found)
         for (stream, found), pids in same.items()
     }
+
+
+def _devices(pid: int, name: str) -> range:
+    """The devices that a process stands for, by its name."""
+    found = _DEVICES.match(name)
+    if not found:
+        return range(pid, pid + 1)
+    first, last = int(found[1]), int(found[2] or found[1])
+    return range(first, last + 1)
 
 
 def _row_label(pids: Sequence[int]) -> str:
@@ -128,4 +142,5 @@ def _between(states: Sequence[Event], bars: Sequence[Bar]) -> Iterator[Bar]:
             continue
         number = bars[min(at + 1, len(bars) - 1)].number
         phase = bars[min(at + 1, len(bars) - 1)].about.split(", ")[0]
-        yield Bar(e.ts, e.dur, e.name, state_name(e.name), phase, "no operator", number)
+        state = _STATES.get(e.name, e.name)  # other programs give states names of their own
+        yield Bar(e.ts, e.dur, state, state_name(state), phase, "no operator", number)
