@@ -29,7 +29,7 @@ FOLDER = ROOT / ".pictures"
 DATA = FOLDER / "data.json"
 COMMAND = Path(sys.executable).with_name("memorywall")
 LARGE = 6000  # characters of data that are kept as a digest
-DROPPED = ("version",)  # a new version does not change a picture
+DROPPED = ("version", "memorywall")  # a new version does not change a picture
 MEASURED = {"loop": "scripts/study_loop.py"}
 
 
@@ -144,8 +144,7 @@ def read(path: Path) -> Any:
     if path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.reader(file))
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return {key: value for key, value in document.items() if key not in DROPPED}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def kept(data: Any) -> Any:
@@ -157,11 +156,11 @@ def kept(data: Any) -> Any:
 
 
 def rounded(data: Any) -> Any:
-    """Numbers to nine digits: another processor may add in another order."""
+    """Numbers to nine digits, for another processor may add in another order; no versions."""
     if isinstance(data, float):
         return float(f"{data:.9g}")
     if isinstance(data, dict):
-        return {str(key): rounded(value) for key, value in data.items()}
+        return {str(key): rounded(value) for key, value in data.items() if key not in DROPPED}
     if isinstance(data, list | tuple):
         return [rounded(value) for value in data]
     return data

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from sim import Scenario, Workload, run
+from sim.output.plots.headings import heading
 from sim.output.plots.style import STATE_COLOURS, figure, look, save, state_handles
 from sim.states import STATES
 from sim.studies.whatif import Breakdown, compare
@@ -62,10 +63,10 @@ def draw(found: dict[float, dict[str, Breakdown]], folder: Path) -> list[Path]:
                     seen.add(state)
             ax.set_xticks(range(len(TIMES)), [f"{TODAY * by / 1000:.3g}" for by in TIMES])
             ax.set_xlabel("HBM bandwidth (TB/s)")
-            ax.set_ylabel(f"{metric.upper()} (ms)")
+            ax.set_ylabel(f"{metric.upper()} (ms), less is better")
             ax.grid(axis="y")
         what = f"{MODEL} on {DEVICE} · batch 1 · prompt 2048"
-        fig.suptitle(f"What if HBM were faster? {what}", x=0.01, ha="left", fontsize=8.5)
+        heading(fig, f"What if HBM were faster? {what}")
         fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     folder.mkdir(parents=True, exist_ok=True)
     return save(fig, folder / "study-bandwidth")

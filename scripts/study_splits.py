@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sim.output.plots.headings import heading
 from sim.output.plots.style import STATE_COLOURS, figure, look, save, state_handles
 from sim.states import STATES
 from sim.studies.sweep.fronts import Metric, Record, pareto, usable
@@ -86,9 +87,9 @@ def plot_bars(records: list[Record], what: str, stem: Path) -> list[Path]:
         names = [name_of({key: r[key] for key in SPLIT if r[key] > 1}) for r in ordered]
         ax.set_yticks(range(len(ordered)), [n.replace("microbatches", "micro") for n in names])
         ax.invert_yaxis()
-        ax.set_xlabel("device time per token, all devices together (ms)")
+        ax.set_xlabel("device time per token, all devices together (ms), less is better")
         ax.grid(axis="x")
-        ax.set_title(f"{what} · batch {BATCH}")
+        heading(fig, f"{what} · batch {BATCH}", bold=True)
         fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     return save(fig, stem)
 

@@ -10,10 +10,10 @@ import pytest
 from sim import Parallelism, Result, Scenario, Workload, run
 from sim.output.plots import STATE_COLOURS, plot_account, plot_roofline, plot_timeline
 from sim.output.plots.account import class_bars, phase_bars, stage_bars
+from sim.output.plots.headings import heading_lines
 from sim.output.plots.labels import spread
 from sim.output.plots.lane_data import Intervals, lay_out, pass_window, pixels
 from sim.output.plots.roofline import points
-from sim.output.plots.style import heading_lines
 from sim.states import STATES
 
 SPLIT = Scenario(

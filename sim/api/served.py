@@ -71,7 +71,9 @@ class ServeResult(Shown):
         trace_window: tuple[float, float] | None = None,
     ) -> list[Path]:
         """Write the result folder, with a Perfetto trace of `trace_window` (seconds)."""
-        files = ServeFiles(table_format, pictures, heading(self.served), ticks_of(trace_window))
+        bounds = self.served.serving.slo.bounds
+        window = ticks_of(trace_window)
+        files = ServeFiles(table_format, pictures, heading(self.served), window, bounds)
         return write_result(self.served, self.summary, Path(folder), files)
 
     @property
@@ -81,7 +83,7 @@ class ServeResult(Shown):
 
         served, name = self.served, heading(self.served)
         pictures: dict[str, Callable[..., Any]] = {
-            "latencies": lambda: draw_latencies(served.requests, name),
+            "latencies": lambda: draw_latencies(served.requests, name, served.serving.slo.bounds),
             "requests": lambda: draw_requests(served.requests, name),
         }
         if served.steps:

@@ -37,13 +37,15 @@ SERVE_RESULT = ResultKind("serve", SERVE_FILES)
 
 
 class ServeFiles(NamedTuple):
-    """Which files a result gets: the format of its tables, pictures with a title, and the part of
-    the run (ticks from, until) that becomes a Perfetto trace."""
+    """Which files a result gets: the format of its tables, pictures with a title, the part of
+    the run (ticks from, until) that becomes a Perfetto trace, and the bounds of the service level
+    (seconds, by `ttft`, `tpot` and `e2e`) that the pictures show."""
 
     table_format: str = "csv"
     pictures: bool = True
     title: str = ""
     trace_window: tuple[int, int] | None = None
+    bounds: Mapping[str, float] = {}
 
 
 DEFAULT_FILES = ServeFiles()
@@ -64,7 +66,7 @@ def write_serve(
     time need the steps of the record. Raises ValueError for a format that is not known and for a
     trace without steps, OSError for a folder that cannot be written.
     """
-    table_format, pictures, title, trace_window = files
+    table_format, pictures, title, trace_window, bounds = files
     requests, steps = record.requests, record.steps
     if table_format not in TABLE_FORMATS:
         raise ValueError(f"table format {table_format!r} is not one of {', '.join(TABLE_FORMATS)}")
@@ -88,7 +90,7 @@ def write_serve(
             from sim.serve.plots import plot_latencies, plot_requests, plot_time
 
             if len(requests):
-                written += plot_latencies(requests, new / "latencies", title)
+                written += plot_latencies(requests, new / "latencies", title, bounds)
                 written += plot_requests(requests, new / "requests", title)
             if steps and any(len(store) for store in steps):
                 written += plot_time(record, summary["makespan_ps"], new / "time", title)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.clock import TICKS_PER_SECOND
+from sim.output.plots.headings import heading
 from sim.output.plots.style import (
     INK,
     SERIES,
@@ -16,7 +18,6 @@ from sim.output.plots.style import (
     STATE_NAMES,
     figure,
     look,
-    plain,
     save,
     shown,
     state_handles,
@@ -51,41 +52,51 @@ PART_COLOURS: dict[str, str] = {
 PART_NAMES = {"queue": "queue", **STATE_NAMES, "preempted": "preempted"}
 GROUPS = ((0, 50), (50, 90), (90, 99), (99, 100))  # percentiles of e2e
 BINS = 240
+NO_BOUNDS: Mapping[str, float] = {}
 _DRAWN = ("ttft", "tpot", "e2e")
 _MARKS = (50, 90, 99)
 _WHITE_ON = {"compute", "hbm", "link", "bubble", "preempted"}
 _POINTS = 1000  # of a distribution's line: more cannot be seen, and makes the file large
 
 
-def plot_latencies(requests: RequestColumns, stem: Path, title: str = "") -> list[Path]:
-    """Distributions of TTFT, TPOT and E2E, as PNG and SVG."""
+def plot_latencies(
+    requests: RequestColumns, stem: Path, title: str = "", bounds: Mapping[str, float] = NO_BOUNDS
+) -> list[Path]:
+    """Distributions of TTFT, TPOT and E2E, as PNG and SVG.
+
+    bounds: those of the service level, in seconds, by `ttft`, `tpot` and `e2e`.
+    """
     with look():
-        fig = draw_latencies(requests, title)
+        fig = draw_latencies(requests, title, bounds)
     return save(fig, stem)
 
 
-def draw_latencies(requests: RequestColumns, title: str = "") -> Figure:
+def draw_latencies(
+    requests: RequestColumns, title: str = "", bounds: Mapping[str, float] = NO_BOUNDS
+) -> Figure:
     """The figure of `plot_latencies`."""
     fig = figure("paper", 2.5)
     by_name = {n: x[~np.isnan(x)] for n, x in latencies(requests).items() if n in _DRAWN}
     names = [n for n in _DRAWN if len(by_name[n])]  # encoders have no TPOT
     axes = fig.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for ax, name in zip(axes, names, strict=True):
-        _distribution(ax, by_name[name].astype(float), name.upper())
+        bound = bounds[name] * TICKS_PER_SECOND if name in bounds else None
+        _distribution(ax, by_name[name].astype(float), name.upper(), bound)
     axes[0].set_ylabel("share of requests")
-    _suptitle(fig, title)
+    heading(fig, title)
     return fig
 
 
-def _distribution(ax: Axes, ticks: Values, name: str) -> None:
-    ax.set_title(name)
+def _distribution(ax: Axes, ticks: Values, name: str, bound: float | None) -> None:
+    """The share of the requests below each time, and the bound of the service level (ticks)."""
     ax.set_ylim(0, 1.0)
     ax.yaxis.set_major_formatter(lambda y, _: f"{y:.0%}")
     levels = np.linspace(0, 1, min(_POINTS, len(ticks)) + 1)
     line = np.quantile(ticks, levels)
     marks = np.percentile(ticks, _MARKS)
     # A tail far beyond the median would press the bulk against the axis.
-    logarithmic = line[0] > 0 and line[-1] > 10 * marks[0]
+    longest = max(line[-1], bound or 0.0)
+    logarithmic = line[0] > 0 and longest > 10 * marks[0]
     unit, size = unit_of(float(marks[0]))
     ax.plot(line / size, levels, color=SERIES[0], linewidth=1.2, clip_on=False)
     if logarithmic:
@@ -97,8 +108,22 @@ def _distribution(ax: Axes, ticks: Values, name: str) -> None:
     for level, value in zip(_MARKS, marks, strict=True):
         ax.plot(value / size, level / 100, "o", color=INK, markersize=3, clip_on=False)
     values = [f"p{p}: {shown(v, size)}" for p, v in zip(_MARKS, marks, strict=True)]
-    ax.set_xlabel(f"{name} ({unit})\n" + "   ".join(values), fontsize=7.5)
+    ax.set_xlabel(f"{name} ({unit}), less is better\n" + "   ".join(values), fontsize=7.5)
     ax.grid()
+    if bound is not None:
+        _bound(ax, bound / size, f"{bound / size:g} {unit}", float((ticks <= bound).mean()))
+
+
+def _bound(ax: Axes, at: float, value: str, met: float) -> None:
+    """The bound of the service level as a line. Its name stands above the axes, where no curve
+    is, and keeps between their ends."""
+    ax.axvline(at, color=INK, linewidth=1.0, linestyle="--")
+    pixel = ax.transData.transform((at, 0.0))
+    share = float(ax.transAxes.inverted().transform(pixel)[0])
+    side = "left" if share < 0.3 else "right" if share > 0.7 else "center"
+    text = f"SLO {value}, met by {100 * met:.3g}%"
+    edge = {"left": 0.0, "right": 1.0}.get(side, share)
+    ax.text(edge, 1.02, text, ha=side, va="bottom", fontsize=7.5, transform=ax.transAxes)
 
 
 def plot_time(record: ServeRecord, makespan_ps: int, stem: Path, title: str = "") -> list[Path]:
@@ -114,10 +139,13 @@ def draw_time(record: ServeRecord, makespan_ps: int, title: str = "") -> Figure:
 
     edges = np.linspace(0, max(1, makespan_ps), BINS + 1)
     series = binned(record.requests, record.steps or (), edges, record.split.pp)
-    lines = [("running", "running", SERIES[0]), ("waiting", "waiting", SERIES[5])]
+    lines = [
+        ("running", "running\nrequests", SERIES[0]),
+        ("waiting", "waiting\nrequests", SERIES[5]),
+    ]
     if record.kv_blocks_total:
         series["kv_blocks"] /= record.kv_blocks_total
-        lines.append(("kv_blocks", "KV in use", SERIES[2]))
+        lines.append(("kv_blocks", "KV blocks\nin use", SERIES[2]))
     fig = figure("paper", 2.2 + 0.85 * len(lines))
     axes = fig.subplots(len(lines) + 1, 1, sharex=True, height_ratios=[*(0.55 for _ in lines), 1])
     unit, size = unit_of(makespan_ps)
@@ -138,7 +166,7 @@ def draw_time(record: ServeRecord, makespan_ps: int, title: str = "") -> Figure:
     fig.align_ylabels(axes)
     seen = {s for s in STATES if float(series[s].max()) > 1e-9}
     fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
-    _suptitle(fig, title)
+    heading(fig, title)
     return fig
 
 
@@ -223,10 +251,10 @@ def draw_requests(requests: RequestColumns, title: str = "") -> Figure:
         _bar(left, row, parts, size, longest / size)
         left.text(total / size, row, f" {shown(total, size)}", va="center", fontsize=7)
         _bar(right, row, parts, max(1.0, total), 1.0)
-    left.set_yticks(range(len(bars)), [f"{name}\n{count:,} requests" for name, count, _ in bars])
+    left.set_yticks(range(len(bars)), [_group(name, count) for name, count, _ in bars])
     left.set_ylim(len(bars) - 0.4, -0.6)
     left.set_xlim(0, longest / size * 1.15)
-    left.set_xlabel(f"mean time of a request ({unit})")
+    left.set_xlabel(f"mean time of a request ({unit}), less is better")
     left.set_ylabel("percentiles of E2E")
     right.set_xlabel("share of its time")
     right.set_xlim(0, 1)
@@ -235,8 +263,12 @@ def draw_requests(requests: RequestColumns, title: str = "") -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="x")
     fig.legend(*_part_handles(bars), loc="outside lower center", ncols=8, handlelength=1.2)
-    _suptitle(fig, title)
+    heading(fig, title)
     return fig
+
+
+def _group(name: str, count: int) -> str:
+    return f"{name}\n{count:,} request{'s' if count > 1 else ''}"
 
 
 def request_bars(requests: Rows) -> list[tuple[str, int, dict[str, float]]]:
@@ -272,8 +304,3 @@ def _part_handles(bars: Sequence[tuple[str, int, Mapping[str, float]]]) -> tuple
 
     seen = [p for p in PARTS if any(parts[p] for _, _, parts in bars)]
     return [Patch(facecolor=PART_COLOURS[p]) for p in seen], [PART_NAMES[p] for p in seen]
-
-
-def _suptitle(fig: Figure, title: str) -> None:
-    if title:
-        fig.suptitle(plain(title), x=0.01, ha="left", fontsize=8.5)

@@ -76,7 +76,13 @@ def serve_scenario(serving: Serving, output: ServeOutput, inputs: Iterable[str] 
     metrics = summary(served)
     try:
         if out:
-            files = ServeFiles(output.table_format, output.pictures, heading(served), window_ticks)
+            files = ServeFiles(
+                output.table_format,
+                output.pictures,
+                heading(served),
+                window_ticks,
+                served.serving.slo.bounds,
+            )
             write_result(served, metrics, out, files)
             if output.report:
                 from sim.serve.page import serve_page

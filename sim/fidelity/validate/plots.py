@@ -29,28 +29,28 @@ def plot_sets(points: pl.DataFrame, stem: Path, kind: Kind = "paper") -> list[Pa
 
 def draw_sets(points: pl.DataFrame, kind: Kind = "paper") -> Figure:
     """One panel a set, colours by device and number format; lines at equality and 20 % off."""
+    from matplotlib.lines import Line2D
+
     shown = points.filter(pl.col("error").is_not_null())
     sets = shown["set"].unique(maintain_order=True).to_list()[:MOST_SETS]
     rows = max(1, -(-len(sets) // COLUMNS))
     fig = figure(kind, 0.5 + 2.3 * rows)
     grid = fig.subplots(rows, COLUMNS, squeeze=False)
     series = _series(shown)
+    per_row = 1 if kind == "column" else 3
     for number, ax in enumerate(grid.flat):
         if number < len(sets):
             _panel(ax, shown.filter(pl.col("set") == sets[number]), sets[number], series)
         else:
             ax.set_visible(False)
-    handles = [ax.get_legend_handles_labels() for ax in grid.flat if ax.get_visible()]
-    by_name = {name: h for hs, names in handles for h, name in zip(hs, names, strict=True)}
+    found = [ax.get_legend_handles_labels() for ax in grid.flat if ax.get_visible()]
+    by_name = {name: h for hs, names in found for h, name in zip(hs, names, strict=True)}
     if by_name:
         ordered = [name for name in series if name in by_name]
-        fig.legend(
-            [by_name[n] for n in ordered],
-            ordered,
-            loc="outside lower center",
-            ncols=min(4, len(ordered)),
-            markerscale=2.5,
-        )
+        lines = [Line2D([], [], color=INK, lw=0.8), Line2D([], [], color=FAINT, lw=0.6, ls="--")]
+        handles = [*(by_name[n] for n in ordered), *lines]
+        words = [*ordered, "predicted = measured", "20 % off"]
+        fig.legend(handles, words, loc="outside lower center", ncols=per_row, markerscale=2.5)
     return fig
 
 

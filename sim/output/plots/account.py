@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from sim.account.stalls import WAIT
+from sim.output.plots.headings import heading
 from sim.output.plots.style import (
     FAINT,
     INK,
     STATE_COLOURS,
     figure,
     look,
-    plain,
     save,
     shown,
     state_handles,
@@ -74,9 +74,6 @@ def stage_bars(result: Result) -> Bars:
     by_stage = result.account.by("stage")
     ordered = sorted(by_stage, key=lambda k: int(str(k[0])))
     bars = [(_stage_label(result, int(str(k[0]))), by_stage[k]) for k in ordered]
-    if len(bars) > MOST_STAGES:
-        half = MOST_STAGES // 2
-        bars = [*bars[:half], *bars[-half:]]
     return bars
 
 
@@ -97,7 +94,11 @@ def draw_account(result: Result, counterfactual: bool = False) -> Figure:
     ]
     if stages:
         per_bar = split.tp if stages[0][0].startswith("replica") else split.tp * split.dp
-        panels.append(("by stage", stages, per_bar))
+        name, half = "by stage", MOST_STAGES // 2
+        if len(stages) > MOST_STAGES:
+            name += f": the first {half} and the last {half} of {len(stages)}"
+            stages = [*stages[:half], *stages[-half:]]
+        panels.append((name, stages, per_bar))
     free = result.counterfactual if counterfactual else {}
     heights = [len(bars) + 1.0 for _, bars, _ in panels] + ([len(free) + 2.0] if free else [])
     fig = figure("paper", 1.15 + 0.215 * sum(heights))
@@ -121,7 +122,7 @@ def draw_account(result: Result, counterfactual: bool = False) -> Figure:
     if split.devices == 1:
         axes[-1].set_xlabel(f"time ({unit})")
     seen = {s for s, t in zip(STATES, result.account.total, strict=True) if t}
-    fig.suptitle(plain(title(result.resolved)), x=0.01, ha="left", fontsize=8.5)
+    heading(fig, title(result.resolved))
     fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     return fig
 

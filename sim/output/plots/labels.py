@@ -113,7 +113,7 @@ def _free_box(
     from matplotlib.transforms import Bbox
 
     (centre, radius, dot), (width, height) = mark, size
-    for gap in (2, 8, 16, 26, 38, 52):
+    for gap in (2, 8, 16, 26, 38, 52, 70, 90, 115):
         for step in range(_STEPS):
             angle = 2 * math.pi * step / _STEPS
             away = radius + gap * dot

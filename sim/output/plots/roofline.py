@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 
 from sim.cost.model import matrix_rate, vector_rate
+from sim.output.plots.headings import heading
 from sim.output.plots.labels import place
-from sim.output.plots.style import FAINT, INK, SERIES, figure, look, plain, save, title
+from sim.output.plots.style import FAINT, INK, SERIES, figure, look, save, title
 from sim.simulation import Result
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Line = tuple[list[float], list[float]]
 
-MOST_LABELS = 10
+MOST_LABELS = 40
 NEAR = 16.0  # typographic points between points that count as one place
 _MARKERS = {"encode": "s", "prefill": "o", "decode": "D", "mixed": "^"}
 
@@ -112,10 +113,11 @@ def draw_roofline(result: Result) -> Figure:
             zorder=3,
         )
     ax.set_xlabel("operational intensity (FLOP / HBM byte)")
-    ax.set_ylabel("FLOP/s of a device, launch included")
+    ax.set_ylabel("FLOP/s of a device, launch included; more is better")
     ax.grid(which="major")
-    fig.suptitle(plain(title(result.resolved)), x=0.01, ha="left", fontsize=8.5)
-    _legend(fig, colour, [ph for ph in _MARKERS if any(p.phase == ph for p in drawn)])
+    heading(fig, title(result.resolved))
+    phases = [ph for ph in _MARKERS if any(p.phase == ph for p in drawn)]
+    _legend(fig, colour, phases, len(roofs) > 2)
     fig.canvas.draw()  # text can only be kept apart once the layout is known
     marks = [(p.intensity, p.rate, _area(p, total)) for p in drawn]
     place(ax, _names(ax, drawn[:MOST_LABELS]), marks, _sampled(roofs), list(ax.texts))
@@ -174,7 +176,7 @@ def _roofs(ax: Axes, result: Result, low: float, high: float) -> list[Line]:
     return drawn
 
 
-def _legend(fig: Figure, colour: dict[str, str], phases: list[str]) -> None:
+def _legend(fig: Figure, colour: dict[str, str], phases: list[str], sustained: bool) -> None:
     from matplotlib.artist import Artist
     from matplotlib.lines import Line2D
 
@@ -186,4 +188,7 @@ def _legend(fig: Figure, colour: dict[str, str], phases: list[str]) -> None:
         Line2D([], [], marker=_MARKERS[ph], linestyle="", color=FAINT, markersize=5, label=ph)
         for ph in phases
     ]
-    fig.legend(handles=handles, loc="outside right upper")
+    handles.append(Line2D([], [], color=INK, lw=1.1, label="peak"))
+    if sustained:
+        handles.append(Line2D([], [], color=FAINT, lw=1.1, ls="--", label="sustained"))
+    fig.legend(handles=handles, loc="outside right center")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
 
 from sim.errors import printable
@@ -56,7 +55,6 @@ INK, FAINT = "#222222", "#6E6E6E"
 WIDTHS = {"column": 3.5, "paper": 7.2, "slide": 6.4}
 SLIDE_HEIGHT = 3.6  # 16:9
 DPI = 200
-_PER_INCH = 16  # characters of a title
 Kind = Literal["column", "paper", "slide"]
 
 _RC: dict[Any, Any] = {
@@ -120,19 +118,11 @@ def plain(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def heading_lines(text: str, kind: Kind) -> list[str]:
-    """A title in lines that a figure of this kind is wide enough for."""
-    glued = plain(text).replace(
-        " ·", "\u00a0·"
-    )  # a line may end with a dot between, not begin with it
-    return wrap(glued, int(WIDTHS[kind] * _PER_INCH))
-
-
 def save(fig: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png (200 dpi) and `stem`.svg whole or not at all; the same bytes each time."""
     written = []
     with look():
-        _settle(fig)
+        settle(fig)
     for suffix, metadata in (
         (".png", {"Software": None}),
         (".svg", {"Date": None, "Creator": None}),
@@ -144,7 +134,7 @@ def save(fig: Figure, stem: Path) -> list[Path]:
     return written
 
 
-def _settle(fig: Figure) -> None:
+def settle(fig: Figure) -> None:
     """Lay out once, and round: the layout's solver varies in the last bits from run to run."""
     fig.draw_without_rendering()
     fig.set_layout_engine("none")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sim.account.lanes import LANES
 from sim.account.timeline import Span
+from sim.output.plots.headings import heading
 from sim.output.plots.labels import spread
 from sim.output.plots.lane_art import PART, STATE, TimeAxis, draw_part, draw_states, exact
 from sim.output.plots.lane_data import Lane, Window, lay_out, one_layer, pass_window
@@ -16,7 +17,6 @@ from sim.output.plots.style import (
     INK,
     figure,
     look,
-    plain,
     save,
     shown,
     state_handles,
@@ -87,7 +87,7 @@ def draw_timeline(
         axes[2 * i].set_title(f"{name}: {shown(length, size[1])} {size[0]}")
         _close_up(axes[2 * i + 1], result, lanes[0], layer)
     seen = {s for lane in many for s, t in lane.states.items() if len(t.begin)}
-    fig.suptitle(plain(title(result.resolved)), x=0.01, ha="left", fontsize=8.5)
+    heading(fig, title(result.resolved))
     fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
     return fig
 

@@ -12,6 +12,7 @@ import msgspec
 from sim.account.critical import Leg, critical_path
 from sim.account.timeline import Span
 from sim.errors import InputError
+from sim.output.plots.headings import heading
 from sim.output.plots.lane_art import STATE, TimeAxis, exact
 from sim.output.plots.lane_data import Lane, Window, lay_out, pass_window
 from sim.output.plots.style import (
@@ -19,7 +20,6 @@ from sim.output.plots.style import (
     WIDTHS,
     Kind,
     figure,
-    heading_lines,
     look,
     save,
     shown,
@@ -79,8 +79,7 @@ def draw_view(result: Result, view: View, kind: Kind = "paper") -> Figure:
     full = len(lanes) <= FULL_LANES
     unit, size = unit_of(window[1] - window[0])
     origin = window[0] if layer else 0
-    lines = heading_lines(scenario_title(result.resolved), kind)
-    height = 1.1 + INCH * height_of(lanes, full) + 0.14 * len(lines) + (0.75 if layer else 0)
+    height = 1.1 + INCH * height_of(lanes, full) + 0.14 + (0.75 if layer else 0)
     columns = 3 if kind == "column" else 8
     seen = {s for lane in lanes for s, t in lane.states.items() if len(t.between(window).begin)}
     height += 0.17 * -(-(len(seen) + 1) // columns)
@@ -108,7 +107,7 @@ def draw_view(result: Result, view: View, kind: Kind = "paper") -> Figure:
     since = "the layer" if layer else "the run"
     note = "" if kind == "column" else f"; {note}"
     ax.set_xlabel(f"time since {since} began ({unit}){note}")
-    fig.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8)
+    heading(fig, scenario_title(result.resolved), kind)
     fig.legend(handles, words, loc="outside lower center", ncols=columns, handlelength=1.2)
     return fig
 

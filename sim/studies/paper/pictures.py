@@ -43,7 +43,7 @@ def draw(sections: Sequence[Section], out: Path) -> list[Path]:
 def _end_to_end(sections: list[Section]) -> Figure:
     fig = figure("paper", 2.9)
     axes = fig.subplots(1, 3)
-    names = ("Fig 4: GFLOPs", "Fig 5: GMOPs", "Fig 6: FLOPs a MOP")
+    names = ("Fig 4: GFLOPs", "Fig 5: GMOPs", "Fig 6: FLOPs per MOP")
     for ax, section, name in zip(axes, sections, names, strict=True):
         _curves(ax, section, linear=section is sections[-1])
         ax.set_title(name)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.output.plots.headings import LINE, heading, lines_of, panel_title
 from sim.output.plots.style import (
-    FAINT,
     INK,
     STATE_COLOURS,
     STATE_NAMES,
@@ -18,15 +18,21 @@ from sim.output.plots.style import (
     plain,
     save,
 )
-from sim.studies.sweep.plots import edges, is_log
+from sim.studies.sweep.plots import along, edges, is_log
 from sim.studies.sweep.report import heading_of
 from sim.studies.sweep.wall import WallMap, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
+NOT_POSSIBLE = "#D4D4D4"
 MOST_FIGURES = 160  # cells that still have room for their number
+_AROUND = ((0, 1), (0, -1), (-1, 0), (1, 0), (-1, 1), (1, 1), (-1, -1), (1, -1))
+_NARROW = 1.1  # inches of a line of a legend at least
+_CELL = (11, 8)  # points that a number needs
+_BELOW = 32  # points from a map to its legend: the numbers and the name of the axis
 UNITS = {"batch": "sequences", "prompt": "tokens", "seq": "tokens", "output": "tokens"}
 
 
@@ -45,7 +51,9 @@ def draw_walls(maps: Sequence[WallMap], title: str = "", kind: Kind = "paper") -
 
     wall = maps[0].wall
     colour = STATE_COLOURS["hbm" if wall == "memory" else wall]
-    colours = LinearSegmentedColormap.from_list("wall", ["#FFFFFF", colour])
+    colours = LinearSegmentedColormap.from_list("wall", ["#FFFFFF", colour]).with_extremes(
+        bad=NOT_POSSIBLE
+    )
     fig = figure(kind, 3.4)
     panels = fig.subplots(1, len(maps), squeeze=False)[0]
     for ax, one in zip(panels, maps, strict=True):
@@ -55,7 +63,12 @@ def draw_walls(maps: Sequence[WallMap], title: str = "", kind: Kind = "paper") -
     bar.set_label(f"share of the device time: {name}")
     bar.ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     if title:
-        fig.suptitle(plain(title), x=0.01, ha="left", fontsize=8.5, fontweight="bold")
+        heading(fig, title, kind, bold=True)
+    fig.draw_without_rendering()  # the panels have their widths now
+    for ax, one in zip(panels, maps, strict=True):
+        _legend(ax, one)
+        panel_title(ax, _about(one), 7.5)
+    _grow(fig, panels)
     fig.draw_without_rendering()
     for ax, one in zip(panels, maps, strict=True):
         if len(one.x.values) * len(one.y.values) <= MOST_FIGURES // len(maps):
@@ -63,24 +76,59 @@ def draw_walls(maps: Sequence[WallMap], title: str = "", kind: Kind = "paper") -
     return fig
 
 
+def _grow(fig: Figure, panels: Sequence[Axes]) -> None:
+    """Room for the legends and for titles of several lines, so that the maps keep their height."""
+    legends = [ax.get_legend() for ax in panels]
+    below = max((legend.get_window_extent().height for legend in legends if legend), default=0.0)
+    lines = max(ax.get_title(loc="left").count("\n") for ax in panels)
+    width, height = fig.get_size_inches()
+    fig.set_size_inches(width, height + below / fig.dpi + LINE * lines)
+
+
 def _figures(ax: Axes, one: WallMap) -> None:
-    """The share of each cell in per cent, where neither the line nor a name covers it."""
+    """The share of each cell in per cent, beside the line where it crosses the cell. Cells that
+    are too small for their numbers have none."""
+    import numpy as np
     from matplotlib.transforms import Bbox
 
-    occupied = [text.get_window_extent() for text in ax.texts]
-    reach = 5 * ax.figure.dpi / 72
+    dot = ax.figure.dpi / 72
+    occupied: list[Bbox] = []
     for line in ax.lines:
-        for x, y in ax.transData.transform(line.get_xydata()):
-            occupied.append(Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
-    xs, ys = _places(one.x.values)[0], _places(one.y.values)[0]
-    for y, row in zip(ys, one.share, strict=True):
-        for x, value in zip(xs, row, strict=True):
+        marks = [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
+        for points, reach in ((marks, 2.5 * dot), (along(ax, marks), 1.5 * dot)):
+            for x, y in ax.transData.transform(points) if points else []:
+                occupied.append(Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
+    (xs, log_x), (ys, log_y) = _places(one.x.values), _places(one.y.values)
+    across, up = edges(xs, log_x), edges(ys, log_y)
+    for row, shares in enumerate(one.share):
+        for column, value in enumerate(shares):
             if value is None:
                 continue
-            text = ax.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6)
-            box = text.get_window_extent()
-            if any(box.overlaps(other) for other in occupied):
-                text.remove()
+            corners = [(across[column + i], up[row + i]) for i in (0, 1)]
+            cell = Bbox(ax.transData.transform(corners))
+            if cell.width < _CELL[0] * dot or cell.height < _CELL[1] * dot:
+                continue
+            _figure(ax, f"{100 * value:.0f}", cell, occupied)
+
+
+def _figure(ax: Axes, number: str, cell: Bbox, occupied: list[Bbox]) -> None:
+    """A number as near to the middle of its cell as the line lets it."""
+    from matplotlib.transforms import IdentityTransform
+
+    text = ax.text(0, 0, number, ha="center", va="center", fontsize=6)
+    text.set_transform(IdentityTransform())
+    box = text.get_window_extent()
+    for share in (0.0, 0.3, 0.5, 0.7, 0.9):
+        for right, upward in _AROUND:
+            x = (cell.x0 + cell.x1) / 2 + share * right * (cell.width - box.width) / 2
+            y = (cell.y0 + cell.y1) / 2 + share * upward * (cell.height - box.height) / 2
+            moved = box.translated(x, y)
+            if not any(moved.overlaps(other) for other in occupied):
+                text.set_transform(ax.transData)
+                x, y = ax.transData.inverted().transform((x, y))
+                text.set_position((float(x), float(y)))
+                return
+    text.remove()
 
 
 def _panel(ax: Axes, one: WallMap, colours: Any, count: int) -> Any:
@@ -102,21 +150,50 @@ def _panel(ax: Axes, one: WallMap, colours: Any, count: int) -> Any:
         axle.set_major_locator(_fixed(places[::step]))
         axle.set_minor_locator(_fixed([]))
         axle.set_major_formatter(_named([plain(shown(v)) for v in axis.values[::step]]))
-    impossible = [
-        (x, y)
-        for y, row in zip(ys, one.status, strict=True)
-        for x, status in zip(xs, row, strict=True)
-        if status != "ok"
-    ]
-    if impossible:
-        across, up = ([place[i] for place in impossible] for i in (0, 1))
-        ax.scatter(across, up, marker="x", s=14, color=FAINT, lw=0.8)
-    _line(ax, one, ys, 7.0 if count == 1 else 6.2)
-    about = plain(heading_of(one.sweep, skip=(one.x.name, one.y.name)))
-    if one.phase != "all":
-        about += f", {one.phase}"
-    ax.set_title(f"{about} (x: cannot be)" if impossible else about, fontsize=7.5)
+    if not one.y.name:
+        ax.yaxis.set_visible(False)
+    _line(ax, one, ys)
     return mesh
+
+
+def _about(one: WallMap) -> str:
+    """What a map is about, but for its axes."""
+    about = heading_of(one.sweep, skip=(one.x.name, one.y.name))
+    return about if one.phase == "all" else f"{about}, {one.phase}"
+
+
+def _legend(ax: Axes, one: WallMap) -> None:
+    """Below a map, where it covers no cell: what the line means at its ends, and grey."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.transforms import ScaledTranslation
+
+    fig = ax.figure
+    inches = max(_NARROW, ax.get_window_extent().width / fig.dpi - 0.3)
+    handles: list[Any] = []
+    words: list[str] = []
+    for computes in (True, False):
+        mine = [c for c in one.crossings if c.computes is computes]
+        ends = mine if len(mine) < 2 else [mine[0], mine[-1]]
+        if ends:
+            handles.append(Line2D([], [], color=INK, lw=1.4, marker="o", ms=3))
+            said = [lines_of(one.sentence(crossing), inches, 7.0) for crossing in ends]
+            words.append("\n".join(line for lines in said for line in lines))
+    if any(status != "ok" for row in one.status for status in row):
+        handles.append(Patch(facecolor=NOT_POSSIBLE))
+        words.append("not possible")
+    if handles:
+        below = ScaledTranslation(0, -_BELOW / 72, fig.dpi_scale_trans)
+        ax.legend(
+            handles,
+            words,
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=ax.transAxes + below,
+            borderaxespad=0,
+            fontsize=7,
+            handlelength=1.4,
+        )
 
 
 def _places(values: Sequence[Any]) -> tuple[list[float], bool]:
@@ -138,8 +215,8 @@ def _named(names: list[str]) -> Any:
     return FixedFormatter(names)
 
 
-def _line(ax: Axes, one: WallMap, ys: list[float], size: float) -> None:
-    """The crossing through the rows that have one, with its value at both ends."""
+def _line(ax: Axes, one: WallMap, ys: list[float]) -> None:
+    """The crossing through the rows that have one."""
     height = dict(zip(map(repr, one.y.values), ys, strict=True))
     for computes in (True, False):
         mine = [c for c in one.crossings if c.computes is computes]
@@ -147,24 +224,3 @@ def _line(ax: Axes, one: WallMap, ys: list[float], size: float) -> None:
             continue
         at = [(float(c.x), height[repr(c.y)]) for c in mine]
         ax.plot(*zip(*at, strict=True), color=INK, lw=1.4, marker="o", ms=3, zorder=4)
-        ends = {0: mine[0], len(mine) - 1: mine[-1]}
-        for i, crossing in ends.items():
-            right = _share_of(ax, at[i][0]) < 0.45
-            ax.annotate(
-                one.words(crossing).partition(",")[0],
-                at[i],
-                (5 if right else -5, 0),
-                textcoords="offset points",
-                ha="left" if right else "right",
-                va="center",
-                fontsize=size,
-                color=INK,
-                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"},
-                zorder=5,
-            )
-
-
-def _share_of(ax: Axes, x: float) -> float:
-    """How far along the axis a value lies, from 0 to 1."""
-    pixel = ax.transData.transform((x, ax.get_ylim()[0]))
-    return float(ax.transAxes.inverted().transform(pixel)[0])

@@ -6,8 +6,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from sim.output.plots.style import INK, Kind, figure, heading_lines, look, plain, save
-from sim.studies.whatif.compare import metric_name, unit_of
+from sim.output.plots.headings import heading
+from sim.output.plots.style import INK, Kind, figure, look, plain, save
+from sim.studies.whatif.compare import axis_label, figures, unit_of
 from sim.studies.whatif.named import Answer
 from sim.studies.whatif.parts import Cause, in_order
 from sim.studies.whatif.plots import LEGEND, legend
@@ -30,11 +31,10 @@ def draw_answer(answer: Answer, kind: Kind = "paper") -> Figure:
     """A bar a variant, by state, with how many times as fast as what it is held against."""
     bars = [(o, o.breakdown) for o in answer.outcomes if o.breakdown is not None]
     unit, size = unit_of([b.total for _, b in bars])
-    heading = heading_lines(f"{answer.what.title}: {answer.outcomes[0].name}", kind)
     names = ["\n".join(wrap(plain(o.variant.name), _NAME[kind])) for o, _ in bars]
     states = in_order({Cause(c.state) for _, b in bars for c in b.parts})
     lines = sum(name.count("\n") for name in names)
-    height = 0.85 + 0.24 * len(bars) + 0.13 * (lines + len(heading))
+    height = 0.85 + 0.24 * len(bars) + 0.13 * (lines + 1)
     fig = figure(kind, height + 0.16 * -(-len(states) // LEGEND[kind]))
     ax = fig.add_subplot()
     for row, (outcome, breakdown) in enumerate(bars):
@@ -45,7 +45,7 @@ def draw_answer(answer: Answer, kind: Kind = "paper") -> Figure:
             left += width
         faster = answer.speed_up(outcome)
         speed = f" ({faster:.2f} x)" if row and faster else ""
-        ax.text(left, row, f" {left:,.3g}{speed}", va="center", fontsize=7, color=INK)
+        ax.text(left, row, f" {figures(left)}{speed}", va="center", fontsize=7, color=INK)
     ax.set_yticks(range(len(bars)), names)
     ax.set_ylim(len(bars) - 0.4, -0.6)
     longest = max(float(b.total * size) for _, b in bars)
@@ -53,7 +53,7 @@ def draw_answer(answer: Answer, kind: Kind = "paper") -> Figure:
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel(f"{metric_name(answer.what.metric)} ({unit.replace('us', 'µs')})")
-    fig.suptitle("\n".join(heading), x=0.01, ha="left", fontsize=8)
+    ax.set_xlabel(axis_label(answer.what.metric, unit))
+    heading(fig, f"{answer.what.title}: {answer.outcomes[0].name}", kind)
     legend(fig, states, kind)
     return fig

@@ -82,6 +82,11 @@ def metric_name(metric: str) -> str:
     return f"{NAMES.get(name, name)} {rest}".strip()
 
 
+def axis_label(metric: str, unit: str) -> str:
+    """What a picture says beside an axis of a metric. All metrics here are times."""
+    return f"{metric_name(metric)} ({unit.replace('us', 'µs')}), less is better"
+
+
 def unit_of(amounts: list[Fraction]) -> tuple[str, Fraction]:
     """(unit, units a tick) in which the largest of these amounts reads well."""
     most = max(map(abs, amounts), default=Fraction())
@@ -90,6 +95,14 @@ def unit_of(amounts: list[Fraction]) -> tuple[str, Fraction]:
         if most * size >= 1:
             return unit, size
     return UNITS[-1][0], Fraction(UNITS[-1][1], TICKS_PER_SECOND)
+
+
+def figures(x: float) -> str:
+    """A positive number with three figures: `10.0`, `8.59`, `1,234`."""
+    if x < 0.995:
+        return f"{x:.3g}"
+    digits = 0 if x >= 99.95 else 1 if x >= 9.995 else 2
+    return f"{x:,.{digits}f}"
 
 
 def signed(x: Fraction | float) -> str:

@@ -7,17 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.output.plots.style import (
-    FAINT,
-    INK,
-    Kind,
-    figure,
-    heading_lines,
-    look,
-    save,
-)
+from sim.output.plots.headings import heading
+from sim.output.plots.style import FAINT, INK, Kind, figure, look, save
 from sim.serve.plots import PART_NAMES
-from sim.studies.whatif.compare import Comparison, metric_name, signed, unit_of
+from sim.studies.whatif.compare import Comparison, axis_label, signed, unit_of
 from sim.studies.whatif.parts import Cause, Parts, in_order
 from sim.studies.whatif.waterfall import COLOURS, axis_begin, steps_by_state
 
@@ -41,16 +34,15 @@ def draw_waterfall(comparison: Comparison, names: tuple[str, str], kind: Kind = 
     """The figure of `plot_waterfall`."""
     bars = [(s.label, s.change, s.colour) for s in steps_by_state(comparison)]
     unit, size = unit_of([comparison.before.total, comparison.after.total])
-    heading = _heading(comparison, names, kind)
     states = comparison.before.by("state") | comparison.after.by("state")
     rows = -(-len(states) // LEGEND[kind])
-    height = 0.85 + 0.22 * (len(bars) + 2) + 0.14 * heading.count("\n") + 0.16 * rows
+    height = 0.85 + 0.22 * (len(bars) + 2) + 0.16 * rows
     fig = figure(kind, height)
     ax = fig.add_subplot()
     cut = _draw(ax, comparison, bars, size, kind)
     note = "; the axis is cut" if cut else ""
-    ax.set_xlabel(f"{metric_name(comparison.metric)} ({unit.replace('us', 'µs')}{note})")
-    fig.suptitle(heading, x=0.01, ha="left", fontsize=8)
+    ax.set_xlabel(f"{axis_label(comparison.metric, unit)}{note}")
+    heading(fig, f"before: {names[0]}\nafter: {names[1]}", kind)
     legend(fig, in_order(states), kind)
     return fig
 
@@ -109,10 +101,3 @@ def _stack(ax: Axes, row: int, states: Parts, size: Fraction) -> None:
         width = float(states[cause] * size)
         ax.barh(row, width, 0.66, left=left, color=COLOURS[cause.state], linewidth=0)
         left += width
-
-
-def _heading(comparison: Comparison, names: tuple[str, str], kind: Kind) -> str:
-    """What is compared, in lines that fit the figure."""
-    first, second = names
-    lines = [f"before: {first}", f"after: {second}"]
-    return "\n".join(part for line in lines for part in heading_lines(line, kind))

@@ -6,18 +6,18 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from sim.output.plots.headings import heading
 from sim.output.plots.style import (
     FAINT,
     INK,
     STATE_COLOURS,
     Kind,
     figure,
-    heading_lines,
     look,
     plain,
     save,
 )
-from sim.studies.whatif.compare import metric_name, unit_of
+from sim.studies.whatif.compare import axis_label, unit_of
 from sim.studies.whatif.sensitivity import Sensitivity, SensitivityRow
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def draw_tornado(result: Sensitivity, kind: Kind = "paper") -> Figure:
     rows = sorted((r for r in result.rows if _reach(r, result)), key=lambda r: -_reach(r, result))
     still = [r.resource.name for r in result.rows if r not in rows]
     unit, size = unit_of([result.base])
-    heading = heading_lines(result.name, kind)
     note = wrap(f"no effect: {', '.join(still)}", _NOTE[kind]) if still else []
-    fig = figure(kind, 1.1 + 0.26 * max(1, len(rows)) + 0.14 * (len(heading) + len(note)))
+    fig = figure(kind, 1.1 + 0.26 * max(1, len(rows)) + 0.14 * (1 + len(note)))
     ax = fig.add_subplot()
     base = float(result.base * size)
     for at, row in enumerate(rows):
@@ -68,16 +67,17 @@ def draw_tornado(result: Sensitivity, kind: Kind = "paper") -> Figure:
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    label = f"{metric_name(result.metric)} ({unit.replace('us', 'µs')})"
-    ax.set_xlabel("\n".join([label, *note]))
-    fig.suptitle("\n".join(heading), x=0.01, ha="left", fontsize=8)
+    ax.set_xlabel("\n".join([axis_label(result.metric, unit), *note]))
+    heading(fig, result.name, kind)
     handles = [
         Patch(facecolor=FAINT),
         Patch(facecolor=FAINT, alpha=0.45),
         Line2D([], [], marker="D", ms=4, color=INK, ls=""),
+        Line2D([], [], color=INK, lw=0.8),
     ]
-    words = ["twice as good", "half as good", "free"]
-    fig.legend(handles, words, loc="outside lower center", ncols=3, handlelength=1.2)
+    words = ["twice as good", "half as good", "free", "as it is"]
+    columns = 2 if kind == "column" else 4
+    fig.legend(handles, words, loc="outside lower center", ncols=columns, handlelength=1.2)
     return fig
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sim.output.plots.style import INK, SERIES, Kind, figure, heading_lines, look, plain, save
+from sim.output.plots.headings import heading as write_heading
+from sim.output.plots.headings import panel_title
+from sim.output.plots.style import FAINT, INK, SERIES, Kind, figure, look, plain, save
 from sim.output.report import duration, plain_table, quantity
 from sim.output.tables import Table
 from sim.studies.whatif.compare import metric_name
@@ -112,11 +114,10 @@ def plot_trend(result: Trend, stem: Path, kind: Kind = "paper") -> list[Path]:
 
 def draw_trend(result: Trend, kind: Kind = "paper") -> Figure:
     """Share of the time that waits for HBM, and bandwidth that is needed beside what there is."""
-    lines = heading_lines(heading(result), kind)
     stacked = kind == "column"
-    names = len(result.courses) + 1
+    names = len(result.courses) + 2
     rows = names if stacked else -(-names // 2)
-    height = (4.2 if stacked else 2.3) + 0.14 * len(lines) + 0.16 * rows
+    height = (4.2 if stacked else 2.3) + 0.14 + 0.16 * rows
     fig = figure(kind, height)
     shape = (2, 1) if stacked else (1, 2)
     left, right = fig.subplots(*shape, squeeze=False).flat
@@ -146,15 +147,14 @@ def draw_trend(result: Trend, kind: Kind = "paper") -> Figure:
     )
     right.set_yscale("log")
     left.set_ylim(0, 100)
-    left.set_title("waits for HBM (dot: as long as it computes)")
     left.set_ylabel("share of the time (%)")
-    right.set_title("bandwidth that keeps arithmetic busy")
-    right.set_ylabel("GB/s")
+    right.set_ylabel("HBM bandwidth (GB/s)")
     for ax in (left, right):
-        ax.set_xlabel("years from the device as it is")
+        ax.set_xlabel("years from now")
         ax.set_xlim(first[0].year, first[-1].year)
         ax.grid(True, which="major")
-    fig.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8)
+    write_heading(fig, heading(result), kind)
+    left.plot([], [], "o", color=FAINT, ms=5, label="waits for HBM as long as it computes")
     handles, words = left.get_legend_handles_labels()
     more, other = right.get_legend_handles_labels()
     fig.legend(
@@ -164,4 +164,7 @@ def draw_trend(result: Trend, kind: Kind = "paper") -> Figure:
         ncols=1 if stacked else 2,
         fontsize=7,
     )
+    fig.draw_without_rendering()
+    panel_title(left, "time spent waiting for HBM")
+    panel_title(right, "bandwidth that keeps arithmetic busy")
     return fig
