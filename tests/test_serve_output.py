@@ -52,7 +52,7 @@ from sim.serve.single_stage import SingleStageWorker
 from sim.serve.summary import Fleet, device_account, summarise
 from sim.serve.trace import FIRST_DEVICE, FIRST_STEPS, write_window
 from sim.states import STATES
-from tests.trace_format import check_trace, tick
+from tests.trace_format import NANO, check_trace, tick
 from workloads.request import Request
 
 S = 10**12  # ticks per second
@@ -499,7 +499,7 @@ def test_laws_of_the_trace(run: Run, tmp_path: Path) -> None:
             assert all(a[0] < b[0] and a[1] != b[1] for a, b in pairwise(found))
     for tid, row in enumerate(sorted(inside, key=lambda r: r.index)[:5], 1):
         outer, *phases = tracks[2, tid]
-        assert outer[:2] == (row.arrival, row.last_token)
+        assert outer[:2] == (row.arrival // NANO * NANO, row.last_token // NANO * NANO)
         assert sum(e - b for b, e, _, _ in phases) == row.e2e
         told = sum(tick(v) for k, v in outer[3].items() if k.endswith("_us"))
         assert told == row.e2e

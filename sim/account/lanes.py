@@ -189,8 +189,9 @@ def transfers(record: RunRecord, passes: frozenset[int] | None = None) -> list[T
     if all(slot.is_single_task for slot in compiled.slots):
         for span in spans(record, passes):
             exchange = span.step.exchange if span.step else None
-            if exchange and exchange.duration and span.step:
-                name = f"{span.phase}{span.number}.{span.micro}.stage{span.stage}.{span.step.name}"
+            if exchange and exchange.duration and span.step and span.placed:
+                where = f"{span.phase}{span.number}.{span.micro}.stage{span.stage}"
+                name = f"{where}.{span.placed.path}.{span.step.name}"
                 begin = span.end - exchange.duration
                 moved.append(Transfer(begin, span.end, name, exchange.loads))
     return sorted(moved, key=lambda t: (t.begin, t.end, t.name))

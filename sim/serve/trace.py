@@ -20,6 +20,7 @@ from sim.output.perfetto.chrome import (
     counter_event,
     micros,
     numbered,
+    outer_events,
     process_event,
     slice_event,
     thread_event,
@@ -155,7 +156,7 @@ def _requests(requests: Sequence[Row], pid: int) -> Iterator[str]:
         sizes = ("replica", "prompt_tokens", "output_tokens", "preemptions", "prefix_hit_tokens")
         args = ",".join(f'"{name}":{row[name]}' for name in sizes)
         args += "".join(f',"{p}_us":{micros(row[f"{p}_ps"])}' for p in PARTS if row[f"{p}_ps"])
-        yield slice_event(f"request {row['index']}", at, arrival, last, args)
+        yield from outer_events(f"request {row['index']}", at, arrival, last, args)
         phases = (
             ("queue", arrival, row["scheduled_ps"]),
             ("prefill", row["scheduled_ps"], first),

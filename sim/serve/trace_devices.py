@@ -55,8 +55,8 @@ def device_lines(
         came_from, point = left.get(step, (-2, None))
         if point and came_from == stage - 1:
             yield from flow_events(next(numbers), "hand-off", point, Point(at, begin))
-        if done.end > begin:
-            left[step] = stage, Point(at, done.end - 1)
+        if last := next((row[c] for c in reversed(STATE_COLUMNS) if row[c]), 0):
+            left[step] = stage, Point(at, done.end - last)  # where its last state begins
     for stage, pieces in enumerate(work):
         part = f", stage {stage}," if split.pp > 1 else ""
         yield from rate_counters(pid, rates_of(pieces), machine.peak, part)

@@ -1,8 +1,8 @@
 """Events of Chrome's trace format as lines of JSON, and the file that holds them.
 
-Times are microseconds with six decimals, so that no picosecond is lost. No event has a colour:
-Perfetto ignores `cname` on purpose and gives a colour by the name of a slice, without its digits;
-and none of the colours that Chrome knows by name is one of our pictures.
+Times are microseconds with six decimals or more, so that no picosecond is lost. No event has a
+colour: Perfetto ignores `cname` on purpose and gives a colour by the name of a slice, and none of
+the colours that Chrome knows by name is one of the pictures'.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from sim.output.files import atomic_write
+
+NANO = 1000  # ticks
 
 
 class Thread(NamedTuple):
@@ -74,19 +76,42 @@ def micros(t: int) -> str:
     return f"{t // 10**6}.{t % 10**6:06d}"
 
 
+def stamp(t: int) -> str:
+    """Ticks as microseconds for a viewer, exact when rounded to picoseconds.
+
+    Perfetto multiplies by 1000 in floating point and cuts. Where it would read a whole nanosecond
+    as one less, a tenth of a picosecond stands behind.
+    """
+    text = micros(t)
+    if t % NANO == 0 and int(float(text) * 1000) * NANO < t:
+        return f"{text}1"
+    return text
+
+
 def slice_event(name: str, at: Thread, begin: int, end: int, args: str = "") -> str:
     """A complete event; `name` needs no escapes and `args` is JSON without its braces."""
     return (
-        f'{{"ph":"X","pid":{at.pid},"tid":{at.tid},"ts":{micros(begin)},'
-        f'"dur":{micros(end - begin)},"name":"{name}","args":{{{args}}}}}'
+        f'{{"ph":"X","pid":{at.pid},"tid":{at.tid},"ts":{stamp(begin)},'
+        f'"dur":{stamp(end - begin)},"name":"{name}","args":{{{args}}}}}'
     )
+
+
+def outer_events(name: str, at: Thread, begin: int, end: int, args: str = "") -> Iterator[str]:
+    """A slice that holds others, in whole nanoseconds; none if it is shorter.
+
+    Perfetto cuts `ts` and `dur` to nanoseconds, each by itself, and drops a slice that seems to
+    end behind the one around it. Both ends of the outer one are cut here, so that none does.
+    """
+    begin, end = begin // NANO * NANO, end // NANO * NANO
+    if end > begin:
+        yield slice_event(name, at, begin, end, args)
 
 
 def counter_event(pid: int, name: str, t: int, key: str, value: float | str) -> str:
     """A counter of a process has a value from a tick on. Perfetto shows `name` and `key` as its
     title, one behind the other."""
     return (
-        f'{{"ph":"C","pid":{pid},"tid":0,"ts":{micros(t)},"name":"{name}",'
+        f'{{"ph":"C","pid":{pid},"tid":0,"ts":{stamp(t)},"name":"{name}",'
         f'"args":{{"{key}":{value}}}}}'
     )
 
@@ -101,7 +126,7 @@ def flow_events(number: int, name: str, *points: Point) -> Iterator[str]:
         bind = "" if kind == "s" else '"bp":"e",'  # to the slice around, not to the next one
         yield (
             f'{{"ph":"{kind}",{bind}"cat":"flow","id":{number},"pid":{at.pid},"tid":{at.tid},'
-            f'"ts":{micros(tick)},"name":"{name}","args":{{}}}}'
+            f'"ts":{stamp(tick)},"name":"{name}","args":{{}}}}'
         )
 
 

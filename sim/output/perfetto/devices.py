@@ -8,7 +8,7 @@ from itertools import groupby
 from sim.account import lanes
 from sim.account.timeline import RunRecord, Span
 from sim.output.perfetto import arguments
-from sim.output.perfetto.chrome import micros, slice_event
+from sim.output.perfetto.chrome import micros, outer_events, slice_event
 from sim.output.perfetto.flows import FlowEnds
 from sim.output.perfetto.processes import FIRST_LANE, OPERATORS, STATE, Process, thread_of
 from sim.output.plots.style import STATE_NAMES
@@ -41,7 +41,7 @@ class DeviceSlices:
         first, until = mine[0], max(span.end for span in mine)
         name = f"{first.phase} {first.number}, micro-batch {first.micro}"
         args = arguments.job(self.record, mine, process.devices)
-        yield slice_event(name, process.thread(OPERATORS), first.begin, until, args)
+        yield from outer_events(name, process.thread(OPERATORS), first.begin, until, args)
         self.ends.begin_of_job(first, process.thread(thread_of(first.stream)))
 
     def _layers(self, process: Process, mine: Sequence[Span]) -> Iterator[str]:
@@ -51,11 +51,11 @@ class DeviceSlices:
             here, key=lambda s: s.placed and (s.placed.stack, s.placed.layer)
         ):
             inside = list(layer)
-            if placed and inside[-1].end > inside[0].begin:
+            if placed:
                 name = f"{placed[0]} {_OUTSIDE.get(placed[1], f'layer {placed[1]}')}"
                 args = f'"layer":{placed[1]},"operators":{len(inside)}'
                 at = process.thread(OPERATORS)
-                yield slice_event(name, at, inside[0].begin, inside[-1].end, args)
+                yield from outer_events(name, at, inside[0].begin, inside[-1].end, args)
 
     def _span(self, process: Process, span: Span) -> Iterator[str]:
         if span.step:

@@ -24,14 +24,14 @@ from sim.output.perfetto.links import link_lines
 from sim.output.perfetto.processes import name_events, processes
 from sim.simulation import Result
 
-MOST_SPANS = 200_000  # above it a viewer becomes slow
+MOST_SPANS = 200_000  # of all devices; above it files become large and viewers slow
 
 
 def write_trace(result: Result, path: Path, passes: Iterable[int] | None = None) -> Path:
     """Write the trace, compressed if the name ends in .gz. The same run gives the same bytes.
 
-    Without `passes` all are written, or the first and the last where all would be more than
-    200,000 spans; the metadata say which are left out.
+    Without `passes` all are written, or the first and the last where all devices together have
+    more than 200,000 spans; the metadata say which are left out.
     """
     chosen = frozenset(passes) if passes is not None else choose_passes(result.record)
     return write_events(path, _metadata(result, chosen), events(result.record, chosen))
