@@ -148,7 +148,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
-    names = sorted(p.name for p in folders[0].iterdir())
+    names = sorted(content(folders[0]))
     pictures = [f"{n}.{e}" for n in ("account", "roofline", "timeline") for e in ("png", "svg")]
     assert names == sorted([*FILES, "trace.json.gz", *pictures])
     for name in names:

@@ -576,3 +576,12 @@ def test_a_document_changes_only_its_axes(batch: int, prompt: int) -> None:
     assert made["workload"] == {"batch": batch, "output": 3, "prompt": prompt}
     assert made["set"] == {"hbm.bandwidth_GBps": 9}
     assert sweep.base["workload"] == {"batch": 7, "output": 3}
+
+
+def test_an_axis_takes_factors() -> None:
+    base = {"model": "gpt2", "on": "h100-sxm", "workload": {"output": 2}}
+    plain = sweep_of("run", base, ["hbm.bandwidth_GBps=3350,6700"])
+    factors = sweep_of("run", base, ["hbm.bandwidth_GBps=*1,*2"])
+    assert factors.axes[0].values == plain.axes[0].values
+    with pytest.raises(InputError, match="no value is stated"):
+        sweep_of("run", base, ["on_chip.L2.bandwidth_GBps=*1,*2"])

@@ -157,3 +157,15 @@ def test_a_number_is_as_precise_as_its_interval(
     value: float, low: float, high: float, shown: float
 ) -> None:
     assert to_precision(value, low, high) == shown
+
+
+def test_every_part_of_a_folded_table_names_its_rows() -> None:
+    folding = FoldingTable(keys=2)
+    for head in ("tp", "batch", "first", "second"):
+        folding.add_column(head, no_wrap=True)
+    for row in (("1", "8", "a" * 12, "b" * 12), ("2", "8", "c" * 12, "d" * 12)):
+        folding.add_row(*row)
+    console = Console(width=30, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(folding)
+    lines = [line.split() for line in console.export_text().splitlines() if line.split()]
+    assert [line[:2] for line in lines if line[0] in "12"] == [["1", "8"], ["2", "8"]] * 2

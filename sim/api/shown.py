@@ -59,7 +59,8 @@ class Shown(ABC):
             ) from None
 
     def __str__(self) -> str:
-        return self._recorded().export_text().rstrip()
+        lines = self._recorded().export_text().split("\n")
+        return "\n".join(line.rstrip() for line in lines).strip("\n")
 
     def _repr_html_(self) -> str:
         """The tables for a notebook."""

@@ -51,7 +51,7 @@ app.command("map", context_settings=OPEN, cls=with_options(f"{SWEEPS}:MapOptions
 app.command(context_settings=OPEN, cls=with_options(f"{SWEEPS}:RecommendOptions"))(recommend)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:CompareOptions"))(compare)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:Measured"))(sensitivity)
-app.command(cls=with_options(f"{SESSION}:TrendOptions"))(trend)
+app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:TrendOptions"))(trend)
 app.command(context_settings=OPEN, cls=with_options(f"{SESSION}:TimelineOptions"))(timeline)
 app.command(cls=HelpfulCommand)(report)
 app.add_typer(what_if, name="what-if")

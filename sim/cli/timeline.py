@@ -20,6 +20,7 @@ def timeline(context: typer.Context, scenario: Subject) -> None:
     """Draw what devices do when: a window, a layer, a device, with the critical path."""
     from sim.output.files import check_file
     from sim.output.plots.timeline_view import View, plot_view
+    from sim.output.terminal import print_document, terminal
     from sim.studies.whatif.session import TimelineOptions
     from sim.studies.whatif.subjects import RunSubject, subject
 
@@ -43,8 +44,10 @@ def timeline(context: typer.Context, scenario: Subject) -> None:
         devices=options.device,
         critical=options.critical,
     )
-    for path in plot_view(one.result, stem, view, options.size):
-        typer.echo(f"  written to {path}")
+    written = plot_view(one.result, stem, view, options.size)
+    for path in written:
+        terminal().print(f"  written to {path}")
+    print_document("timeline", lambda: {"files": [str(path) for path in written]})
 
 
 def span(text: str) -> tuple[int, int]:

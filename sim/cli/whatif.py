@@ -8,7 +8,7 @@ import typer
 
 from sim.cli.completion import models, what_ifs
 from sim.cli.help import HelpfulCommand, HelpfulGroup
-from sim.cli.options import OPEN, open_record_of, record_of, with_options
+from sim.cli.options import OPEN, open_record_of, with_options
 
 SESSION = "sim.studies.whatif.session"
 Subject = Annotated[
@@ -54,7 +54,17 @@ def trend(
     """Scale a device by the paper's yearly rates: when each workload meets the memory wall."""
     from sim.studies.whatif.session import TrendOptions, trend_scenarios
 
-    trend_scenarios(scenarios or [], record_of(context, TrendOptions))
+    names, flags = [], []
+    words = list(scenarios or [])
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            names.append(word)
+            continue
+        flags.append(word)  # typer leaves flags that it does not know among the arguments
+        if "=" not in word and words and not words[0].startswith("--"):
+            flags.append(words.pop(0))
+    trend_scenarios(names, open_record_of(context, TrendOptions, *flags))
 
 
 what_if = typer.Typer(

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import InputError
+from sim.errors import InputError, hint
+from sim.inputs.catalogue import catalogue
 from sim.inputs.documents import convert, read_document
 
 
@@ -34,6 +35,10 @@ def overlay(model: str, flags: dict[str, Any], kind: type[msgspec.Struct]) -> di
                     base[key] = str(beside)
     for key, value in _given(flags).items():
         base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+    if not base.get("on") and not path.exists() and model not in catalogue("model"):
+        raise InputError(
+            f"{model}: no file, folder or model has this name{hint(model, catalogue('model'))}"
+        )
     if not base.get("on"):
         raise InputError(f"{model}: say what it runs on, e.g. --on h100-sxm or --on hgx-h100")
     return base

@@ -154,8 +154,9 @@ def title(result: Result) -> str:
     return f"{r.model.name} on {r.machine.name}: " + ", ".join(shape + degrees)
 
 
-def plain_table(heading: str, first: str, columns: Sequence[str]) -> Table:
-    table = FoldingTable(title=heading)
+def plain_table(heading: str, first: str, columns: Sequence[str], keys: int = 1) -> Table:
+    """A table for the terminal, whose first `keys` columns name its rows."""
+    table = FoldingTable(title=heading, keys=keys)
     table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

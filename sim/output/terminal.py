@@ -1,7 +1,7 @@
 """Standard output: tables for people that fold where they are too wide, or one JSON document.
 
 No column and no number is cut. A table that is wider than the terminal is printed in parts, each
-of which begins with the first column.
+of which begins with the columns that name its rows.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class FoldingTable(Table):
     is printed in parts. A column that may wrap counts with its header alone.
     """
 
-    def __init__(self, *heads: str, **options: Any) -> None:
+    def __init__(self, *heads: str, keys: int = 1, **options: Any) -> None:
+        """See `rich.table.Table`; `keys` is the number of first columns that every part repeats."""
+        self.keys = keys
         usual = {"box": SIMPLE_HEAD, "pad_edge": False, "title_justify": "left"}
         super().__init__(*heads, **{**usual, "title_style": "italic", **options})
 
@@ -104,10 +106,11 @@ class FoldingTable(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = list(range(len(self.columns)))
+        keys = min(self.keys, len(columns))
         if self._needs(columns) + len(columns) - 1 <= options.max_width:  # its padding is wider
             yield from super().__rich_console__(console, options)
             return
-        empty = [number for number in columns[1:] if self._empty(number)]
+        empty = [number for number in columns[keys:] if self._empty(number)]
         columns = [number for number in columns if number not in empty]
         for number, part in enumerate(self._parts(columns, options.max_width)):
             whole = self._needs(part) <= options.max_width
@@ -117,11 +120,12 @@ class FoldingTable(Table):
             yield Text(f"  empty in every row: {names}", style="dim")
 
     def _parts(self, columns: list[int], width: int) -> list[list[int]]:
-        """The numbers of the columns of each part; the first column is in every part."""
-        parts: list[list[int]] = [[0]]
-        for number in columns[1:]:
-            if self._needs([*parts[-1], number]) > width and len(parts[-1]) > 1:
-                parts.append([0])
+        """The numbers of the columns of each part; the keys are in every part."""
+        keys = columns[: self.keys]
+        parts: list[list[int]] = [[*keys]]
+        for number in columns[len(keys) :]:
+            if self._needs([*parts[-1], number]) > width and len(parts[-1]) > len(keys):
+                parts.append([*keys])
             parts[-1].append(number)
         return parts
 

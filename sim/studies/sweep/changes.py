@@ -32,10 +32,18 @@ def changed(kind: str, document: Mapping[str, Any], texts: Iterable[str]) -> dic
     for text in texts:
         key, value = parse_change(text)
         path = path_of(key, kind_of(kind).keys, "--set")
-        if isinstance(value, str) and (by := factor(value)) is not None:
-            value = _times(current(kind, result, path), by, text)
-        result = with_value(result, path, value)
+        result = with_value(result, path, scaled(kind, result, path, value, text))
     return result
+
+
+def scaled(kind: str, document: Mapping[str, Any], path: Path, value: Any, text: str = "") -> Any:
+    """A value as it is, or where it is a factor (`*2`, `-10%`) the present one times the factor.
+
+    text: what the user wrote, for messages.
+    """
+    if isinstance(value, str) and (by := factor(value)) is not None:
+        return _times(current(kind, document, path), by, text or f"{path[-1]}={value}")
+    return value
 
 
 def with_value(document: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import msgspec
 from sim.errors import InputError
 from sim.inputs.documents import convert
 from sim.studies.sweep.axes import Axis, parse_axis
+from sim.studies.sweep.changes import scaled
 from sim.studies.sweep.expression import Expression
 from sim.studies.sweep.log import fingerprint
 from sim.studies.sweep.registry import kind_of
@@ -41,7 +42,7 @@ def sweep_of(
     option: str = "",
 ) -> Sweep:
     """A sweep from the texts of --grid and --where. Raises InputError."""
-    axes = [parse_axis(text, kind_of(kind).keys) for text in grids]
+    axes = [_resolved(parse_axis(text, kind_of(kind).keys), kind, base) for text in grids]
     paths = [axis.path for axis in axes]
     for axis in axes:
         if paths.count(axis.path) > 1:
@@ -50,6 +51,12 @@ def sweep_of(
     if size > MOST_POINTS:
         raise InputError(f"a grid of {size:,} points; {MOST_POINTS:,} at most, take larger steps")
     return Sweep(kind, base, tuple(axes), where, option)
+
+
+def _resolved(axis: Axis, kind: str, base: dict[str, Any]) -> Axis:
+    """An axis whose factors (`*2`, `-10%`) are values: those of the scenario times the factor."""
+    values = tuple(scaled(kind, base, axis.path, value) for value in axis.values)
+    return msgspec.structs.replace(axis, values=values)
 
 
 def points_of(sweep: Sweep) -> list[tuple[Any, ...]]:

@@ -146,7 +146,7 @@ def point_table(
     first = axes[0] if axes else "point"
     names = [HEADS.get(n, n) for n in shown]
     heads = [*(a.rpartition(".")[2] for a in axes[1:]), *names, *(STATE_HEADS[s] for s in states)]
-    table = plain_table(title, first, heads)
+    table = plain_table(title, first, heads, keys=max(1, len(axes)))
     misses = [", ".join(exceeded(r, bounds)) or "-" for r in records]
     late = any(r.get("slo_met") is False for r in records)
     if late:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from sim.output.report import plain_table
+from sim.output.report import counted, plain_table
 from sim.studies.sweep.labels import HEADS, cell
 from sim.studies.sweep.recommend import Verdict, chance
 from sim.studies.sweep.registry import kind_of
@@ -60,7 +60,7 @@ def print_verdicts(
         said = ", ".join(f"{n} {best.record[n]}" for n in names if best.record[n] != 1)
         cost = cell("_s", best.cost)
         console.print(
-            f"  take {said or 'one device as it is'}: {best.record['devices']} devices, "
+            f"  take {said or 'one device as it is'}: {counted(best.record['devices'], 'device')}, "
             f"{cost} of device time per token"
         )
     else:
@@ -68,10 +68,10 @@ def print_verdicts(
     console.print(verdict_table(swept, judged, names, bounds))
     never = [v for v in judged if v.cost is None]
     if never:
-        counted = dict.fromkeys(dict.fromkeys(v.record["status"] for v in never), 0)
+        numbers = dict.fromkeys(dict.fromkeys(v.record["status"] for v in never), 0)
         for verdict in never:
-            counted[verdict.record["status"]] += 1
-        failures = ", ".join(f"{count} {status}" for status, count in counted.items())
+            numbers[verdict.record["status"]] += 1
+        failures = ", ".join(f"{count} {status}" for status, count in numbers.items())
         console.print(f"  cannot be: {failures}; the first: {never[0].reason}")
 
 
@@ -91,7 +91,8 @@ def verdict_table(
         *(["chance"] if any(sure) else []),
         "cost/token",
     ]
-    table = plain_table("Splits, the cheapest first", names[0] if names else "split", heads)
+    first = names[0] if names else "split"
+    table = plain_table("Splits, the cheapest first", first, heads, keys=max(1, len(names)))
     table.add_column("why it loses", justify="left")
     for i, verdict in enumerate(tried):
         r = verdict.record
