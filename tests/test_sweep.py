@@ -206,7 +206,7 @@ def test_points_that_cannot_be_are_rows_with_the_reason() -> None:
     assert "28672 mod 5" in told[5, 1, 1][1]
     assert told[8, 2, 1][0] == "infeasible"
     assert told[8, 1, 1] == ("ok", "")
-    assert "cannot be spread" in told[8, 1, 2][1]
+    assert "cannot be split" in told[8, 1, 2][1]
     for record in records:
         assert record["makespan_ps"] if record["status"] == "ok" else record["reason"]
 
