@@ -104,7 +104,7 @@ def trend(
     horizon: Horizon,
     watch: Watch | None = None,
 ) -> Trend:
-    """Each scenario over the years; without one, two that read and two that write.
+    """Each scenario over the years; without one, an encoder, a prefill and two decodes.
 
     Raises InputError for a serving run, and for years or a step that are not positive.
     """
