@@ -24,7 +24,7 @@ def memorywall(*args: str) -> subprocess.CompletedProcess[str]:
 def test_run_prints_the_account_and_the_what_ifs() -> None:
     done = memorywall("run", "gpt2", "--on", "h100-sxm", "--prompt", "32", "--output", "4")
     assert done.returncode == 0, done.stderr
-    for word in ("TTFT", "MFU", "MBU", "prefill", "decode", "launch", "If it were free"):
+    for word in ("TTFT", "MFU", "MBU", "prefill", "decode", "launch", "If one resource were free"):
         assert word in done.stdout
     assert done.stderr == ""
 

@@ -267,7 +267,7 @@ def test_more_devices_than_there_are_is_refused() -> None:
 @pytest.mark.parametrize("knob", ["dp", "microbatches"])
 def test_more_parts_than_sequences_is_refused(knob: str) -> None:
     split = Parallelism(**{knob: 3})  # type: ignore[arg-type]
-    with pytest.raises(Infeasible, match=f"{knob} = 3: 2 sequences cannot be spread over 3"):
+    with pytest.raises(Infeasible, match=f"{knob} = 3: a batch of 2 cannot be split into 3"):
         plan_of(load_model("gpt2"), split, 2, Lowering(), load_device("h100-sxm"))
 
 

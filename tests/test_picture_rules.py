@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from crowding import box_of, faults, overlap
 from matplotlib.text import Annotation
+from msgspec.structs import replace
 
 from sim import Parallelism, Result, Scenario, Workload, run
 from sim.api import serve
@@ -26,6 +27,11 @@ from sim.studies.sweep.plots import draw_front
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.wall import Crossing, WallMap
 from sim.studies.sweep.wall_plot import draw_walls
+from sim.studies.whatif.sensitivity import sensitivity
+from sim.studies.whatif.subjects import document_of
+from sim.studies.whatif.tornado import draw_tornado
+from sim.studies.whatif.trend import Horizon, TrendRates, trend
+from sim.studies.whatif.trend_report import draw_trend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,6 +154,15 @@ def test_the_service_level_is_a_line_with_its_value(seed: int) -> None:
         assert [line.get_linestyle() for line in ax.lines].count("--") == 1
         assert [text.get_text().startswith("SLO ") for text in ax.texts] == [True]
     drawn(lambda: draw_requests(served.requests, LONG))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_what_ifs(kind: Kind) -> None:
+    found = sensitivity(*document_of("gpt2", "l4", ["output=3"]), "tpot")
+    drawn(lambda: draw_tornado(replace(found, name=LONG), kind))
+    course = trend(["gpt2"], "l4", ["output=3"], None, Horizon(TrendRates(), 4, 2))
+    fig = drawn(lambda: draw_trend(replace(course, machine=LONG), kind))
+    assert "bandwidth of the device" in [text.get_text() for text in fig.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize("sets", [1, 4])

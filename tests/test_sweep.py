@@ -206,7 +206,7 @@ def test_points_that_cannot_be_are_rows_with_the_reason() -> None:
     assert "28672 mod 5" in told[5, 1, 1][1]
     assert told[8, 2, 1][0] == "infeasible"
     assert told[8, 1, 1] == ("ok", "")
-    assert "cannot be spread" in told[8, 1, 2][1]
+    assert "cannot be split" in told[8, 1, 2][1]
     for record in records:
         assert record["makespan_ps"] if record["status"] == "ok" else record["reason"]
 
@@ -583,5 +583,5 @@ def test_an_axis_takes_factors() -> None:
     plain = sweep_of("run", base, ["hbm.bandwidth_GBps=3350,6700"])
     factors = sweep_of("run", base, ["hbm.bandwidth_GBps=*1,*2"])
     assert factors.axes[0].values == plain.axes[0].values
-    with pytest.raises(InputError, match="no value is stated"):
+    with pytest.raises(InputError, match="no value is stated to multiply"):
         sweep_of("run", base, ["on_chip.L2.bandwidth_GBps=*1,*2"])

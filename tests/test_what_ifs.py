@@ -189,7 +189,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (["what-if", "show", "pruning"], 'title    = "Pruning"', ""),
         (["what-if", "list"], "early-exit", ""),
         (["what-if", "run", "fewer-kv-heads"], "1 (multi-query)", "fewer-kv-heads.png"),
-        (["sensitivity", "gpt2", "--on", "l4", "--output", "2"], "TPOT meets", "sensitivity.svg"),
+        (["sensitivity", "gpt2", "--on", "l4", "--output", "2"], "limits TPOT", "sensitivity.svg"),
         (["trend", "gpt2", "--on", "l4", "--years", "2"], "carried forward", "trend.csv"),
     ],
 )

@@ -97,7 +97,7 @@ class Batch(Record, frozen=True, kw_only=True):
         """
         if parts > self.size:
             raise ValueError(
-                f"{self.size} sequences cannot be spread over {parts} parts; "
+                f"a batch of {self.size} cannot be split into {parts} parts; "
                 f"use a batch of at least {parts}"
             )
         queue = [(g.sequence, g.count) for g in self.groups]

@@ -166,7 +166,7 @@ def _systems() -> tuple[list[str], list[list[str]]]:
                 ", ".join(f"{r:g}" for r in rates),
             ]
         )
-    return ["system", "devices", "links", "GB/s a link and direction"], lines
+    return ["system", "devices", "links", "GB/s per link and direction"], lines
 
 
 def _derived_model(name: str) -> list[str]:

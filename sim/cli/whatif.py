@@ -47,7 +47,7 @@ def trend(
     scenarios: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Models or scenario TOMLs; if not given: two that read, two that write"
+            help="Models or scenario TOMLs; if not given, an encoder, a prefill and two decodes"
         ),
     ] = None,
 ) -> None:

@@ -238,7 +238,9 @@ def stage_table(result: Result) -> Table:
 def counterfactual_table(result: Result) -> Table:
     """How much time a free resource would save: the run is repeated with it."""
     table = plain_table(
-        "If it were free (by running again)", "resource", ["makespan", "saved", "of the whole"]
+        "If one resource were free (found by running again)",
+        "resource",
+        ["makespan", "saved", "of the whole"],
     )
     names: dict[str, Any] = {"compute": "arithmetic", "hbm": "HBM", "sram": "on-chip memory"}
     names |= {"link": "links", "launch": "launches"}

@@ -62,7 +62,7 @@ class Knobs(Record, frozen=True, kw_only=True):
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
                 f"max_num_batched_tokens = {self.max_num_batched_tokens} is below max_num_seqs = "
-                f"{self.max_num_seqs}; every running sequence needs a token per step"
+                f"{self.max_num_seqs}; every running sequence needs one token per step"
             )
 
     @property

@@ -149,7 +149,7 @@ def _sure(intervals: Mapping[str, list[float]]) -> list[str]:
         low, high = (to_precision(end, *ends) for end in ends)
         parts.append(f"{low:,.0f} to {high:,.0f} tokens/s out")
         if "ttft_s" not in intervals:
-            parts.append("none of TTFT and TPOT, as a queue grows by more than the work that errs")
+            parts.append("none for TTFT and TPOT, because queues amplify errors")
     return parts
 
 
@@ -160,15 +160,15 @@ def _goal(goal: Mapping[str, Any]) -> str:
     )
     verdict = "met" if goal["met"] else "missed"
     return (
-        f"goodput {goal['goodput']:.4g} requests/s: {goal['attainment']:.1%} good of "
-        f"{goal['slo']['attainment']:.1%} required, {verdict}; {bounds}"
+        f"goodput {goal['goodput']:.4g} requests/s: {goal['attainment']:.1%} are good, "
+        f"{goal['slo']['attainment']:.1%} required: SLO {verdict}; {bounds}"
     )
 
 
 def latency_table(summary: Mapping[str, Any]) -> Table:
     """Mean and percentiles of the latencies."""
     keys = ("mean", *(f"p{p}" for p in PERCENTILES), "max")
-    table = plain_table("Latencies (to the end of the step that makes the token)", "", keys)
+    table = plain_table("Latencies (a token is ready at the end of its step)", "", keys)
     for name in LATENCIES:
         row = summary["latency_s"][name]
         table.add_row(NAMES[name], *("-" if row[k] is None else duration(row[k]) for k in keys))

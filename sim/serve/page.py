@@ -37,7 +37,7 @@ def serve_page(folder: Path) -> Page:
         Section("Summary", list(notes(summary, config)), list(facts(summary))),
         Section(
             "Latencies",
-            ["A latency ends with the step that makes the token; no network to the client."],
+            ["A token is ready at the end of its step; the network to the client is left out."],
             charts=[spreads_chart(requests, summary)] if requests.height else [],
             tables=[latency_table(summary)],
         ),
@@ -66,7 +66,7 @@ def notes(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str
         ]
     )
     if config.get("interrupted"):
-        yield "The run was interrupted: this is of the requests that had finished."
+        yield "The run was interrupted: the page shows the requests that had finished."
     if summary["refused"]:
         yield f"{counted(summary['refused'], 'request')} can never fit into the KV memory."
     if skipped := config.get("skipped_rows"):

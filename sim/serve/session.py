@@ -129,7 +129,9 @@ def show_served(served: Served, metrics: dict[str, Any], console: Console) -> No
     console.print(heading(served), style="bold")
     console.print(f"  {served.capacity.sentence()}")
     if served.interrupted:
-        console.print("  interrupted: what follows is of the requests that had finished")
+        console.print(
+            "  interrupted: the numbers below are those of the requests that had finished"
+        )
     if served.skipped:
         console.print(
             f"  {counted(served.skipped, 'bad row')} skipped, the first: {served.reasons[0]}"

@@ -197,7 +197,7 @@ def _largest(bars: Bars) -> Bars:
 def _free_chart(bars: list[tuple[str, float]], unit: str, size: float) -> Chart:
     return Chart(
         "free",
-        "If a resource were free (found by running again)",
+        "If one resource were free (found by running again)",
         [
             {
                 "type": "bar",

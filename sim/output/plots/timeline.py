@@ -10,7 +10,7 @@ from sim.account.lanes import LANES
 from sim.account.timeline import Span
 from sim.output.plots.headings import heading
 from sim.output.plots.labels import spread
-from sim.output.plots.lane_art import PART, STATE, TimeAxis, draw_part, draw_states, exact
+from sim.output.plots.lane_art import PART, STATE, TimeAxis, draw_part, draw_states
 from sim.output.plots.lane_data import Lane, Window, lay_out, one_layer, pass_window
 from sim.output.plots.style import (
     FAINT,
@@ -26,6 +26,7 @@ from sim.output.plots.style import (
 from sim.simulation import Result
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -35,7 +36,7 @@ INCH = 0.135  # of a unit of height
 _LABEL_GAP = 0.155  # inches between slanted names
 AXES_INCHES = 5.0  # width of the axes of a figure of full width
 NAMES_PAD = 56  # points that slanted names take
-CONVENTION = "inside an operator the order of states is a convention"
+NOTE = "height: share of the time; inside an operator the order of states is a convention"
 
 
 def plot_timeline(
@@ -88,8 +89,24 @@ def draw_timeline(
         _close_up(axes[2 * i + 1], result, lanes[0], layer)
     seen = {s for lane in many for s, t in lane.states.items() if len(t.begin)}
     heading(fig, title(result.resolved))
-    fig.legend(*state_handles(seen), loc="outside lower center", ncols=7, handlelength=1.2)
+    handles, words = state_handles(seen)
+    state_legend(fig, handles, words, 7, NOTE)
     return fig
+
+
+def state_legend(
+    fig: Figure, handles: Sequence[Artist], words: Sequence[str], columns: int, note: str
+) -> None:
+    """The states below a timeline, with a note on how to read it."""
+    fig.legend(
+        handles,
+        words,
+        loc="outside lower center",
+        ncols=columns,
+        handlelength=1.2,
+        title=note,
+        title_fontsize=7,
+    )
 
 
 def _parts(lanes: list[Lane]) -> list[str]:
@@ -105,9 +122,7 @@ def height_of(lanes: list[Lane], full: bool) -> float:
 def _overview(ax: Axes, result: Result, lanes: list[Lane], window: Window, full: bool) -> None:
     unit, size = unit_of(window[1] - window[0])
     draw_lanes(ax, result, lanes, TimeAxis(window, 0, size), full)
-    alone = all(exact(lane, window) for lane in lanes)
-    note = "" if alone else "; heights are shares of the time of a pixel"
-    ax.set_xlabel(f"time since the run began ({unit}){note}")
+    ax.set_xlabel(f"time since the run began ({unit})")
 
 
 def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
@@ -121,7 +136,7 @@ def _close_up(ax: Axes, result: Result, lane: Lane, layer: list[Span]) -> None:
     name = f"{layer[0].phase}, {at.stack} layer {at.layer}"
     name += f": {shown(window[1] - window[0], size)} {unit}"
     ax.set_title(name, y=1.0, pad=NAMES_PAD)
-    ax.set_xlabel(f"time since the layer began ({unit}); {CONVENTION}")
+    ax.set_xlabel(f"time since the layer began ({unit})")
 
 
 def name_operators(

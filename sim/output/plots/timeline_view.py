@@ -13,7 +13,7 @@ from sim.account.critical import Leg, critical_path
 from sim.account.timeline import Span
 from sim.errors import InputError
 from sim.output.plots.headings import heading
-from sim.output.plots.lane_art import STATE, TimeAxis, exact
+from sim.output.plots.lane_art import STATE, TimeAxis
 from sim.output.plots.lane_data import Lane, Window, lay_out, pass_window
 from sim.output.plots.style import (
     INK,
@@ -28,13 +28,14 @@ from sim.output.plots.style import (
 )
 from sim.output.plots.style import title as scenario_title
 from sim.output.plots.timeline import (
-    CONVENTION,
     INCH,
     NAMES_PAD,
+    NOTE,
     default_passes,
     draw_lanes,
     height_of,
     name_operators,
+    state_legend,
 )
 from sim.simulation import Result
 
@@ -102,13 +103,10 @@ def draw_view(result: Result, view: View, kind: Kind = "paper") -> Figure:
     if view.critical and _draw_path(ax, critical_path(result.record), heights, axis):
         handles.append(Line2D([], [], color=INK, lw=1.6))
         words.append("critical path")
-    alone = all(exact(lane, window) for lane in lanes)
-    note = CONVENTION if alone else "heights are shares of the time of a pixel"
     since = "the layer" if layer else "the run"
-    note = "" if kind == "column" else f"; {note}"
-    ax.set_xlabel(f"time since {since} began ({unit}){note}")
+    ax.set_xlabel(f"time since {since} began ({unit})")
     heading(fig, scenario_title(result.resolved), kind)
-    fig.legend(handles, words, loc="outside lower center", ncols=columns, handlelength=1.2)
+    state_legend(fig, handles, words, columns, "" if kind == "column" else NOTE)
     return fig
 
 

@@ -142,7 +142,7 @@ def stepwise_counts(model: Model, length: int) -> Counts:
 
 
 def one_projection_less(ops: Iterable[Op]) -> tuple[Op, ...]:
-    """Without the product and the weights of one d x d projection a layer, its activations kept.
+    """Without the product and the weights of one d x d projection per layer, its activations kept.
 
     What Figs 4 to 6 and 32 lack for BERT-Large against the configuration of their Table 1;
     the cause is not identified.

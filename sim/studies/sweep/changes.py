@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sim.errors import InputError, quoted
+from sim.errors import InputError, quoted, shortened
 from sim.inputs.catalogue import Value, look_up, parse_change, split_changes, stated
 from sim.inputs.documents import convert
 from sim.studies.sweep.axes import Path, path_of
@@ -96,6 +96,8 @@ def number_of(document: Mapping[str, Any], key: str) -> Value:
 
 
 def _times(value: Value, by: float, text: str) -> Value:
+    if value is None:
+        raise InputError(f"--set {shortened(text)}: no value is stated to multiply; give one")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"--set {text}: a factor needs a number; now it is {quoted(value)}")
     product = value * by

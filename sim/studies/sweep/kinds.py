@@ -65,7 +65,7 @@ REFUSED = "refused"
 
 
 def refusal(error: InputError | Infeasible) -> Row:
-    """The row of a point that cannot be."""
+    """The row of a point that is not possible."""
     status = REFUSED
     if isinstance(error, OutOfMemory):
         status = "out of memory"

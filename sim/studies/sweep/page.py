@@ -84,7 +84,7 @@ def shown_metrics(kind: Kind, records: Sequence[Record]) -> list[str]:
 def point_table(
     kind: Kind, axes: list[str], records: list[Record], fine: set[int], edge: list[Record]
 ) -> DataTable:
-    """Axes, the columns that people compare, shares of the states, and why a point cannot be."""
+    """Axes, the columns that people compare, shares of the states, and why a point fails."""
     metrics = shown_metrics(kind, records)
     best = {r[MARK] for r in edge}
     chosen = [records[i] for i in sorted({*spread_out(len(records), MOST_ROWS), *best})]
@@ -105,7 +105,7 @@ def point_table(
         )
     heads = [*axes, "status", *map(label_of, metrics)]
     heads += [*(f"{STATE_HEADS[s]} (%)" for s in STATES), "reason"]
-    note = "In grey: points that cannot be, or that miss the bounds."
+    note = "In grey: points that are not possible or that miss the bounds."
     if len(chosen) < len(records):
         note += f" {len(chosen):,} of {len(records):,} points are shown: the front, and others at"
         note += " equal distances."

@@ -66,7 +66,7 @@ def front_chart(
     if len(some) < len(shown):
         note += f". {len(some):,} of {len(shown):,} points are drawn, and all of the front"
     absent = len(records) - len(shown)
-    note += f". {absent:,} without these numbers are in the table alone." if absent else "."
+    note += f". {absent:,} without these numbers are only in the table." if absent else "."
     return Chart(
         "front", "The front among all points", data, layout(440, hovermode="closest", **sides), note
     )

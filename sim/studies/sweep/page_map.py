@@ -50,7 +50,7 @@ def map_chart(
         xaxis=axis(text(x.name), **kind),
         yaxis=axis(text(y.name), **kind),
     )
-    note = "Darker is more. In grey: points that cannot be (x), or that miss the bounds."
+    note = "Darker is more. In grey: points that are not possible (x) or that miss the bounds."
     if len(across) < len(x.values) or len(up) < len(y.values):
         note += f" Of an axis {MOST_VALUES} values at most are shown, at equal distances."
     return Chart("map", title, data, look, note, [View(label_of(m)) for m in metrics])

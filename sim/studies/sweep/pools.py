@@ -33,7 +33,7 @@ Found = list[tuple[int, Row]]
 
 
 def compute(kind: str, option: str, job: Job) -> Found:
-    """The rows of a job's points; what cannot be is a row, too. Runs in any process."""
+    """The rows of a job's points; a point that fails is a row, too. Runs in any process."""
     row_of = kind_of(kind).row
     rows: Found = []
     for number, ready in job:

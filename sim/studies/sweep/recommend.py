@@ -28,7 +28,7 @@ SPLIT = {"run": ("tp", "pp", "dp", "microbatches"), "serve": ("tp", "pp", "repli
 class Verdict(msgspec.Struct, frozen=True):
     """One split (and the values of other axes), what it costs, and what to say of it.
 
-    cost: device-seconds per token, None if it cannot be. meets: whether it meets every bound.
+    cost: device-seconds per token, None if it is not possible. meets: whether it meets every bound.
     """
 
     record: Record
@@ -56,7 +56,7 @@ def splits(kind: str, base: dict[str, Any], more: tuple[Axis, ...], devices: int
 
 def verdicts(swept: Swept, bounds: dict[str, float]) -> list[Verdict]:
     """All points: those that meet the bounds from the cheapest on, then those that miss them by
-    how much, then those that cannot be."""
+    how much, then those that are not possible."""
     judged = [_judge(r, bounds, swept.sweep.kind) for r in swept.records()]
     good = sorted((v for v in judged if v.meets), key=lambda v: (v.cost, v.record["devices"]))
     late = sorted(
@@ -117,17 +117,17 @@ def _behind(verdict: Verdict, best: Verdict) -> Verdict:
     """The two states in which a dearer split spends the most more device time per token."""
     assert verdict.cost is not None
     assert best.cost is not None
-    more = {state: _a_token(verdict, state) - _a_token(best, state) for state in STATES}
+    more = {state: _per_token(verdict, state) - _per_token(best, state) for state in STATES}
     worth = 0.05 * (verdict.cost - best.cost)
     dearer = sorted((s for s in STATES if more[s] > worth), key=lambda s: -more[s])[:2]
-    parts = ", ".join(f"{cell('_s', more[s])} {s}" for s in dearer)
+    parts = ", ".join(f"+{cell('_s', more[s])} {s}" for s in dearer)
     ratio = verdict.cost / best.cost
     said = f"costs {ratio - 1:.1%} more" if ratio > 1 else "costs the same on more devices"
-    reason = f"{said}: +{parts} a token" if parts else said
+    reason = f"{said}: {parts} per token" if parts else said
     return msgspec.structs.replace(verdict, reason=reason)
 
 
-def _a_token(verdict: Verdict, state: str) -> float:
+def _per_token(verdict: Verdict, state: str) -> float:
     """Device-seconds per token in one state; over all states they sum to the cost."""
     record = verdict.record
     total = sum(record[f"{s}_ps"] for s in STATES)

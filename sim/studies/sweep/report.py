@@ -165,7 +165,7 @@ def point_table(
 
 def reason_table(axes: list[str], failed: list[Record]) -> Table:
     """Why points are impossible: one row per reason, with the first such point."""
-    table = FoldingTable(title="Points that cannot be", box=None)
+    table = FoldingTable(title="Points that are not possible", box=None)
     for name in ("points", "status", "the first"):
         table.add_column(
             name, justify="right" if name == "points" else "left", no_wrap=name != "the first"

@@ -32,11 +32,11 @@ def print_map(wall_map: WallMap, console: Console) -> None:
         table.add_row(shown(value) if wall_map.y.name else "", *cells)
     console.print(table)
     if any(v is None for row in wall_map.share for v in row):
-        console.print("  x: cannot be (it does not fit, or does not divide)")
+        console.print("  x: not possible (it does not fit, or does not divide)")
     for crossing in wall_map.crossings:
         console.print(f"  {wall_map.sentence(crossing)}")
     if not wall_map.crossings:
-        console.print(f"  nowhere on this map do arithmetic and {wall_map.wall} change places")
+        console.print(f"  arithmetic and {wall_map.wall} do not change places on this map")
 
 
 def print_verdicts(
@@ -64,7 +64,7 @@ def print_verdicts(
             f"{cost} of device time per token"
         )
     else:
-        console.print("  none does; the nearest come first")
+        console.print("  no split meets them; the nearest come first")
     console.print(verdict_table(swept, judged, names, bounds))
     never = [v for v in judged if v.cost is None]
     if never:
@@ -72,7 +72,7 @@ def print_verdicts(
         for verdict in never:
             numbers[verdict.record["status"]] += 1
         failures = ", ".join(f"{count} {status}" for status, count in numbers.items())
-        console.print(f"  cannot be: {failures}; the first: {never[0].reason}")
+        console.print(f"  not possible: {failures}; the first: {never[0].reason}")
 
 
 def verdict_table(

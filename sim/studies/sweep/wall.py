@@ -40,7 +40,7 @@ class Crossing(msgspec.Struct, frozen=True):
 
 
 class WallMap(msgspec.Struct, frozen=True):
-    """Shares by y (rows) and x (columns), None where a point cannot be; and the crossings."""
+    """Shares by y (rows) and x (columns), None where a point is not possible; and the crossings."""
 
     sweep: Sweep
     wall: str
@@ -102,7 +102,9 @@ def map_wall(
         raise KeyboardInterrupt
     names = [axis.name for axis in sweep.axes]
     if all(row and row["status"] != "ok" for row in swept.rows):
-        raise Infeasible(f"no point of this map can be; the first: {swept.records()[0]['reason']}")
+        raise Infeasible(
+            f"no point of this map is possible; the first: {swept.records()[0]['reason']}"
+        )
     place = {
         (repr(r[x.name]), repr(r[y.name]) if y.name in names else repr(0)): r
         for r in swept.records()

@@ -28,7 +28,7 @@ def plot_answer(answer: Answer, stem: Path, kind: Kind = "paper") -> list[Path]:
 
 
 def draw_answer(answer: Answer, kind: Kind = "paper") -> Figure:
-    """A bar a variant, by state, with how many times as fast as what it is held against."""
+    """A bar a variant, by state, with its speed-up over what it is compared with."""
     bars = [(o, o.breakdown) for o in answer.outcomes if o.breakdown is not None]
     unit, size = unit_of([b.total for _, b in bars])
     names = ["\n".join(wrap(plain(o.variant.name), _NAME[kind])) for o, _ in bars]

@@ -24,7 +24,7 @@ def print_answer(answer: Answer, console: Console) -> None:
     console.print(Text(what.title, style="bold"), what.question, sep=": ")
     console.print(f"  {answer.outcomes[0].name}")
     console.print(f"  how: {' '.join(what.how.split())}")
-    console.print(f"  after: {' '.join(what.source.split())}")
+    console.print(f"  source: {' '.join(what.source.split())}")
     console.print(variant_table(answer))
     for outcome in answer.outcomes[1:]:
         if outcome.breakdown is None:
@@ -66,7 +66,7 @@ def _shares(outcome: VariantResult) -> dict[str, float]:
 
 def claim_table(claims: tuple[CheckedClaim, ...]) -> Table:
     """Printed and ours."""
-    table = plain_table("Beside what others say", "variant", ["what", "printed", "ours"])
+    table = plain_table("Compared with published values", "variant", ["what", "printed", "ours"])
     table.add_column("source")
     for checked in claims:
         claim = checked.claim

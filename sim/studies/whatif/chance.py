@@ -38,5 +38,5 @@ def _longer(subject: RunSubject) -> str:
 
 
 def sentence(share: float | None) -> str:
-    """`after is shorter in 83 % of draws`, or nothing."""
-    return "" if share is None else f"after is shorter in {share:.0%} of draws"
+    """`the second is shorter in 83% of random draws`, or nothing."""
+    return "" if share is None else f"the second is shorter in {share:.0%} of random draws"

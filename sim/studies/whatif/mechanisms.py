@@ -99,7 +99,7 @@ class Tiers(Record, frozen=True, kw_only=True):
 
 
 class Speculative(Record, frozen=True, kw_only=True):
-    """A small model drafts `tokens` tokens, the big one verifies them in one pass of tokens + 1.
+    """A small model drafts `tokens` tokens, the large one verifies them in one pass of tokens + 1.
 
     At an acceptance rate a, a cycle yields (1 - a^(k+1)) / (1 - a) tokens on the mean (Leviathan
     et al. 2023, arXiv 2211.17192, eq. 1), one at least. Both models' passes are run, with the

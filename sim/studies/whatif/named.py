@@ -27,7 +27,7 @@ from workloads.batch import Batch
 
 
 class VariantResult(msgspec.Struct, frozen=True):
-    """A variant that was run; without a breakdown, why it cannot be."""
+    """A variant that was run; without a breakdown, why it is not possible."""
 
     variant: Variant
     name: str
@@ -37,7 +37,7 @@ class VariantResult(msgspec.Struct, frozen=True):
 
 
 class CheckedClaim(msgspec.Struct, frozen=True):
-    """A claim with our number, None where its variant cannot be."""
+    """A claim with our number, None where its variant is not possible."""
 
     claim: Claim
     ours: float | None
@@ -56,7 +56,7 @@ class Answer(msgspec.Struct, frozen=True):
         return self.outcomes[0].breakdown
 
     def base_of(self, outcome: VariantResult) -> Breakdown | None:
-        """What a variant is held against."""
+        """What a variant is compared with."""
         by_name = {o.variant.name: o.breakdown for o in self.outcomes}
         return by_name.get(outcome.variant.against, self.base)
 

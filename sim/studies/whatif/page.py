@@ -34,7 +34,11 @@ def compare_page(folder: Path) -> Page:
     comparison, names = comparison_of(document)
     metric, total = metric_name(comparison.metric), comparison.change.total
     likely = document.get("after_is_shorter_in")
-    more = f"after is shorter in {likely:.0%} of draws" if likely is not None and total else ""
+    more = (
+        f"the second is shorter in {likely:.0%} of random draws"
+        if likely is not None and total
+        else ""
+    )
     relative = share(total, comparison.before.total)
     facts = [
         Fact(f"{metric} before", micro(time(comparison.before.total))),

@@ -17,9 +17,9 @@ FREE_AT = 1e9  # so many times a rate or a size is free, and a time divided by i
 class Resource(msgspec.Struct, frozen=True):
     """A resource, and the values of the keys that hold it.
 
-    wall: what is met where it binds. better: +1 for a rate or a size, -1 for a time that is lost.
-    free: its name in `simulate(free=...)`, "" where the limit of its values says it. shown: the
-    key of the value that is printed, with its unit.
+    wall: its name as a limit, in a sentence. better: +1 for a rate or a size, -1 for a time that
+    is lost. free: its name in `simulate(free=...)`, "" where the limit of its values says it.
+    shown: the key of the value that is printed, with its unit.
     """
 
     name: str
@@ -75,18 +75,26 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
     present = [
         (
             "FLOP/s",
-            "the compute wall",
+            "arithmetic (the compute wall)",
             1,
             "compute",
             held(*peaks, "clock_GHz"),  # rows are walked in cycles of it
             f"matrix.TFLOPS.{dtype}",
             "TFLOP/s",
         ),
-        ("HBM bandwidth", "the memory wall", 1, "hbm", held("hbm.bandwidth_GBps"), "", "GB/s"),
-        ("HBM capacity", "the capacity of HBM", 1, "", held("hbm.capacity_GB"), "", "GB"),
+        (
+            "HBM bandwidth",
+            "HBM bandwidth (the memory wall)",
+            1,
+            "hbm",
+            held("hbm.bandwidth_GBps"),
+            "",
+            "GB/s",
+        ),
+        ("HBM capacity", "HBM capacity", 1, "", held("hbm.capacity_GB"), "", "GB"),
         (
             "SRAM capacity",
-            "the capacity of on-chip memory",
+            "on-chip capacity",
             1,
             "sram",
             held(*(f"on_chip.{i}.capacity_KiB" for i in levels)),
@@ -102,10 +110,10 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
             "",
             "GB/s",
         ),
-        ("link bandwidth", "the link wall", 1, "", wires("bandwidth_GBps"), first_wire, "GB/s"),
+        ("link bandwidth", "link bandwidth", 1, "", wires("bandwidth_GBps"), first_wire, "GB/s"),
         (
             "link latency",
-            "the latency of links",
+            "link latency",
             -1,
             "",
             {**wires("latency_us"), **(latencies if system else {})},
@@ -114,7 +122,7 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
         ),
         (
             "launch overhead",
-            "the launching of kernels",
+            "launch overhead",
             -1,
             "launch",
             {**held(LAUNCH), **launches},
@@ -128,10 +136,12 @@ def resources_of(document: Mapping[str, Any], dtype: str) -> list[Resource]:
     ]
     if inside:
         name, shown = "kernels' fixed times", ("", "")
-        resources.append(Resource(name, "fixed times inside kernels", -1, "", inside, shown))
+        resources.append(Resource(name, "the fixed time of kernels", -1, "", inside, shown))
     if "host_time_us" in document:
         host = {"host_time_us": float(document["host_time_us"])}
-        resources.append(Resource("host time", "the host", -1, "", host, ("host_time_us", "us")))
+        resources.append(
+            Resource("host time", "the time of the host", -1, "", host, ("host_time_us", "us"))
+        )
     return resources
 
 

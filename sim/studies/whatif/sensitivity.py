@@ -38,7 +38,7 @@ NOT_STATED = "not stated"
 
 
 class SensitivityRow(msgspec.Struct, frozen=True):
-    """A resource: the metric at twice and at half of it, and free, in ticks; None: cannot be."""
+    """A resource: the metric at twice and at half of it, and free, in ticks; None: not possible."""
 
     resource: Resource
     elasticity: float | None
@@ -62,19 +62,20 @@ class Sensitivity(msgspec.Struct, frozen=True):
         return max(self.rows, key=lambda row: abs(row.elasticity or 0.0))
 
     def sentence(self) -> str:
-        """What is the wall."""
+        """Which resource limits the metric."""
         row, metric = self.strongest, metric_name(self.metric)
         bound = abs(row.elasticity or 0.0)
         if bound < BINDS:
-            return f"{metric} meets no wall of the hardware: it follows no resource"
+            return f"No resource of the hardware limits {metric}"
         what = row.resource
         more = "more" if what.better > 0 else "less"
-        sentence = f"{metric} meets {what.wall}: 1 % {more} {what.name} takes {bound:.2g} % off"
+        limit = what.wall[0].upper() + what.wall[1:]
+        sentence = f"{limit} limits {metric}: 1 % {more} {what.name} saves {bound:.2g} %"
         if row.free is not None and self.base:
-            sentence += f"; were it free, {float(1 - row.free / self.base):.0%} would be saved"
+            sentence += f"; if it were free, {float(1 - row.free / self.base):.0%} would be saved"
         second = sorted(self.rows, key=lambda r: -abs(r.elasticity or 0.0))[1]
         if abs(second.elasticity or 0.0) >= BINDS:
-            sentence += f". Next is {second.resource.name} ({abs(second.elasticity or 0):.2g} %)"
+            sentence += f". Next: {second.resource.name} ({abs(second.elasticity or 0):.2g} %)"
         return sentence
 
 
@@ -140,7 +141,7 @@ def _all(
 def measured(
     kind: str, document: dict[str, Any], metric: str, resource: Resource, by: float
 ) -> Fraction | str:
-    """The metric with a resource scaled, ticks; or why that cannot be."""
+    """The metric with a resource scaled, ticks; or why that is not possible."""
     if by == FREE and kind == "run" and resource.free:
         one = subject_of(kind, document)
         assert isinstance(one, RunSubject)

@@ -142,7 +142,7 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     after = subject(second or first, on, [*both, *changes])
     if before.kind != after.kind:
         raise InputError(
-            f"compare: {first} is a {before.kind}, {second} a {after.kind}; take two alike"
+            f"compare: {first} is a {before.kind}, {second} a {after.kind}; give two of one kind"
         )
     metric = options.metric or _shared(before, after)
     comparison = compare(before.break_down(metric), after.break_down(metric))
@@ -164,7 +164,7 @@ def compare_scenarios(first: str, second: str | None, options: CompareOptions) -
     console = terminal()
     print_comparison(comparison, names, console)
     if share is not None and comparison.change.total:
-        console.print(f"  {sentence(share)} of the residuals of measured kernels")
+        console.print(f"  {sentence(share)} of the errors of kernels")
     _written(options.out, console)
     print_document("compare", lambda: document)
     return comparison

@@ -32,10 +32,10 @@ SCALED = {"FLOP/s": "flops", "HBM bandwidth": "hbm", "link bandwidth": "link"}
 EARLIEST = -20.0  # years before the device that are looked at
 CLOSE = 0.02  # years
 DEFAULTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("BERT-Base reads 8 x 512", "bert-base", ("batch=8", "seq=512")),
-    ("Llama-3.1-8B reads 2048", "llama-3.1-8b", ("prompt=2048", "output=1")),
-    ("Llama-3.1-8B writes, batch 256", "llama-3.1-8b", ("batch=256", "prompt=512", "output=3")),
-    ("Llama-3.1-8B writes, batch 1", "llama-3.1-8b", ("prompt=512", "output=3")),
+    ("BERT-Base encode, 8 x 512", "bert-base", ("batch=8", "seq=512")),
+    ("Llama-3.1-8B prefill, 2048", "llama-3.1-8b", ("prompt=2048", "output=1")),
+    ("Llama-3.1-8B decode, batch 256", "llama-3.1-8b", ("batch=256", "prompt=512", "output=3")),
+    ("Llama-3.1-8B decode, batch 1", "llama-3.1-8b", ("prompt=512", "output=3")),
 )
 Growth = Annotated[float, msgspec.Meta(gt=0, le=100)]
 
@@ -104,7 +104,7 @@ def trend(
     horizon: Horizon,
     watch: Watch | None = None,
 ) -> Trend:
-    """Each scenario over the years; without one, two that read and two that write.
+    """Each scenario over the years; without one, an encoder, a prefill and two decodes.
 
     Raises InputError for a serving run, and for years or a step that are not positive.
     """

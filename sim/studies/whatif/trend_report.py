@@ -55,8 +55,8 @@ def print_trend(result: Trend, console: Console) -> None:
         )
         sentence = f"{faster:.1f} times as fast in {then.year:g} years"
         if course.met_at:
-            sentence += f"; the wall stands at {course.met_at:,.0f} FLOP per byte"
-        console.print(f"  {label}: {sentence} (the device now: {course.balance:,.0f}).")
+            sentence += f"; it reaches the wall at {course.met_at:,.0f} FLOP per byte"
+        console.print(f"  {label}: {sentence} (the device has {course.balance:,.0f} now).")
 
 
 def heading(result: Trend) -> str:
@@ -71,7 +71,8 @@ def heading(result: Trend) -> str:
 def wall(course: Course) -> str:
     """When, in words."""
     if course.wall is not None:
-        return f"{abs(course.wall):.1f} years {'ago' if course.behind else 'on'}"
+        years = f"{abs(course.wall):.1f} years"
+        return f"{years} ago" if course.behind else f"in {years}"
     return f"over {-EARLIEST:g} years ago" if course.behind else "not yet"
 
 
