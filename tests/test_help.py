@@ -16,7 +16,13 @@ from sim.cli.app import app
 from sim.cli.help import COMMANDS, EXAMPLES, OPTIONS
 
 TREE: Any = typer.main.get_command(app)
-LOCAL = ("measured/", "gemm.csv", "benchmarks.csv", "measure --")  # need files or another package
+LOCAL = (
+    "measured/",
+    "gemm.csv",
+    "benchmarks.csv",
+    "measure --",
+    "memorywall report",
+)  # need files or another package
 
 
 def commands(group: Any, path: str = "") -> dict[str, Any]:
