@@ -10,7 +10,7 @@ import pytest
 from serving import Case, run
 
 from sim.errors import InputError
-from sim.inputs.plugins import REFUSED
+from sim.inputs.plugins import REFUSED, explained
 from sim.serve.policies import policy
 from sim.serve.routing import router
 from workloads.request import Request
@@ -173,3 +173,16 @@ def test_commands_refuse_plug_ins(command: list[str], flags: list[str]) -> None:
     assert "Traceback" not in done.stderr
     assert Path("touched").exists() != bool(flags)
     assert done.returncode == 2
+
+
+class _Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [_Mute(), GeneratorExit(), SystemExit(3)])
+def test_whatever_a_plug_in_raises_is_named(error: BaseException) -> None:
+    with pytest.raises(InputError, match=type(error).__name__), explained("scheduler", "my:One"):
+        raise error

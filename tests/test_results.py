@@ -231,7 +231,7 @@ def test_a_damaged_manifest_owns_nothing(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "mine").write_text("precious")
     (folder / MANIFEST).write_bytes(text)
     assert Manifest.read(folder) == Manifest()
-    with pytest.raises(InputError, match="memorywall did not write it"):
+    with pytest.raises(InputError, match="is no list of results"):
         fill(folder, "new")
     assert content(folder) == dict.fromkeys(NAMES, b"old")
     assert (tmp_path / "mine").read_text() == "precious"
@@ -618,3 +618,113 @@ def test_a_window_system_that_is_not_there_does_no_harm(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "timeline.png" in content(tmp_path)
+
+
+# Folders from strangers --------------------------------------------------------------------------
+
+
+def planted(folder: Path, manifest: str, files: dict[str, str] | None = None) -> None:
+    """A folder that says "complete", as no command of ours left it."""
+    place = folder / f"{COMPLETE}x"
+    place.mkdir()
+    (place / MANIFEST).write_text(manifest)
+    for name, text in (files or {}).items():
+        (place / name).write_text(text)
+
+
+def test_a_reader_deletes_and_replaces_nothing_that_it_cannot_prove_to_be_a_result(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / MANIFEST).write_text('{"results": {"run": {"thesis.txt": "0"}}}')
+    (tmp_path / "thesis.txt").write_text("mine")
+    planted(tmp_path, '{"results": {}}')
+    check_whole(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    planted(tmp_path, '{"results": {"run": {"thesis.txt": "0"}}}', {"thesis.txt": "theirs"})
+    check_whole(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert not list(tmp_path.glob(f"{COMPLETE}*"))
+
+
+def test_a_planted_link_is_not_moved_into_place(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    outside.write_text("precious")
+    fill(folder, "old")
+    planted(folder, (folder / MANIFEST).read_text())
+    (folder / f"{COMPLETE}x" / "summary.json").symlink_to(outside)
+    check_whole(folder)
+    assert content(folder) == dict.fromkeys(NAMES, b"old")
+    fill(folder, "new")
+    assert content(folder) == dict.fromkeys(NAMES, b"new")
+
+
+@pytest.mark.parametrize("what", ["notes", "folder", "link"])
+def test_a_file_of_the_user_under_the_name_of_the_manifest_stays(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    plant(folder / MANIFEST, "folder" if what == "folder" else what)
+    with pytest.raises(InputError, match="is no list of results"):
+        fill(folder, "new")
+    assert [p.name for p in folder.iterdir()] == [MANIFEST]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, MANIFEST, f"{COMPLETE}x", "a/b"])
+def test_a_manifest_with_an_odd_name_owns_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / MANIFEST).write_text(json.dumps({"results": {"test": {name: "0"}}}))
+    assert Manifest.read(tmp_path) == Manifest()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_answer_changes_nothing(number: signal.Signals) -> None:
+    """The answer is printed, and the program is about to end."""
+    for _ in range(3):
+        process = command(*RUN)
+        assert process.stdout
+        text = process.stdout.read()  # to the end: the program has closed its output or is ending
+        process.send_signal(number)
+        assert process.wait(timeout=60) in (0, -number)  # Python itself may have taken it away
+        assert process.stderr
+        assert process.stderr.read() == ""
+        assert "makespan" in text
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_ends_a_run_in_processes(tmp_path: Path) -> None:
+    words = (*SERVE[:6], "--num-requests", "300000", *SERVE[8:], "--replicas", "2")
+    process = subprocess.Popen(
+        [COMMAND, *words, "--no-steps"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(4.0)  # the moment of the signal
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "weird"},
+        {"status": "refused", "reason": ""},
+        {"reason": "x" * 10_000},
+        {"reason": "\x1b[2J"},
+        {"ttft_s": -1.0},
+        {"devices": None},
+        {"makespan_ps": -5},
+    ],
+)
+def test_a_row_of_impossible_values_is_computed_again(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    sweep = sweep_of("run", GRID, ["batch=1,2"])
+    right = run_sweep(sweep, folder=tmp_path, workers=1).rows
+    log = Log(tmp_path / "points.jsonl")
+    key = next(iter(log.rows))
+    log.write([(key, {**log.rows[key], **change})])
+    log.close()
+    again = run_sweep(sweep, folder=tmp_path, workers=1)
+    assert (again.rows, again.known, again.damaged) == (right, 1, 1)

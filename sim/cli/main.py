@@ -30,6 +30,7 @@ def main() -> None:
         sys.exit(2)
     os.environ["PYTHONSAFEPATH"] = "1"  # workers import nothing from the current folder by chance
     os.environ["MPLBACKEND"] = "agg"  # pictures are files and need no window
+    os.environ.pop("SOURCE_DATE_EPOCH", None)  # pictures carry no date
     if "measure" not in sys.argv[1:2]:  # arithmetic here is small; threads would only cost
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -42,6 +43,8 @@ def main() -> None:
         code = _code
     except SystemExit as error:  # a command that has reported its interrupt
         code = error.code if isinstance(error.code, int) else 1
+    for number in (signal.SIGINT, signal.SIGTERM):  # the answer is given; nothing is left to stop
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(_code if code == INTERRUPT else code)
 
 

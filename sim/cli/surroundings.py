@@ -7,6 +7,7 @@ import os
 import sys
 
 LEAST_ADDRESSES = 2 * 10**9  # bytes; libraries reserve far more than they use
+LEAST_FILES = 64
 MORE_THREADS = 14  # that libraries start, beyond one per core
 POLARS = "POLARS_MAX_THREADS"
 MANY_THREADS = 4096  # limits this high are treated as no limit
@@ -31,6 +32,9 @@ def shortage() -> str:
             f"memory is limited to {addresses / 1e9:.1f} GB (ulimit -v); at least "
             f"{LEAST_ADDRESSES / 1e9:.0f} GB of address space is needed, most of it unused"
         )
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
+        return f"open files are limited to {files} (ulimit -n); at least {LEAST_FILES} are needed"
     threads, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if threads == resource.RLIM_INFINITY or threads >= MANY_THREADS:
         return ""

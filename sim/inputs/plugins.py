@@ -56,11 +56,20 @@ def explained(kind: str, name: str, what: str = "raised") -> Iterator[None]:
     """Turn whatever the plug-in raises in the block into an InputError with its place."""
     try:
         yield
-    except (KeyboardInterrupt, GeneratorExit, MemorywallError):
+    except (KeyboardInterrupt, MemorywallError):
         raise
     except BaseException as error:  # SystemExit included: a plug-in does not end the program
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        text = _words(error)
         raise InputError(f"{kind} {quoted(name)} {what} {text}{_place(error)}") from None
+
+
+def _words(error: BaseException) -> str:
+    """The type and the text of an error, whose own `__str__` may fail."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}" if str(error) else name
+    except Exception:
+        return name
 
 
 def place_of(function: object) -> str:

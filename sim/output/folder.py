@@ -113,8 +113,27 @@ def _tidy(folder: Path) -> None:
         if not stale.is_symlink():
             shutil.rmtree(stale, ignore_errors=True)
     for complete in folder.glob(f"{COMPLETE}*"):
-        if not complete.is_symlink():
-            _move(complete, folder)
+        if complete.is_dir() and not complete.is_symlink():
+            if _is_ours(complete, folder):
+                _move(complete, folder)
+            else:
+                shutil.rmtree(complete, ignore_errors=True)
+
+
+def _is_ours(complete: Path, folder: Path) -> bool:
+    """Whether a folder that says "complete" may be moved into place: it holds its manifest and
+    files of it as they were written, and takes the place of nothing but earlier results."""
+    new, old = Manifest.read(complete), Manifest.read(folder)
+    names = {path.name for path in complete.iterdir()} - {MANIFEST}
+    if not (complete / MANIFEST).exists():
+        return not names  # all has moved
+    if not names <= new.names:
+        return False
+    return all(new.has(complete, name) for name in names) and all(
+        old.has(folder, name) or new.has(folder, name)
+        for name in {*names, *old.names}
+        if os.path.lexists(folder / name)
+    )
 
 
 def check_whole(folder: Path) -> None:
@@ -135,6 +154,11 @@ def check_replaceable(
     if folder is None or not folder.is_dir():
         return
     manifest = Manifest.read(folder)
+    if os.path.lexists(folder / MANIFEST) and not manifest.results:
+        raise InputError(
+            f"{folder / MANIFEST}: it is no list of results, and the result would replace it; move "
+            "it away or choose another folder"
+        )
     for name in {*kind.files, *manifest.files_of(kind.command)}:
         _check_file(folder, name, kind.command, manifest, inputs)
 

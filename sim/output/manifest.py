@@ -10,6 +10,7 @@ import msgspec
 
 MANIFEST = ".memorywall.json"
 MOST_BYTES = 4 * 2**20  # of a manifest that is read
+LONGEST = 255  # bytes of a file's name
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -40,6 +41,11 @@ class Manifest(msgspec.Struct, frozen=True):
         """Every file of every result."""
         return {name for files in self.results.values() for name in files}
 
+    def has(self, folder: Path, name: str) -> bool:
+        """Whether a file lies in a folder as some command wrote it."""
+        path, known = folder / name, {f[name] for f in self.results.values() if name in f}
+        return not path.is_symlink() and path.is_file() and digest(path) in known
+
     def files_of(self, command: str) -> set[str]:
         return set(self.results.get(command, ()))
 
@@ -54,7 +60,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def _plain(name: str) -> bool:
-    return name not in ("", "..") and Path(name).name == name
+    """Whether a name can be that of a visible file in the folder itself."""
+    if not name or name.startswith(".") or "\0" in name or len(name.encode()) > LONGEST:
+        return False
+    return Path(name).name == name
 
 
 def digest(path: Path) -> str:

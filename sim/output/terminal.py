@@ -65,7 +65,8 @@ def terminal() -> Console:
     """Standard output, as wide as the terminal, or as COLUMNS says; without effect where a JSON
     document or nothing is printed."""
     given = os.environ.get("COLUMNS", "")
-    piped = int(given) if given.isascii() and given.isdecimal() and int(given) else USUAL_WIDTH
+    number = int(given) if given.isascii() and given.isdecimal() and len(given) < 6 else 0
+    piped = number or USUAL_WIDTH
     return Terminal(
         width=None if sys.stdout.isatty() else piped,
         highlight=False,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
-from sim.errors import InputError
+from sim.errors import InputError, one_line
 from sim.output.cells import safe_frame
 from sim.output.files import atomic_write
 from sim.serve.live import PARTS, Finished, StageRow, StepRow
@@ -143,10 +143,18 @@ class _Store:
 
     def _write(self) -> None:
         """Move the rows in memory into a part."""
+        import polars as pl
+
         assert self.folder is not None
         path = self.folder / f"{self.stem}-{len(self.parts):06d}.parquet"
         table = self._table()
-        table.write_parquet(path)
+        try:
+            table.write_parquet(path)
+        except pl.exceptions.ComputeError as error:  # how polars tells of a full disk
+            raise InputError(
+                f"{self.folder}: finished rows cannot be kept there ({one_line(str(error))}); make "
+                "room, or name another folder in TMPDIR"
+            ) from None
         self.parts.append(path)
         self.spilled += table.height
         self._clear()

@@ -134,7 +134,12 @@ def _in_processes(setup: Setup, cores: int, progress: Progress | None) -> Served
                     progress(_reached(Path(scratch.name)))
         except KeyboardInterrupt:
             flag.touch()
-        shards = [job.result() for job in jobs]
+        try:
+            shards = [job.result() for job in jobs]
+        except BrokenExecutor:
+            if flag.exists():  # the signal that stopped this run ended its workers, too
+                raise KeyboardInterrupt from None
+            raise
     served = put_together(setup, shards)
     served.scratch = scratch
     return served
@@ -155,7 +160,9 @@ def _reached(folder: Path) -> Reached:
 
 
 def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the parent, which tells the workers by a file."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _work(serving: Serving, numbers: list[int], scratch: str) -> Shard:

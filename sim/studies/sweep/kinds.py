@@ -6,6 +6,7 @@ decides a row (for the key under which it is kept), and how to compute one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -46,22 +47,32 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 def is_row(kind: Kind, row: Row) -> bool:
-    """Whether a row that was read back has a status and cells of the right types."""
+    """Whether a row that was read back can be one that was computed: a known status, cells of the
+    right types, no number below 0, and a reason exactly where there is no result."""
     columns = {**STATUS, **kind.columns}
 
     def fits(name: str, value: Any) -> bool:
         wanted = columns[name].kind
         if value is None:
             return name != "status"
+        if wanted is str:
+            return isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_REASON
         if wanted is float:
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        return type(value) is wanted
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                return False
+            return 0.0 <= float(value) < math.inf
+        return isinstance(value, int) and type(value) is wanted and value >= 0
 
-    return "status" in row and all(n in columns and fits(n, v) for n, v in row.items())
+    if row.get("status") not in ALL_STATUS:
+        return False
+    told = row.get("devices") if row["status"] == "ok" else row.get("reason")
+    return bool(told) and all(n in columns and fits(n, v) for n, v in row.items())
 
 
 STATUS: dict[str, Column] = {"status": Column(str), "reason": Column(str)}
 REFUSED = "refused"
+ALL_STATUS = ("ok", REFUSED, "infeasible", "out of memory")
+LONGEST_REASON = 4096
 
 
 def refusal(error: InputError | Infeasible) -> Row:
