@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim import simulation
 from sim.api.scenarios import document_of
-from sim.api.shown import Plots, Shown, frame_of
+from sim.api.shown import Plots, Shown
 from sim.inputs.documents import convert
-from sim.output.export import run_document, write_result
+from sim.output.export import frame_of, run_document, write_result
 from sim.output.report import print_result, title
 from sim.output.tables import operators, passes, time_account
 from sim.scenario import Resolved, Scenario

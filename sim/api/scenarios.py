@@ -10,7 +10,7 @@ import msgspec
 from sim.errors import InputError
 from sim.inputs.overlay import overlay
 from sim.studies.sweep.axes import path_of
-from sim.studies.sweep.changes import changed, with_value
+from sim.studies.sweep.changes import changed, from_value, with_value
 from sim.studies.sweep.registry import kind_of
 from sim.studies.sweep.session import base_of
 
@@ -18,23 +18,23 @@ Keys = Mapping[str, Any]
 
 
 def document_of(
-    scenario: Any, on: str | None, keys: Keys, *, kind: str = "", hints: Iterable[str] = ()
+    scenario: Any, on: str | None, keys: Keys, *, kind: str = "", grids: Iterable[str] = ()
 ) -> tuple[str, dict[str, Any]]:
     """(run or serve, document) of a scenario with keys over it.
 
     scenario: a `Scenario`, a `Serving`, a model, or the TOML of a scenario. keys: as `--set` takes
     them, with their values, or the name of a nested record with a mapping; `set` is a mapping of
     hardware and model keys to values or factors ("*2", "-10%"). kind: run or serve; if not given,
-    the names of the keys and of the `hints` decide. Raises InputError.
+    the names of the keys and of the `grids` (texts of --grid) decide. Raises InputError.
     """
     keys = dict(keys)
     hardware = keys.pop("set", {})
-    texts = [f"{key}={_text(value)}" for key, value in hardware.items()]
+    texts = [f"{key}={from_value(value)}" for key, value in hardware.items()]
     if isinstance(scenario, str) and kind:
         found, base = kind, overlay(scenario, {"on": on}, kind_of(kind).record)
     elif isinstance(scenario, str):
-        named = [f"{key}=x" for key in (*keys, *hints)]
-        found, base = base_of(scenario, on, [f"on={on}"] if on else [], named)
+        named = [f"{key}=x" for key in keys]
+        found, base = base_of(scenario, on, [], [*named, *grids])
     elif isinstance(scenario, msgspec.Struct):
         base = msgspec.to_builtins(scenario)
         found = "serve" if "traffic" in base else "run"
@@ -49,10 +49,6 @@ def document_of(
     return found, changed(found, base, texts)
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def grid_texts(grid: Mapping[str, Any]) -> list[str]:
     """Axes as texts of --grid: a list of values, or a text such as "1:64:x2"."""
     texts = []
@@ -60,7 +56,7 @@ def grid_texts(grid: Mapping[str, Any]) -> list[str]:
         if isinstance(values, str):
             texts.append(f"{key}={values}")
             continue
-        parts = [_text(value) for value in values]
+        parts = [from_value(value) for value in values]
         bars = any("," in part for part in parts)
         texts.append(f"{key}={('|' if bars else ',').join(parts)}")
     return texts

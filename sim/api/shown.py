@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import InputError, hint
-from sim.output.tables import Table
 from sim.output.terminal import Terminal, document
 
 if TYPE_CHECKING:
@@ -106,12 +105,3 @@ class Plots:
 
     def __repr__(self) -> str:
         return f"pictures: {', '.join(sorted(self._pictures))}"
-
-
-def frame_of(table: Table) -> pl.DataFrame:
-    """A table of the program as a data frame."""
-    import polars as pl
-
-    kinds: dict[type, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String}
-    schema = {name: kinds[kind] for name, kind in table.columns.items()}
-    return pl.DataFrame(table.rows, schema=schema, orient="row")

@@ -11,8 +11,9 @@ import msgspec
 from sim.api.runs import RunResult
 from sim.api.scenarios import document_of, grid_texts
 from sim.api.served import ServeResult
-from sim.api.shown import Plots, Shown, frame_of
+from sim.api.shown import Plots, Shown
 from sim.errors import InputError
+from sim.output.export import frame_of
 from sim.studies.sweep.fronts import Metric, usable
 from sim.studies.sweep.grid import sweep_of
 from sim.studies.sweep.levels import BOUNDS
@@ -203,9 +204,7 @@ def sweep(
     InputError; KeyboardInterrupt where Ctrl-C ended it early.
     """
     texts = grid_texts(grid)
-    hints = {axis.partition("=")[0]: None for axis in texts}
-    first = next((text.partition("=")[2].split(",")[0] for text in texts if text[:3] == "on="), on)
-    kind, document = document_of(scenario, on or first, keys, hints=hints)
+    kind, document = document_of(scenario, on, keys, grids=texts)
     swept = run_sweep(
         sweep_of(kind, document, texts, where),
         folder=Path(folder) if folder else None,

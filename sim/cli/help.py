@@ -162,9 +162,11 @@ class HelpfulGroup(TyperGroup):
         write_examples(ctx, formatter)
 
 
-def flag(name: str, *flags: str, help: str, default: bool) -> inspect.Parameter:
+def flag(
+    name: str, *flags: str, help: str, default: bool, group: str = "output"
+) -> inspect.Parameter:
     """A flag as a parameter of a function, for `parameters`."""
-    option = typer.Option(*flags, help=help, show_default=False, rich_help_panel="output")
+    option = typer.Option(*flags, help=help, show_default=False, rich_help_panel=group)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[bool, option]
     )

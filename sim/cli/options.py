@@ -15,7 +15,7 @@ from msgspec import inspect as fields
 from typer.core import TyperCommand
 
 from sim.cli.completion import machines, models, traces
-from sim.cli.help import HelpfulCommand, parameters
+from sim.cli.help import HelpfulCommand, flag, parameters
 from sim.errors import InputError, quoted
 from sim.inputs.explain import explained
 from sim.inputs.plugins import refuse_plugins
@@ -23,20 +23,12 @@ from sim.inputs.settings import Setting, settings_of
 from sim.output.folder import claimed
 from workloads.numbers import decimal_number, whole_number
 
-_PLUGINS = inspect.Parameter(
+_PLUGINS = flag(
     "plugins",
-    inspect.Parameter.KEYWORD_ONLY,
+    "--plugins/--no-plugins",
+    help="Allow schedulers and routers that are Python code, module:name [default: plugins]",
     default=True,
-    annotation=Annotated[
-        bool,
-        typer.Option(
-            "--plugins/--no-plugins",
-            help="Allow schedulers and routers that are Python code, module:name "
-            "[default: plugins]",
-            show_default=False,
-            rich_help_panel="program",
-        ),
-    ],
+    group="program",
 )
 T = TypeVar("T", bound=msgspec.Struct)
 COMPLETED = {"on": machines, "device": machines, "model": models, "trace": traces}

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import to_builtins
@@ -19,6 +19,9 @@ from sim.output.tables import Table, operators, passes, time_account
 from sim.scenario import save_scenario
 from sim.simulation import Result
 from sim.states import STATES
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TABLE_FORMATS = ("csv", "parquet")
 RUN_FILES = (
@@ -85,7 +88,7 @@ def write_table(table: Table, path: Path) -> Path:
     """A table as CSV or Parquet, by the name of the file."""
     with atomic_write(path) as temporary:
         if path.suffix == ".parquet":
-            _parquet(table, temporary)
+            frame_of(table).write_parquet(temporary)
         else:
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
@@ -94,12 +97,13 @@ def write_table(table: Table, path: Path) -> Path:
     return path
 
 
-def _parquet(table: Table, path: Path) -> None:
+def frame_of(table: Table) -> pl.DataFrame:
+    """A table as a data frame."""
     import polars as pl
 
     kinds: dict[type, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String}
     schema = {name: kinds[kind] for name, kind in table.columns.items()}
-    pl.DataFrame(table.rows, schema=schema, orient="row").write_parquet(path)
+    return pl.DataFrame(table.rows, schema=schema, orient="row")
 
 
 def resolved(result: Result) -> dict[str, Any]:
