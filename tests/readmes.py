@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import io
 import os
 import re
 import shlex
@@ -34,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
+from tests.commands import in_process
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("sh", "console", "python", "toml", "json", "csv", "text")
@@ -140,19 +141,13 @@ def arguments(words: Sequence[str]) -> list[str] | None:
 
 def call(words: Sequence[str]) -> tuple[int, str, str]:
     """Exit code, output and errors of memorywall, in this process."""
-    from sim.cli.app import answer
-
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
     columns = os.environ.pop("COLUMNS", None)  # pages show what goes into a pipe
-    sys.argv = ["memorywall", *words]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = answer()
+        done = in_process(*words)
     finally:
-        sys.argv = before
         if columns is not None:
             os.environ["COLUMNS"] = columns
-    return code, out.getvalue(), err.getvalue()
+    return done.returncode, done.stdout, done.stderr
 
 
 def parse(words: Sequence[str]) -> None:
